@@ -1,0 +1,209 @@
+"""Plots: what they draw, that they draw it without pyplot, and for any number of classes."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from transfer.evaluation import plots
+
+
+def rows(phase, rates):
+    return [
+        {
+            "phase": phase,
+            "epoch": i + 1,
+            "loss": 1 / (i + 1),
+            "accuracy": 0.5 + 0.1 * i,
+            "val_loss": 1.1 / (i + 1),
+            "val_accuracy": 0.4 + 0.1 * i,
+            "learning_rate": rate,
+            "seconds": 2.0,
+        }
+        for i, rate in enumerate(rates)
+    ]
+
+
+def texts(figure):
+    """Every text of the figure that a reader sees."""
+    return [t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text")) if t.get_text()]
+
+
+def draw(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=40)
+    assert buffer.getvalue().startswith(b"\x89PNG")
+
+
+def test_history_shows_both_phases_one_after_the_other():
+    figure = plots.plot_history(rows("head", [1e-3] * 2) + rows("fine-tune", [1e-4, 1e-4, 1e-5]))
+    loss, accuracy, rate = figure.axes
+    training, validation = accuracy.lines[:2]
+    assert training.get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert training.get_ydata() == pytest.approx([50, 60, 50, 60, 70])
+    assert validation.get_ydata() == pytest.approx([40, 50, 40, 50, 60])
+    assert loss.lines[0].get_ydata() == pytest.approx([1, 1 / 2, 1, 1 / 2, 1 / 3])
+    marks = {line.get_xdata()[0]: line.get_linestyle() for line in loss.lines[2:]}
+    assert marks == {2.5: "--", 4.5: ":"}
+    assert rate.get_xlabel() == "epoch (1 to 2: head, 3 to 5: fine-tune)"
+    assert rate.get_yscale() == "log"
+    assert {"training", "validation", "next phase begins", "learning rate lowered"} <= set(
+        texts(figure)
+    )
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "history, label",
+    [
+        (rows("head", [1e-3]), "epoch (1: head)"),
+        (rows("fine-tune", [1e-3, 1e-3]), "epoch (1 to 2: fine-tune)"),
+        ([], "epoch"),
+    ],
+)
+def test_history_without_one_of_the_phases(history, label):
+    figure = plots.plot_history(history)
+    assert figure.axes[2].get_xlabel() == label
+    assert len(figure.axes[0].lines) == 2  # the curves, and no mark
+    draw(figure)
+
+
+@pytest.mark.filterwarnings("error")
+def test_history_with_missing_values_leaves_gaps():
+    history = rows("head", [1e-3, 1e-3])
+    history[0]["val_loss"] = None
+    del history[1]["val_loss"]
+    figure = plots.plot_history(history)
+    assert np.isnan(figure.axes[0].lines[1].get_ydata()).all()
+    draw(figure)
+
+
+def cell_texts(figure):
+    return [t.get_text() for t in figure.axes[0].texts if t.get_visible()]
+
+
+def test_confusion_matrix_in_counts_and_in_shares():
+    matrix = [[3, 1, 0], [0, 4, 0], [0, 0, 0]]  # the last class has no test images
+    figure = plots.plot_confusion_matrix(matrix, ["a", "b", "c"])
+    assert cell_texts(figure) == ["3", "1", "4"]
+    assert figure.axes[0].get_xlabel() == "predicted class"
+    assert figure.axes[0].get_ylabel() == "true class"
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
+    shares = plots.plot_confusion_matrix(matrix, ["a", "b", "c"], normalize=True)
+    assert cell_texts(shares) == ["0.75", "0.25", "1.00"]
+    assert shares.axes[0].images[0].get_array()[0].tolist() == [0.75, 0.25, 0.0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("num_classes", [2, 16, 130])
+def test_confusion_matrix_of_any_number_of_classes(num_classes):
+    names = [f"a class with quite a long name, number {i}" for i in range(num_classes)]
+    figure = plots.plot_confusion_matrix(np.eye(num_classes, dtype=int), names, normalize=True)
+    labels = [t.get_text() for t in figure.axes[0].get_xticklabels()]
+    assert all(len(label) <= plots.LONGEST_LABEL for label in labels)
+    assert len(set(labels)) == len(labels) == (num_classes if num_classes < 130 else 0)
+    draw(figure)
+
+
+def test_confusion_matrix_of_the_wrong_size_is_refused():
+    with pytest.raises(ValueError, match=r"\(3, 3\).*\(2, 2\)"):
+        plots.plot_confusion_matrix(np.eye(2, dtype=int), ["a", "b", "c"])
+
+
+def sample(num_images=20, channels=1):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (num_images, 9, 7, channels), dtype=np.uint8)
+    y_true = np.arange(num_images) % 4
+    return images, y_true, np.eye(4)[y_true] * 0.6 + 0.1
+
+
+def test_sample_predictions_tell_right_from_wrong():
+    images, y_true, y_prob = sample()
+    y_prob[3] = [0.05, 0.8, 0.1, 0.05]  # a "d", taken for a "b"
+    figure = plots.plot_sample_predictions(images, y_true, y_prob, list("abcd"), num_each=6)
+    found = texts(figure)
+    assert "Right: 6 of 19, drawn by chance" in found
+    assert "Wrong: 1 of 1, drawn by chance" in found
+    assert "b, 80\u00a0%\ntrue: d, 5\u00a0%" in found
+    assert sum(text.endswith(", 70\u00a0%") and "true" not in text for text in found) == 6
+    wrong = [axes for axes in figure.axes if axes.get_title().startswith("b, 80")]
+    assert np.array_equal(wrong[0].images[0].get_array(), images[3, ..., 0])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shift, empty", [(0, "Wrong: none"), (1, "Right: none")])
+def test_sample_predictions_all_right_or_all_wrong(shift, empty):
+    images, y_true, y_prob = sample(channels=3)
+    figure = plots.plot_sample_predictions(images, y_true, np.roll(y_prob, shift, 1), list("abcd"))
+    assert empty in texts(figure)
+    draw(figure)
+
+
+def test_sample_predictions_refuse_another_number_of_images():
+    images, y_true, y_prob = sample()
+    with pytest.raises(ValueError, match="19, 20, 20"):
+        plots.plot_sample_predictions(images[:19], y_true, y_prob, list("abcd"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("num_classes", [2, 17, 130])
+def test_class_distribution(num_classes):
+    counts = {"train": np.arange(num_classes), "test": np.full(num_classes, 3)}
+    names = [f"class {i}" for i in range(num_classes)]
+    figure = plots.plot_class_distribution(counts, names)
+    axes = figure.axes[0]
+    widths = [bar.get_width() for bar in axes.patches]
+    assert widths == [*range(num_classes), *[3] * num_classes]
+    assert f"test ({3 * num_classes:,} images)" in texts(figure)
+    assert axes.get_xlabel() == "number of images"
+    draw(figure)
+
+
+def test_class_distribution_refuses_other_classes():
+    with pytest.raises(ValueError, match=r"'train'.*\(2,\).*\(3,\)"):
+        plots.plot_class_distribution({"train": np.zeros(3)}, ["a", "b"])
+
+
+def test_augmentation_shows_originals_beside_their_views():
+    originals = np.full((2, 4, 4, 1), 200, dtype=np.uint8)
+    augmented = np.full((2, 3, 6, 6, 3), 99.6, dtype=np.float32)
+    augmented[0, 0, 0, 0] = (-0.2, 255.4, 128.0)
+    figure = plots.plot_augmentation(originals, augmented)
+    assert len(figure.axes) == 2 * 4
+    assert figure.axes[0].images[0].get_array().shape == (4, 4)
+    view = figure.axes[1].images[0].get_array()
+    assert view.dtype == np.uint8  # floats would be taken for [0, 1] and clipped to white
+    assert view[0, 0].tolist() == [0, 255, 128] and view[1, 1].tolist() == [100] * 3
+    assert "original\n4 x 4 pixels" in texts(figure)
+    draw(figure)
+
+
+def test_augmentation_refuses_other_shapes():
+    with pytest.raises(ValueError, match=r"\(2, 4, 4, 1\) and \(3, 1, 6, 6, 3\)"):
+        plots.plot_augmentation(np.zeros((2, 4, 4, 1)), np.zeros((3, 1, 6, 6, 3)))
+
+
+def test_a_plot_can_be_drawn_into_an_axes_of_the_caller():
+    figure = Figure(layout="constrained")
+    left, right = figure.subplots(1, 2)
+    assert plots.plot_confusion_matrix([[1, 0], [0, 1]], ["a", "b"], ax=left) is figure
+    assert plots.plot_class_distribution({"test": [1, 2]}, ["a", "b"], ax=right) is figure
+    draw(figure)
+
+
+def test_no_plot_opens_a_pyplot_figure_or_loads_tensorflow():
+    """In a process of its own, because other tests may have loaded either."""
+    code = """
+import io, sys
+import numpy as np
+from transfer.evaluation import plots
+plots.plot_confusion_matrix(np.eye(2, dtype=int), ["a", "b"]).savefig(io.BytesIO())
+plots.plot_history([]).savefig(io.BytesIO())
+import matplotlib.pyplot
+assert matplotlib.pyplot.get_fignums() == []
+assert not {"tensorflow", "keras"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

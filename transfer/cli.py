@@ -1,0 +1,163 @@
+"""What the scripts share: options made from `Config`, errors turned into exit codes, quiet imports.
+
+Exit codes: 0 done, 1 an error told in one line on stderr, 2 wrong usage, 130 Ctrl-C.
+Nothing here imports TensorFlow before a command really computes, so `--help` is instant.
+"""
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from transfer.config import Config, Setting, settings
+from transfer.errors import InputError
+from transfer.models.backbones import BACKBONES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Names on the command line that are not simply the field's name with dashes.
+_OPTION_NAMES = {"flip": "--flip/--no-flip"}
+
+
+class NumberOrWord(click.ParamType):
+    """A number within the bounds of a `Setting`, or one of its words."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.name = "|".join((*setting.words, "number"))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and value not in self.setting.words:
+            with contextlib.suppress(ValueError):
+                value = self.setting.kind(value)
+        try:
+            self.setting.check(param.opts[-1] if param else "value", value)
+        except InputError:
+            self.fail(f"should be {self.setting.describe()}. Received: {value!r}.", param, ctx)
+        return value
+
+
+def _click_type(name: str, setting: Setting) -> Any:
+    if name == "backbone":
+        return click.Choice(list(BACKBONES))
+    if setting.choices:
+        return click.Choice(setting.choices)
+    return setting.kind if setting.kind in (str, bool) else NumberOrWord(setting)
+
+
+def config_options(command: Callable) -> Callable:
+    """Adds one option for each field of `Config`, and `--config FILE.json`, to a click command."""
+    defaults = Config()
+    for name, setting in reversed(settings().items()):
+        option = _OPTION_NAMES.get(name, "--" + name.replace("_", "-"))
+        default = getattr(defaults, name)
+        command = click.option(
+            option,
+            name,
+            type=_click_type(name, setting),
+            is_flag=setting.kind is bool,
+            default=default,
+            show_default="all images" if default is None else True,
+            help=setting.help,
+        )(command)
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        is_eager=True,
+        expose_value=False,
+        callback=_load_config,
+        help="A JSON file of settings, such as a run's config.json; options given here win over it.",
+    )(command)
+
+
+def conduct_options(command: Callable) -> Callable:
+    """Adds `--quiet` and `--verbose`, which every script has."""
+    for option, text in (
+        ("--verbose", "Show the libraries' own log and warnings."),
+        ("--quiet", "Print errors and nothing else."),
+    ):
+        command = click.option(option, is_flag=True, help=text)(command)
+    return command
+
+
+def make_config(values: dict[str, Any]) -> Config:
+    """Makes the Config of the options' values.
+
+    Raises:
+        click.UsageError: two of them contradict each other.
+    """
+    try:
+        return Config.from_dict(values)
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def make_console(quiet: bool) -> "Console":
+    """Returns the console that results and progress go to; plain where it is no terminal."""
+    from rich.console import Console
+
+    # Without a terminal rich would fold lines at 80 columns; a log wants whole lines.
+    return Console(quiet=quiet, width=None if sys.stdout.isatty() else 160)
+
+
+def command_line() -> str:
+    """Returns the command as the user typed it."""
+    return shlex.join(["python", *sys.argv])
+
+
+def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    # click's default_map: values of the file replace the defaults, options replace both.
+    if path is not None:
+        ctx.default_map = Config.from_json(path).to_dict()
+
+
+def run(command: click.Command) -> None:
+    """Runs a click command and exits with the code of the page's table."""
+    try:
+        sys.exit(command.main(standalone_mode=False) or 0)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except (click.ClickException, InputError) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"Error: {message}", err=True)
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+
+
+def load_tensorflow(verbose: bool) -> None:
+    """Imports TensorFlow and Keras, without their start-up log unless `verbose`.
+
+    Raises:
+        InputError: they are not installed.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if not verbose:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    try:
+        with contextlib.nullcontext() if verbose else _silent_stderr():
+            import keras  # noqa: F401
+            import tensorflow  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"{error}; run `pip install -r requirements.txt`.") from error
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    # TensorFlow's C++ start-up lines obey no log level, so the file descriptor itself is turned.
+    saved = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

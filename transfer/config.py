@@ -1,0 +1,261 @@
+"""Every setting of a training run, with its default, its bounds and its help, once.
+
+`train.py` makes a `Config` from its options, `tune.py` searches over its fields, a
+run folder keeps it as JSON. The command line is generated from the fields
+(`transfer/cli.py`), so an option, its default and its help cannot drift apart.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from transfer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a field of `Config` accepts: a number in bounds, a word, a switch or a text."""
+
+    kind: type  # int, float, bool or str
+    help: str
+    choices: tuple[str, ...] = ()  # the only words accepted
+    words: tuple[str, ...] = ()  # words accepted in place of a number
+    optional: bool = False  # None is accepted
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    open_minimum: bool = False  # the bound itself is not accepted
+    open_maximum: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises `InputError`, one line, when `value` is not accepted for field `name`."""
+        if (value is None and self.optional) or (isinstance(value, str) and value in self.words):
+            return
+        if self.choices and value in self.choices:
+            return
+        if self.choices or not self._accepts(value):
+            raise InputError(f"{name} should be {self.describe()}. Received: {name}={value!r}.")
+
+    def _accepts(self, value: Any) -> bool:
+        if self.kind in (bool, str):
+            return isinstance(value, self.kind)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        if self.kind is int and not isinstance(value, int) or not math.isfinite(value):
+            return False
+        above = value > self.minimum if self.open_minimum else value >= self.minimum
+        below = value < self.maximum if self.open_maximum else value <= self.maximum
+        return above and below
+
+    def describe(self) -> str:
+        """Returns what is accepted, in words: `a number from 0 to 1 or 'auto'`."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.kind is bool:
+            return "true or false"
+        if self.kind is str:
+            return "a text"
+        text = "a whole number" if self.kind is int else "a number"
+        if math.isfinite(self.minimum):
+            text += f" above {self.minimum:g}" if self.open_minimum else f" from {self.minimum:g}"
+        if math.isfinite(self.maximum):
+            text += f" below {self.maximum:g}" if self.open_maximum else f" to {self.maximum:g}"
+        return text + "".join(f" or '{word}'" for word in self.words)
+
+
+def _setting(default: Any, kind: type, help: str, **bounds: Any) -> Any:
+    setting = Setting(kind, help, **bounds)
+    return dataclasses.field(default=default, metadata={"setting": setting})
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one training run. Immutable; use `dataclasses.replace` to vary it.
+
+    Raises:
+        InputError: a value is out of its bounds or of the wrong type.
+    """
+
+    # Its choices are the rows of `BACKBONES` (models/backbones.py), which checks the name.
+    backbone: str = _setting("mobilenetv2", str, "The pretrained network under the classifier.")
+    data: str = _setting(
+        "auto",
+        str,
+        "auto, fashion-mnist, sample, or the path of an image folder, CSV, npz or IDX folder.",
+    )
+    weights: str = _setting(
+        "auto", str, "auto, imagenet, none (train from scratch), or the path of a weights file."
+    )
+    image_size: int = _setting(
+        96, int, "Side of the square images the backbone sees, in pixels.", minimum=32, maximum=1024
+    )
+    head_epochs: int = _setting(
+        10, int, "Epochs of the head phase (frozen backbone).", minimum=0, maximum=10_000
+    )
+    finetune_epochs: int = _setting(
+        5, int, "Epochs of the fine-tune phase (unfrozen backbone).", minimum=0, maximum=10_000
+    )
+    head_learning_rate: float = _setting(
+        1e-3, float, "Learning rate of the head phase.", minimum=0, maximum=10, open_minimum=True
+    )
+    finetune_learning_rate: float | str = _setting(
+        "auto",
+        float,
+        "Learning rate of the fine-tune phase; auto suits the backbone, weights and optimizer.",
+        minimum=0,
+        maximum=10,
+        open_minimum=True,
+        words=("auto",),
+    )
+    schedule: str = _setting(
+        "plateau",
+        str,
+        "How the learning rate falls: when the validation loss stalls, or along a cosine.",
+        choices=("plateau", "cosine"),
+    )
+    batch_size: int = _setting(128, int, "Images in a training step.", minimum=1, maximum=65_536)
+    optimizer: str = _setting(
+        "adam", str, "The optimizer of both phases.", choices=("adam", "adamw", "rmsprop", "sgd")
+    )
+    dropout: float = _setting(
+        0.2, float, "Dropout before the last layer.", minimum=0, maximum=1, open_maximum=True
+    )
+    l2: float = _setting(0.0, float, "L2 penalty on the head's kernels.", minimum=0, maximum=10)
+    label_smoothing: float = _setting(
+        0.0,
+        float,
+        "Share of each label spread over all classes.",
+        minimum=0,
+        maximum=1,
+        open_maximum=True,
+    )
+    hidden_units: int = _setting(
+        0, int, "Units of a hidden layer in the head; 0 for none.", minimum=0, maximum=65_536
+    )
+    class_weights: bool = _setting(
+        False, bool, "Weigh classes inversely to their number of training images."
+    )
+    unfreeze: float | str = _setting(
+        "all",
+        float,
+        "all, or the share of the backbone's blocks to fine-tune, counted from the top.",
+        minimum=0,
+        maximum=1,
+        open_minimum=True,
+        words=("all",),
+    )
+    train_batch_norm: bool = _setting(
+        False, bool, "Let BatchNorm learn and update its statistics while fine-tuning."
+    )
+    rotation_degrees: float = _setting(
+        10.0, float, "Largest random rotation, in degrees, either way.", minimum=0, maximum=180
+    )
+    zoom_fraction: float = _setting(
+        0.1,
+        float,
+        "Largest random zoom, as a share of the image, in or out.",
+        minimum=0,
+        maximum=1,
+        open_maximum=True,
+    )
+    translation_fraction: float = _setting(
+        0.0, float, "Largest random shift, as a share of the image.", minimum=0, maximum=1
+    )
+    flip: bool = _setting(True, bool, "Mirror half of the training images left to right.")
+    validation_fraction: float = _setting(
+        0.1,
+        float,
+        "Share of the training images held out for validation.",
+        minimum=0,
+        maximum=1,
+        open_minimum=True,
+        open_maximum=True,
+    )
+    plateau_patience: int = _setting(
+        2,
+        int,
+        "Epochs without a better validation loss before the learning rate falls.",
+        minimum=1,
+        maximum=10_000,
+    )
+    plateau_factor: float = _setting(
+        0.5,
+        float,
+        "What the learning rate is multiplied by on a plateau.",
+        minimum=0,
+        maximum=1,
+        open_minimum=True,
+        open_maximum=True,
+    )
+    minimum_learning_rate: float = _setting(
+        1e-6, float, "The learning rate falls no lower than this.", minimum=0, maximum=10
+    )
+    early_stopping_patience: int = _setting(
+        5,
+        int,
+        "Epochs without a better validation loss before a phase stops.",
+        minimum=1,
+        maximum=10_000,
+    )
+    precision: str = _setting(
+        "auto",
+        str,
+        "Number format of the computation; auto picks by backbone and device.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    limit: int | None = _setting(
+        None, int, "Use at most this many images of each split.", minimum=1, optional=True
+    )
+    skip_bad_images: bool = _setting(False, bool, "Go on without image files that do not decode.")
+    seed: int = _setting(0, int, "Seed of every random choice.", minimum=0, maximum=2**31 - 1)
+
+    def __post_init__(self) -> None:
+        for name, setting in settings().items():
+            setting.check(name, getattr(self, name))
+        if self.head_epochs == 0 and self.finetune_epochs == 0:
+            raise InputError(
+                "head_epochs and finetune_epochs are both 0: nothing would be trained."
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Self:
+        """Makes a Config from a dict of some or all fields.
+
+        Raises:
+            InputError: an unknown name, or a value that is not accepted.
+        """
+        unknown = sorted(set(values) - set(settings()))
+        if unknown:
+            raise InputError(f"unknown setting {unknown[0]!r}; known: {', '.join(settings())}.")
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, path: Path) -> Self:
+        """Reads a Config from a JSON file: a bare object, or a run's config.json.
+
+        Raises:
+            InputError: the file cannot be read or holds a value that is not accepted.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read as JSON: {error}.") from error
+        if isinstance(values, dict) and isinstance(values.get("settings"), dict):
+            values = values["settings"]
+        if not isinstance(values, dict):
+            raise InputError(f"{path} should hold a JSON object of settings. Received: {values!r}.")
+        try:
+            return cls.from_dict(values)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    def to_dict(self) -> dict:
+        """Returns all fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def settings() -> dict[str, Setting]:
+    """Returns what each field of `Config` accepts, by name, in the order of the fields."""
+    return {field.name: field.metadata["setting"] for field in dataclasses.fields(Config)}

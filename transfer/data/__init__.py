@@ -1,0 +1,1 @@
+"""Images on their way from files to batches: sources, decode, augment, pipeline."""

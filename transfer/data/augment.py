@@ -1,0 +1,93 @@
+"""The one warp: flip, rotation, zoom, translation and the resize, resampled once.
+
+Each image's random choices are composed into a single affine matrix, so the image
+is interpolated once instead of once a layer. The random numbers depend on (seed,
+epoch, image index) alone, through stateless ops: the same pixels come out at any
+degree of parallelism. Evaluation is the same warp with the identity matrix.
+"""
+
+import math
+
+import tensorflow as tf
+
+from transfer.config import Config
+
+
+def draw_warps(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Tensor:
+    """Draws one random affine map for each image of an epoch.
+
+    Args:
+        config: uses `seed`, `flip`, `rotation_degrees`, `zoom_fraction`,
+            `translation_fraction`.
+        epoch: number of the epoch from 0; each epoch draws anew.
+        num_images: N, the images of the split.
+
+    Returns:
+        float32 (N, 2, 3). Row i belongs to image i. A map takes a point (x, y, 1) of the
+        output square, coordinates in [-0.5, 0.5] from the centre, to a point of the input.
+    """
+    key = epoch_key(config.seed, epoch, purpose=0)
+    draws = tf.random.stateless_uniform((num_images, 5), key, -1.0, 1.0)  # (N, 5)
+    mirror, turn, zoom, shift_x, shift_y = tf.unstack(draws, axis=1)
+    angle = turn * (config.rotation_degrees * math.pi / 180.0)
+    scale = 1.0 / (1.0 + zoom * config.zoom_fraction)  # zooming in looks at less of the input
+    sign = tf.where(mirror < 0.0, -1.0, 1.0) if config.flip else tf.ones_like(mirror)
+    cosine, sine = tf.cos(angle) * scale, tf.sin(angle) * scale
+    rows = [
+        tf.stack([sign * cosine, -sign * sine, shift_x * config.translation_fraction], axis=1),
+        tf.stack([sine, cosine, shift_y * config.translation_fraction], axis=1),
+    ]
+    return tf.stack(rows, axis=1)  # (N, 2, 3)
+
+
+def epoch_key(seed: int, epoch: tf.Tensor | int, *, purpose: int) -> tf.Tensor:
+    """Returns int64 (2,): the key of one epoch's random numbers, another for each purpose."""
+    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    return tf.random.experimental.stateless_fold_in(key, purpose)
+
+
+def identity_warps(num_images: tf.Tensor | int, *, flipped: bool = False) -> tf.Tensor:
+    """Returns float32 (num_images, 2, 3): maps that only resize, or mirror left to right."""
+    one = tf.constant([[-1.0 if flipped else 1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    return tf.tile(one[tf.newaxis], [num_images, 1, 1])
+
+
+def warp(images: tf.Tensor, warps: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Resamples each image once, bilinearly, through its affine map.
+
+    With identity maps this is `tf.image.resize` (bilinear, half-pixel centres) to within
+    1/255. What lies outside of the image repeats its edge.
+
+    Args:
+        images: uint8 (B, H, W, 1 or 3).
+        warps: float32 (B, 2, 3), as `draw_warps` makes them.
+        image_size: side of the output, in pixels.
+
+    Returns:
+        float32 (B, image_size, image_size, 3) in [0, 255].
+    """
+    height, width = images.shape[1], images.shape[2]
+    warped = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, tf.float32),
+        transforms=_pixel_transforms(warps, height, width, image_size),
+        output_shape=(image_size, image_size),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )
+    return tf.repeat(warped, 3, axis=-1) if images.shape[3] == 1 else warped
+
+
+def _pixel_transforms(warps: tf.Tensor, height: int, width: int, image_size: int) -> tf.Tensor:
+    # From output pixel numbers to centred coordinates, u = (x + 0.5) / size - 0.5, through the
+    # map, and back to input pixel numbers, x = (u + 0.5) * width - 0.5: one matrix, (B, 8).
+    to_centred = tf.constant(
+        [[1 / image_size, 0, 0.5 / image_size - 0.5], [0, 1 / image_size, 0.5 / image_size - 0.5]]
+        + [[0, 0, 1]],
+        tf.float32,
+    )
+    size = tf.constant([[width], [height]], tf.float32)
+    matrices = tf.linalg.matmul(warps, to_centred[tf.newaxis]) * size  # (B, 2, 3)
+    matrices += tf.constant([[0, 0, width / 2 - 0.5], [0, 0, height / 2 - 0.5]], tf.float32)
+    flat = tf.reshape(matrices, (-1, 6))
+    return tf.concat([flat, tf.zeros_like(flat[:, :2])], axis=1)

@@ -1,0 +1,321 @@
+"""From image files to one uint8 array: the step of the walk that only data sets of files need.
+
+Each file is decoded once, in threads, straight to the working size; what comes out is what an
+array data set has from the beginning, so nothing later knows that there were files.
+"""
+
+import dataclasses
+import os
+import shutil
+import struct
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from transfer.data.sources import Split, Splits
+from transfer.errors import InputError
+
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")  # other decoders never see a user's file
+_GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders raise for damaged bytes, and its guard against decompression bombs.
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+_BATCH = 32  # images a thread takes at a time
+
+
+class _Header(NamedTuple):
+    # What is known of a file before its pixels are decoded.
+    size: tuple[int, int]  # (W, H) as seen, that is after EXIF's orientation
+    is_gray: bool
+
+
+def decode_splits(
+    splits: Splits,
+    image_size: int,
+    *,
+    skip_bad_images: bool = False,
+    bad: list[str] | None = None,
+) -> Splits:
+    """Decodes all three splits, so that files that do not decode are told all at once.
+
+    Args:
+        splits: a data set, of arrays or of image files.
+        image_size: side of the images that the network sees, in pixels.
+        skip_bad_images: leave out image files that do not decode. Their number is added to
+            the provenance line.
+        bad: takes one line ("path (reason)") for each file that does not decode.
+
+    Returns:
+        The data set with uint8 images (N, H, W, 1 or 3); see `decode_split`.
+
+    Raises:
+        InputError: files do not decode and are not to be skipped, or a class would be left
+            empty, or there is no room for the pixels.
+    """
+    found: list[str] = []
+    decoded = {
+        part: _decode(getattr(splits, part), image_size, found)
+        for part in ("train", "validation", "test")
+    }
+    total = sum(getattr(splits, part).num_images for part in decoded)
+    _report(found, bad, total, splits.train.root, skip_bad_images)
+    for part, split in decoded.items():
+        _check_classes(getattr(splits, part), split)
+    if found:
+        noted = f"{splits.provenance}; {len(found):,} image files that do not decode left out"
+        decoded["provenance"] = noted
+    return dataclasses.replace(splits, **decoded)
+
+
+def decode_split(
+    split: Split,
+    image_size: int,
+    *,
+    skip_bad_images: bool = False,
+    bad: list[str] | None = None,
+) -> Split:
+    """Decodes the image files of a split into one array, each file once.
+
+    Files that all have one size, no larger than `image_size`, keep it. Otherwise each is
+    squished (its aspect is not kept) to (image_size, image_size), with antialiasing. The
+    images are gray, (N, H, W, 1), only where all files are. Transparency is put on white,
+    16 bits are scaled to 8, EXIF's orientation is applied, GIF gives its first frame. An
+    array larger than a quarter of the physical memory lies in a temporary file that goes
+    with the process.
+
+    Args:
+        split: image files, or an array: that is returned as it is where it fits into
+            (image_size, image_size), else squished to it in the same way.
+        image_size: side in pixels.
+        skip_bad_images: leave out image files that do not decode.
+        bad: takes one line ("path (reason)") for each file that does not decode.
+
+    Returns:
+        A split with uint8 images (N, H, W, 1 or 3) in [0, 255], in the same order.
+
+    Raises:
+        InputError: files do not decode and are not to be skipped, or a class would be left
+            empty, or there is no room for the pixels.
+    """
+    found: list[str] = []
+    decoded = _decode(split, image_size, found)
+    _report(found, bad, split.num_images, split.root, skip_bad_images)
+    _check_classes(split, decoded)
+    return decoded
+
+
+def _decode(split: Split, image_size: int, bad: list[str]) -> Split:
+    if not split.are_files:
+        return _shrink_array(split, image_size)
+    headers = _map_files(_read_header, split, bad)
+    good = [index for index, header in enumerate(headers) if header is not None]
+    if not good:
+        return split.take(np.array([], dtype=int))
+    split = split.take(np.array(good))
+    sizes = {headers[index].size for index in good}
+    width, height = sizes.pop() if len(sizes) == 1 else (image_size, image_size)
+    if max(width, height) > image_size:
+        width = height = image_size
+    is_gray = all(headers[index].is_gray for index in good)
+    pixels = _allocate((len(good), height, width, 1 if is_gray else 3))
+
+    def decode_into(index: int, path: str) -> bool:
+        pixels[index] = _read_pixels(path, (width, height), is_gray)
+        return True
+
+    decoded = _map_files(decode_into, split, bad)
+    return _keep(dataclasses.replace(split, images=pixels), [done is not None for done in decoded])
+
+
+def _keep(split: Split, wanted: list[bool]) -> Split:
+    # Moves images within their array: a copy might not fit into memory.
+    if all(wanted):
+        return split
+    indices = np.flatnonzero(wanted)
+    for new, old in enumerate(indices):
+        split.images[new] = split.images[old]
+    return Split(split.images[: len(indices)], split.labels[indices], split.root)
+
+
+def _map_files(function: Callable[..., Any], split: Split, bad: list[str]) -> list[Any]:
+    # Calls function(index, path) for each file, in threads: Pillow decodes without the
+    # interpreter's lock. Returns the results, None for files that are bad.
+    def call(index: int) -> tuple[Any, str]:
+        path = split.images[index]
+        try:
+            return function(index, path), ""
+        except _DECODE_ERRORS as error:
+            return None, f"{os.path.relpath(path, split.root or None)} ({_reason(error, path)})"
+
+    with warnings.catch_warnings():
+        # Set in this one thread, for all: these filters are the process's.
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        results = _map_threaded(call, split.num_images)
+    bad.extend(line for _, line in results if line)
+    return [result for result, _ in results]
+
+
+def _map_threaded(function: Callable[[int], Any], count: int) -> list[Any]:
+    def call_batch(start: int) -> list[Any]:
+        return [function(index) for index in range(start, min(start + _BATCH, count))]
+
+    pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+    try:
+        batches = pool.map(call_batch, range(0, count, _BATCH))
+        return [result for batch in batches for result in batch]
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C only the batches at work are finished
+
+
+def _read_header(index: int, path: str) -> _Header:
+    with Image.open(path, formats=_FORMATS) as image:
+        orientation = _orientation(image)
+        size = image.size[::-1] if orientation >= 5 else image.size
+        is_gray = image.mode in _GRAY_MODES
+        if image.format == "PNG":
+            image.verify()  # compares the checksum of each part, which decoding does not
+    return _Header(size, is_gray)
+
+
+def _read_pixels(path: str, size: tuple[int, int], is_gray: bool) -> np.ndarray:
+    # Returns uint8 (H, W, 1 or 3) for size (W, H).
+    with Image.open(path, formats=_FORMATS) as image:
+        orientation = _orientation(image)
+        # A JPEG's decoder shrinks by 2, 4 or 8 on its way, to no less than twice what is needed.
+        image.draft(None, (2 * max(size), 2 * max(size)))
+        image = _to_eight_bits(image, "L" if is_gray else "RGB")
+    if orientation in _TRANSPOSES:
+        image = image.transpose(_TRANSPOSES[orientation])
+    return np.asarray(_squish(image, size)).reshape(size[1], size[0], -1)
+
+
+def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
+    image.load()
+    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips at 255
+        wide = np.asarray(image).astype(np.uint32).clip(0, 65535)
+        image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _squish(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    if image.size == size:
+        return image
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _orientation(image: Image.Image) -> int:
+    # 1 to 8. A broken EXIF block is no reason to lose a picture.
+    if "exif" not in image.info:  # asking further would decode a PNG to its end
+        return 1
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except _DECODE_ERRORS:
+        return 1
+    return orientation if orientation in _TRANSPOSES else 1
+
+
+def _shrink_array(split: Split, image_size: int) -> Split:
+    num_images, height, width, channels = split.images.shape
+    if max(height, width) <= image_size:
+        return split
+    pixels = _allocate((num_images, image_size, image_size, channels))
+
+    def shrink(index: int) -> None:
+        image = split.images[index]  # (H, W, C)
+        image = Image.fromarray(image[..., 0] if channels == 1 else image)
+        small = np.asarray(_squish(image, (image_size, image_size)))
+        pixels[index] = small.reshape(image_size, image_size, channels)
+
+    _map_threaded(shrink, num_images)
+    return dataclasses.replace(split, images=pixels)
+
+
+def _allocate(shape: tuple[int, ...]) -> np.ndarray:
+    num_bytes = int(np.prod(shape, dtype=np.int64))
+    if num_bytes <= _physical_memory() // 4:
+        return np.empty(shape, np.uint8)
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < num_bytes:  # a hole in the file would kill the process when it is written to
+        raise InputError(
+            f"the decoded images should have {num_bytes / 1e9:.1f} GB on the disk. Received: "
+            f"{free / 1e9:.1f} GB free in {tempfile.gettempdir()}; give --limit, a smaller "
+            "--image-size, or a TMPDIR with more room."
+        )
+    with tempfile.TemporaryFile() as file:  # has no name: it goes with the last who uses it
+        return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30  # where the system does not say
+
+
+def _report(found: list[str], bad: list[str] | None, total: int, root: str, skip: bool) -> None:
+    if bad is not None:
+        bad.extend(found)
+    if not found or skip:
+        return
+    others = f" and {len(found) - 10:,} more" if len(found) > 10 else ""
+    raise InputError(
+        f"all {total:,} image files in {root or 'the data set'} should decode. Received: "
+        f"{len(found):,} that do not: {', '.join(found[:10])}{others}. "
+        "Mend or remove them, or go on without them: --skip-bad-images."
+    )
+
+
+def _check_classes(before: Split, after: Split) -> None:
+    empty = np.setdiff1d(before.labels, after.labels)
+    if empty.size:
+        index = int((before.labels == empty[0]).argmax())
+        raise InputError(
+            f"{Path(before.images[index]).parent} should have an image that decodes for each of "
+            "training, validation and test. Received: none for one of them; mend the files, add "
+            "others or remove the class."
+        )
+
+
+def _reason(error: BaseException, path: str) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        if os.path.getsize(path) == 0:
+            return "an empty file"
+        return "not a PNG, JPEG, BMP, WebP or GIF image"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return "too many pixels"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).split("\n")[0].rstrip(".") or type(error).__name__

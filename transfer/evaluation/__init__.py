@@ -1,0 +1,1 @@
+"""From predictions to a report: metrics, published results, plots and tables."""

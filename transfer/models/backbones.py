@@ -1,0 +1,195 @@
+"""The backbones: one row each, and how a row becomes a Keras model.
+
+A row is plain data and needs no TensorFlow to read, so the command line can list
+the names. A new backbone is one new row; the tests run over the table.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transfer.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
+
+# ImageNet's channel means and deviations, RGB in [0, 255] (keras/src/applications/imagenet_utils.py)
+_CAFFE_MEANS = (123.68, 116.779, 103.939)
+_TORCH_MEANS = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+_TORCH_VARIANCES = ((0.229 * 255) ** 2, (0.224 * 255) ** 2, (0.225 * 255) ** 2)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One row of `BACKBONES`."""
+
+    builder: str  # function in keras.applications
+    family: str  # module in keras.applications that holds its preprocess_input
+    scaling: str  # "tf": [-1, 1]; "caffe": BGR less means; "torch": standardised; "none": inside
+    block: str  # regular expression; its match in a layer's name is the name of the layer's block
+    bfloat16_training: bool  # whether mixed bfloat16 trains faster on a CPU that has the units
+    scratch_learning_rate: float  # of Adam, from random weights
+    weights_url: str  # ImageNet weights without the top, as Keras names them
+    weights_checksum: str | None  # MD5 or SHA-256 as in Keras's source; None where it has none
+
+
+BACKBONES: dict[str, Backbone] = {
+    "mobilenetv2": Backbone(
+        builder="MobileNetV2",
+        family="mobilenet_v2",
+        scaling="tf",
+        block=r"^(expanded_conv|block_\d+|Conv_1)",
+        bfloat16_training=False,
+        scratch_learning_rate=2e-3,
+        weights_url=_URL + "mobilenet_v2/"
+        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{size}_no_top.h5",
+        weights_checksum=None,
+    ),
+    "vgg16": Backbone(
+        builder="VGG16",
+        family="vgg16",
+        scaling="caffe",
+        block=r"^block\d",
+        bfloat16_training=True,
+        scratch_learning_rate=1e-4,
+        weights_url=_URL + "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_checksum="6d6bbae143d832006294945121d1f1fc",
+    ),
+    "mobilenetv3small": Backbone(
+        builder="MobileNetV3Small",
+        family="mobilenet_v3",
+        scaling="none",
+        block=r"^(expanded_conv_\d+|expanded_conv|conv_1)",
+        bfloat16_training=False,
+        scratch_learning_rate=2e-3,
+        weights_url=_URL + "mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
+        weights_checksum="d3e8ec802a04aa4fc771ee12a9a9b836",
+    ),
+    "mobilenetv3large": Backbone(
+        builder="MobileNetV3Large",
+        family="mobilenet_v3",
+        scaling="none",
+        block=r"^(expanded_conv_\d+|expanded_conv|conv_1)",
+        bfloat16_training=False,
+        scratch_learning_rate=2e-3,
+        weights_url=_URL + "mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
+        weights_checksum="07fb09a5933dd0c8eaafa16978110389",
+    ),
+    "efficientnetv2b0": Backbone(
+        builder="EfficientNetV2B0",
+        family="efficientnet_v2",
+        scaling="none",
+        block=r"^(block\d[a-z]|top)",
+        bfloat16_training=False,
+        scratch_learning_rate=1e-3,
+        weights_url=_URL + "efficientnet_v2/efficientnetv2-b0_notop.h5",
+        weights_checksum="893217f2bb855e2983157299931e43ff",
+    ),
+    "resnet50v2": Backbone(
+        builder="ResNet50V2",
+        family="resnet_v2",
+        scaling="tf",
+        block=r"^(conv[2-5]_block\d+|post)",
+        bfloat16_training=True,
+        scratch_learning_rate=1e-3,
+        weights_url=_URL + "resnet/resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_checksum="fac2f116257151a9d068a22e544a4917",
+    ),
+    "densenet121": Backbone(
+        builder="DenseNet121",
+        family="densenet",
+        scaling="torch",
+        block=r"^(conv[2-5]_block\d+|pool\d)",
+        bfloat16_training=False,
+        scratch_learning_rate=1e-3,
+        weights_url=_URL + "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_checksum="30ee3e1110167f948a6b9946edeeb738",
+    ),
+    "convnexttiny": Backbone(
+        builder="ConvNeXtTiny",
+        family="convnext",
+        scaling="none",
+        block=r"^convnext_tiny_(stage_\d_block_\d|downsampling_block_\d)",
+        bfloat16_training=True,
+        scratch_learning_rate=5e-4,
+        weights_url=_URL + "convnext/convnext_tiny_notop.h5",
+        weights_checksum="d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
+    ),
+}
+
+
+def get_backbone(name: str) -> Backbone:
+    """Returns the row of `BACKBONES`.
+
+    Raises:
+        InputError: there is no such row.
+    """
+    if name not in BACKBONES:
+        raise InputError(
+            f"backbone should be one of {', '.join(BACKBONES)}. Received: backbone={name!r}."
+        )
+    return BACKBONES[name]
+
+
+def build_backbone(name: str, image_size: int) -> "keras.Model":
+    """Builds the network without its top and with random weights.
+
+    Args:
+        name: a row of `BACKBONES`.
+        image_size: side of the square input, in pixels, at least 32.
+
+    Returns:
+        A model named "backbone": (B, image_size, image_size, 3), scaled as the row says,
+        to (B, h, w, features).
+    """
+    import keras
+
+    build = getattr(keras.applications, get_backbone(name).builder)
+    shape = (image_size, image_size, 3)
+    backbone = build(include_top=False, weights=None, input_shape=shape)
+    backbone.name = "backbone"  # as an argument, EfficientNetV2's builder refuses it
+    return backbone
+
+
+def scale(name: str, images: "keras.KerasTensor") -> "keras.KerasTensor":
+    """Adds the layers that turn RGB in [0, 255] into what the backbone was trained on.
+
+    The same function as the family's `preprocess_input` in keras.applications, as layers,
+    so that a saved model needs no second preprocessing.
+    """
+    import keras
+
+    scaling = get_backbone(name).scaling
+    if scaling == "tf":
+        return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(images)
+    if scaling == "torch":
+        return keras.layers.Normalization(
+            mean=_TORCH_MEANS, variance=_TORCH_VARIANCES, name="scaling"
+        )(images)
+    if scaling == "caffe":
+        centred = keras.layers.Normalization(
+            mean=_CAFFE_MEANS, variance=(1.0, 1.0, 1.0), name="scaling"
+        )(images)
+        return keras.ops.flip(centred, axis=-1)  # RGB to BGR
+    return images  # the network scales by itself
+
+
+def split_blocks(name: str, backbone: "keras.Model") -> list[list["keras.Layer"]]:
+    """Groups the layers that have weights into the backbone's blocks, from input to output.
+
+    Layers before the first named block (the stem) form a block of their own; layers without
+    a block's name (the last normalisation of DenseNet) belong to the block before them.
+    """
+    pattern = re.compile(get_backbone(name).block)
+    blocks: list[list] = [[]]
+    current = None
+    for layer in backbone.layers:
+        match = pattern.match(layer.name)
+        if match and match.group() != current:
+            current = match.group()
+            blocks.append([])
+        if layer.weights:
+            blocks[-1].append(layer)
+    return [block for block in blocks if block]

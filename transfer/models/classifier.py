@@ -1,0 +1,147 @@
+"""The classifier: image -> the backbone's own scaling -> backbone -> pooling -> head.
+
+Scaling lives inside the model, random augmentation does not. The head is one nested
+model, so the head phase trains the very layers that the classifier then uses.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+
+from transfer.config import Config
+from transfer.errors import InputError
+from transfer.models.backbones import build_backbone, scale, split_blocks
+
+
+@contextlib.contextmanager
+def dtype_policy(policy: str) -> Iterator[None]:
+    """Builds layers under a Keras dtype policy and puts the one before back."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def build_classifier(
+    config: Config, backbone: keras.Model, num_classes: int, *, train_batch_norm: bool
+) -> keras.Model:
+    """Puts a backbone between its scaling and a fresh head. The backbone starts frozen.
+
+    Args:
+        config: uses `backbone`, `image_size`, `hidden_units`, `dropout`, `l2`, `seed`.
+        backbone: (B, S, S, 3) -> (B, h, w, features).
+        num_classes: width of the output.
+        train_batch_norm: whether BatchNorm will use batch statistics while training;
+            otherwise it stays in inference mode, also after unfreezing.
+
+    Returns:
+        A model from float images (B, S, S, 3) in [0, 255] to float32 (B, num_classes)
+        probabilities. Its layers "backbone" and "head" are models of their own.
+    """
+    backbone.trainable = False
+    images = keras.Input((config.image_size, config.image_size, 3), name="image")
+    # As the Keras guide on transfer learning: training=False is what keeps BatchNorm's
+    # statistics fixed after unfreezing; None follows fit().
+    features = backbone(
+        scale(config.backbone, images), training=None if train_batch_norm else False
+    )
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooling")(features)  # (B, features)
+    head = build_head(config, pooled.shape[-1], num_classes)
+    return keras.Model(images, head(pooled), name="classifier")
+
+
+def save_classifier(classifier: keras.Model, config: Config, policy: str, path: Path) -> None:
+    """Saves a trained classifier as a `.keras` file of Keras's own layers alone.
+
+    Args:
+        classifier: as `build_classifier` makes it, with fused BatchNorm or without.
+        config: the settings it was built with.
+        policy: the Keras dtype policy it was built with.
+        path: where to; appears only when it is whole.
+    """
+    plain = _build_plain(config, classifier.output_shape[-1], policy)
+    plain.set_weights(classifier.get_weights())
+    temporary = path.with_name(f".partial-{path.name}")
+    plain.save(temporary)
+    temporary.replace(path)
+
+
+def _build_plain(config: Config, num_classes: int, policy: str) -> keras.Model:
+    with dtype_policy(policy):
+        backbone = build_backbone(config.backbone, config.image_size)
+        return build_classifier(config, backbone, num_classes, train_batch_norm=False)
+
+
+def restore_classifier(config: Config, num_classes: int, policy: str, path: Path) -> keras.Model:
+    """Rebuilds a trained classifier from its settings and loads its weights, nothing else.
+
+    The file is never asked for an architecture or code.
+
+    Args:
+        config: the settings it was trained with.
+        num_classes: width of its output.
+        policy: the Keras dtype policy it was trained with.
+        path: the saved `.keras` file.
+
+    Raises:
+        InputError: the file is missing, damaged or of another architecture.
+    """
+    classifier = _build_plain(config, num_classes, policy)
+    try:
+        classifier.load_weights(str(path))
+    except Exception as error:  # Keras, h5py and zipfile raise many kinds for such a file
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(
+            f"{path} should hold the weights of this run. Received: {reason}."
+        ) from error
+    return classifier
+
+
+def build_head(config: Config, num_features: int, num_classes: int) -> keras.Model:
+    """Returns features (B, num_features) -> float32 probabilities (B, num_classes)."""
+    penalty = keras.regularizers.L2(config.l2) if config.l2 else None
+    layers = [keras.Input((num_features,))]
+    if config.hidden_units:
+        layers.append(keras.layers.Dense(config.hidden_units, "relu", kernel_regularizer=penalty))
+    if config.dropout:
+        layers.append(keras.layers.Dropout(config.dropout, seed=config.seed))
+    # float32 whatever the policy: a softmax in bfloat16 loses digits of the loss.
+    layers.append(
+        keras.layers.Dense(num_classes, "softmax", kernel_regularizer=penalty, dtype="float32")
+    )
+    return keras.Sequential(layers, name="head")
+
+
+def feature_extractor(classifier: keras.Model) -> keras.Model:
+    """Returns the part of a classifier before its head: images -> (B, features)."""
+    return keras.Model(classifier.input, classifier.get_layer("pooling").output)
+
+
+def unfreeze_backbone(
+    name: str, backbone: keras.Model, unfreeze: float | str, *, train_batch_norm: bool
+) -> int:
+    """Makes the upper blocks of a backbone trainable; compile the model again afterwards.
+
+    Args:
+        name: the row of `BACKBONES` that knows the blocks.
+        backbone: the backbone inside a classifier.
+        unfreeze: "all", or the share of the blocks, counted from the top, rounded up.
+        train_batch_norm: whether the BatchNorm layers of these blocks learn too.
+
+    Returns:
+        The number of blocks made trainable.
+    """
+    blocks = split_blocks(name, backbone)
+    count = len(blocks) if unfreeze == "all" else math.ceil(unfreeze * len(blocks))
+    backbone.trainable = True
+    for number, block in enumerate(blocks):
+        for layer in block:
+            is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
+            frozen_norm = is_batch_norm and not train_batch_norm
+            layer.trainable = number >= len(blocks) - count and not frozen_norm
+    return count

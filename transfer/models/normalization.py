@@ -1,0 +1,57 @@
+"""BatchNorm that trains in one fused pass, for backbones that learn their statistics.
+
+Keras computes a training step of BatchNorm from separate operations, each a pass over
+memory; TensorFlow has one operation for it. On two CPU cores this makes the whole
+training step of MobileNetV2 about twice as fast (benchmarked in README).
+"""
+
+import keras
+import tensorflow as tf
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """The same layer with the same weights, computed by TensorFlow's fused operation.
+
+    Differs from Keras in one detail: the moving variance follows the unbiased variance of
+    the batch (n - 1), as PyTorch's does, not the biased one (n).
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        fused = (
+            training and self.trainable and self.scale and self.center and len(inputs.shape) == 4
+        )
+        if not fused or self.axis not in (-1, 3):
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.cast(self.gamma, tf.float32),
+            offset=tf.cast(self.beta, tf.float32),
+            mean=tf.zeros((0,)),
+            variance=tf.zeros((0,)),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        for statistic, batch_value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            statistic.assign(statistic * self.momentum + batch_value * (1.0 - self.momentum))
+        return outputs
+
+
+def fuse_batch_norm(model: keras.Model, momentum: float = 0.9) -> keras.Model:
+    """Returns a copy of a model, weights included, whose BatchNorm layers train fused.
+
+    Args:
+        model: a functional model; its layers keep their names and the order of their weights.
+        momentum: of the moving statistics. 0.9 (PyTorch's default, there called 0.1) follows
+            within tens of steps; keras.applications.MobileNetV2 sets 0.999, which lags by
+            about 1,000 steps, longer than a whole epoch here.
+    """
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return FusedBatchNormalization.from_config(config | {"momentum": momentum})
+        return type(layer).from_config(config)
+
+    fused = keras.models.clone_model(model, clone_function=clone)
+    fused.set_weights(model.get_weights())
+    return fused

@@ -1,0 +1,135 @@
+"""Where a backbone's weights come from: Keras's cache, the download, a file, or nowhere.
+
+"auto" takes the first that there is and says which; an explicit choice is exact or an
+error that names every place tried.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transfer.downloads import DownloadError, download
+from transfer.errors import InputError
+from transfer.models.backbones import build_backbone, get_backbone
+
+if TYPE_CHECKING:
+    import keras
+
+# MobileNetV2 has ImageNet weights for each of these input sizes; Keras takes 224's for others.
+_MOBILENETV2_SIZES = (96, 128, 160, 192, 224)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a backbone starts from."""
+
+    name: str  # "imagenet", "none" or "file"
+    provenance: str  # one printable line
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the backbone knows anything yet."""
+        return self.name != "none"
+
+
+def load_backbone(
+    name: str, image_size: int, weights: str = "auto", *, offline: bool = False
+) -> tuple["keras.Model", Weights]:
+    """Builds a backbone and gives it its weights.
+
+    Args:
+        name: a row of `BACKBONES`.
+        image_size: side of the square input, in pixels.
+        weights: "auto", "imagenet", "none" or the path of a weights file.
+        offline: never use the network.
+
+    Returns:
+        The backbone, and what its weights are.
+
+    Raises:
+        InputError: the weights asked for are not to be had, or do not fit the backbone.
+    """
+    backbone = build_backbone(name, image_size)
+    if weights == "none":
+        return backbone, Weights("none", "random weights, as asked for (--weights none)")
+    if weights not in ("auto", "imagenet"):
+        path = Path(weights)
+        if not path.is_file():
+            raise InputError(
+                f"weights should be auto, imagenet, none or the path of a file. "
+                f"Received: {weights!r}, which is not there."
+            )
+        _load_file(backbone, name, path)
+        return backbone, Weights("file", f"weights from {path.resolve()}")
+    try:
+        path = _load_imagenet(backbone, name, image_size, offline)
+    except InputError as error:
+        if weights == "imagenet":
+            raise
+        return backbone, Weights("none", f"random weights, since there are none to load: {error}")
+    return backbone, Weights("imagenet", f"ImageNet weights from {path}")
+
+
+def keras_cache() -> Path:
+    """Returns the folder in which Keras keeps weights: $KERAS_HOME/models or ~/.keras/models."""
+    home = os.environ.get("KERAS_HOME")
+    return (Path(home) if home else Path.home() / ".keras") / "models"
+
+
+def imagenet_url(name: str, image_size: int) -> str:
+    """Returns the address of Keras's ImageNet weights for this backbone and size."""
+    size = image_size if image_size in _MOBILENETV2_SIZES else 224
+    return get_backbone(name).weights_url.format(size=size)
+
+
+def _load_imagenet(backbone: "keras.Model", name: str, image_size: int, offline: bool) -> Path:
+    url = imagenet_url(name, image_size)
+    path = keras_cache() / url.rsplit("/", 1)[1]
+    if path.is_file():
+        damage = _checksum_damage(path, get_backbone(name).weights_checksum)
+        try:
+            if damage:
+                raise InputError(damage)
+            _load_file(backbone, name, path)
+            return path
+        except InputError:
+            # A killed download of an earlier day; kept aside in case it is somebody's own file.
+            path.replace(path.with_name(path.name + ".damaged"))
+    if offline or os.environ.get("TRANSFER_OFFLINE") == "1":
+        raise InputError(f"no ImageNet weights at {path}, and --offline forbids the download.")
+    try:
+        download(url, path, **_checksum_argument(get_backbone(name).weights_checksum))
+    except DownloadError as error:
+        raise InputError(
+            f"no ImageNet weights at {path}, and the download failed: {error} "
+            f"Put the file from {url} there, or use --weights none."
+        ) from error
+    _load_file(backbone, name, path)
+    return path
+
+
+def _checksum_argument(checksum: str | None) -> dict[str, str]:
+    if checksum is None:
+        return {}
+    return {"md5" if len(checksum) == 32 else "sha256": checksum}
+
+
+def _checksum_damage(path: Path, checksum: str | None) -> str:
+    if checksum is None:
+        return ""  # nothing is published; that the file loads completely is the check
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, *_checksum_argument(checksum)).hexdigest()
+    return "" if actual == checksum else f"{path} has checksum {actual}, expected {checksum}."
+
+
+def _load_file(backbone: "keras.Model", name: str, path: Path) -> None:
+    # Every layer's weights must be there and of the right shape: Keras raises otherwise.
+    try:
+        backbone.load_weights(str(path))
+    except Exception as error:  # h5py and Keras raise many kinds for a file that does not fit
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(
+            f"{path} should hold complete weights of {name} without its top. Received: {reason}."
+        ) from error

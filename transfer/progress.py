@@ -1,0 +1,104 @@
+"""What a person sees while a phase runs: a bar on a terminal, one line an epoch elsewhere."""
+
+import time
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class PhaseProgress(keras.callbacks.Callback):
+    """Shows images/s and time left of a `fit` or `predict`, and a line for each epoch.
+
+    Args:
+        console: where to; a bar is drawn only where it is a terminal.
+        title: name of the phase.
+        num_images: images in an epoch.
+        steps: batches in an epoch.
+        epochs: epochs of the phase.
+    """
+
+    def __init__(
+        self, console: Console, title: str, *, num_images: int, steps: int, epochs: int = 1
+    ) -> None:
+        super().__init__()
+        self.console, self.title, self.epochs = console, title, epochs
+        self.num_images, self.steps = num_images, steps
+        self._step = 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=steps * epochs, rate="")
+
+    def _begin(self) -> None:
+        self._bar.start()
+        self._started = time.perf_counter()
+
+    def _advance(self) -> None:
+        self._step += 1
+        seconds = time.perf_counter() - self._started
+        images = self._step * self.num_images / self.steps
+        self._bar.update(self._task, completed=self._step, rate=f"{images / seconds:,.0f} images/s")
+
+    def close(self) -> None:
+        """Takes the bar off the terminal, also after an error; may be called twice."""
+        self._bar.stop()
+
+    def on_predict_begin(self, logs: dict | None = None) -> None:
+        self._begin()
+
+    def on_predict_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._advance()
+
+    def on_predict_end(self, logs: dict | None = None) -> None:
+        seconds = time.perf_counter() - self._started
+        self.close()
+        self.console.print(
+            f"{self.title}: {self.num_images:,} images, {self.num_images / seconds:,.0f} images/s, "
+            f"{format_seconds(seconds)}",
+            highlight=False,
+        )
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._begin()
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._bar.update(self._task, description=f"{self.title} {epoch + 1}/{self.epochs}")
+        self._epoch_started = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._advance()
+        self._epoch_trained = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        rate = self.num_images / (self._epoch_trained - self._epoch_started)
+        seconds = time.perf_counter() - self._epoch_started
+        self.console.print(
+            f"{self.title} {epoch + 1}/{self.epochs}: "
+            f"loss {logs['loss']:.4f}, accuracy {logs['accuracy']:.2%}; "
+            f"validation loss {logs['val_loss']:.4f}, accuracy {logs['val_accuracy']:.2%}; "
+            f"learning rate {logs['learning_rate']:.2g}; "
+            f"{rate:,.0f} images/s, {format_seconds(seconds)}",
+            highlight=False,
+        )
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.close()
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns a duration as people say it: "8.2 s", "3 min 05 s", "2 h 07 min"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

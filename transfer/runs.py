@@ -1,0 +1,188 @@
+"""The run folder: the only code that knows what one looks like.
+
+Training creates a run folder and fills it; evaluation reads it back. Files are
+written to a temporary name and renamed, so a reader never sees half a file.
+
+    runs/<time>-<backbone>/
+        config.json       settings, data and weights taken, versions, command
+        history.csv       one row an epoch, both phases
+        model.keras       the trained classifier
+        summary.json      written last: its presence means the run is finished
+        learning_curves.png
+        logs/             TensorBoard
+        predictions.npz   y_true and y_prob on the test images (evaluate.py)
+        report/           report.md and its pictures (evaluate.py --report)
+"""
+
+import csv
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from transfer.errors import InputError
+
+RUNS_FOLDER = Path("runs")
+
+CONFIG = "config.json"
+HISTORY = "history.csv"
+MODEL = "model.keras"
+SUMMARY = "summary.json"
+CURVES = "learning_curves.png"
+LOGS = "logs"
+PREDICTIONS = "predictions.npz"
+REPORT = "report"
+
+
+def create_run(backbone: str, run_dir: Path | None = None) -> Path:
+    """Makes a new, empty run folder; never takes one that is in use.
+
+    Args:
+        backbone: name of the backbone, part of the folder's name.
+        run_dir: the folder wished for, or None for `runs/<time>-<backbone>`.
+
+    Returns:
+        The path of the folder.
+
+    Raises:
+        InputError: `run_dir` exists already, or cannot be made.
+    """
+    if run_dir is not None:
+        try:
+            return _make_folder(run_dir)
+        except FileExistsError as error:
+            raise InputError(
+                f"{run_dir} exists already and runs are never overwritten; choose another --run-dir."
+            ) from error
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{backbone}"
+    for number in itertools.count(1):
+        try:
+            return _make_folder(RUNS_FOLDER / (name if number == 1 else f"{name}-{number}"))
+        except FileExistsError:
+            continue  # another run took this name in the same second
+
+
+def _make_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True)  # atomic: of two runs only one gets the folder
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be made: {error.strerror}; choose a --run-dir.") from error
+    return path
+
+
+def finished_runs(folder: Path = RUNS_FOLDER) -> list[Path]:
+    """Returns the finished runs in `folder`, the newest first."""
+    summaries = sorted(folder.glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_mtime_ns)
+    return [path.parent for path in reversed(summaries)]
+
+
+def newest_finished_run(folder: Path = RUNS_FOLDER) -> Path:
+    """Returns the finished run that ended last.
+
+    Raises:
+        InputError: there is none.
+    """
+    runs = finished_runs(folder)
+    if not runs:
+        raise InputError(
+            f"no finished run in {folder}/; train one with `python train.py`, or name a run folder."
+        )
+    return runs[0]
+
+
+def check_finished(run_dir: Path) -> Path:
+    """Returns `run_dir` if it holds a finished run.
+
+    Raises:
+        InputError: there is no such folder, or its run has not finished.
+    """
+    if not (run_dir / CONFIG).is_file():
+        raise InputError(f"{run_dir} is not a run folder: it should hold {CONFIG}.")
+    if not (run_dir / SUMMARY).is_file():
+        raise InputError(f"the run in {run_dir} has not finished: {SUMMARY} is missing.")
+    return run_dir
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes `content` so that `path` holds all of it or what it held before."""
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private; a result may be shared
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, values: Mapping) -> None:
+    """Writes `values` as indented JSON, atomically."""
+    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Reads a JSON object.
+
+    Raises:
+        InputError: the file is missing, unreadable, or holds no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} should hold a JSON object. Received: {type(values).__name__}.")
+    return values
+
+
+HISTORY_COLUMNS = (
+    "phase",
+    "epoch",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "learning_rate",
+    "seconds",
+)
+
+
+def write_history(run_dir: Path, rows: Iterable[Mapping]) -> None:
+    """Writes history.csv: one row an epoch, the columns `HISTORY_COLUMNS`."""
+    lines = [",".join(HISTORY_COLUMNS)]
+    lines += [",".join(str(row[column]) for column in HISTORY_COLUMNS) for row in rows]
+    write_atomically(run_dir / HISTORY, "\n".join(lines) + "\n")
+
+
+def read_history(run_dir: Path) -> list[dict]:
+    """Reads history.csv back: `phase` is a str, `epoch` an int, the rest floats.
+
+    Raises:
+        InputError: the file is missing or its columns are not `HISTORY_COLUMNS`.
+    """
+    path = run_dir / HISTORY
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [_parse_history_row(row) for row in csv.DictReader(file)]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} should hold the columns {','.join(HISTORY_COLUMNS)}. Received: {error}."
+        ) from error
+
+
+def _parse_history_row(row: Mapping[str, str]) -> dict:
+    numbers = {column: float(row[column]) for column in HISTORY_COLUMNS[2:]}
+    return {"phase": row["phase"], "epoch": int(row["epoch"])} | numbers
