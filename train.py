@@ -17,9 +17,13 @@ def main(run_dir: Path | None, offline: bool, quiet: bool, verbose: bool, **sett
     config = cli.make_config(settings)
     console = cli.make_console(quiet)
     cli.load_tensorflow(verbose)
+    from transfer import runs
+    from transfer.evaluation import plots
     from transfer.training.phases import print_summary, train
 
     result = train(config, console, run_dir=run_dir, offline=offline, command=cli.command_line())
+    curves = plots.png(plots.plot_history(result.history))
+    runs.write_atomically(result.run_dir / runs.CURVES, curves)
     print_summary(result, console)
 
 

@@ -5,6 +5,8 @@ import hashlib
 import http.server
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -81,7 +83,7 @@ def test_whole_file_arrives(server, tmp_path, page):
         ("/truncated", "should have 256000 bytes. Received: 1000"),
         ("/empty", "Received: 0"),
         ("/missing", "HTTP 404"),
-        ("/to-file", "no answer"),
+        ("/to-file", "not allowed"),
     ],
 )
 def test_failure_leaves_nothing_and_tells_one_line(server, tmp_path, page, told):
@@ -142,8 +144,22 @@ def test_unwritable_target_is_told(server, tmp_path):
         download(server + "/good", tmp_path / "file" / "x")
 
 
-def test_leftovers_of_killed_downloads_are_never_taken(server, tmp_path):
-    # What a SIGKILL leaves is a file under a temporary name: old ones go, a running one stays.
+def test_killed_download_is_never_taken_for_a_whole_one(server, tmp_path):
+    target = tmp_path / "file.bin"
+    code = "import sys, pathlib; from transfer.downloads import download; "
+    code += "download(sys.argv[1], pathlib.Path(sys.argv[2]), answer_seconds=60)"
+    arguments = [sys.executable, "-c", code, server + "/stalled", str(target)]
+    with subprocess.Popen(arguments, cwd=Path(downloads.__file__).parents[1]) as process:
+        while not any(tmp_path.iterdir()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    download(server + "/good", target, sha256=SHA256)
+    assert target.read_bytes() == CONTENT
+
+
+def test_old_leftovers_are_removed_and_a_running_download_is_not(server, tmp_path):
     target = tmp_path / "file.bin"
     old, running = (tmp_path / f"file.bin.{pid}-abcd.part" for pid in (1, 2))
     for leftover in (old, running):

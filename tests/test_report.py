@@ -247,7 +247,7 @@ def test_report_page_says_it_all(report):
 
 
 def test_report_replaces_an_older_one_and_takes_colour_images_of_two_classes(tmp_path, monkeypatch):
-    monkeypatch.setattr("transfer.evaluation.report.PICTURE_DPI", 30)  # half the time
+    monkeypatch.setattr("transfer.evaluation.plots.PICTURE_DPI", 30)  # half the time
     for name in (PICTURES[0], "report.md"):
         (tmp_path / name).write_text("old", encoding="utf-8")
     inputs = report_inputs(num_classes=2, channels=3)

@@ -72,7 +72,7 @@ def config_options(command: Callable) -> Callable:
         is_eager=True,
         expose_value=False,
         callback=_load_config,
-        help="A JSON file of settings, such as a run's config.json; options given here win over it.",
+        help="A JSON file of settings, such as a run's config.json; options here win over it.",
     )(command)
 
 

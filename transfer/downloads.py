@@ -133,7 +133,7 @@ def _next(pieces: queue.Queue, url: str, deadline: float, answer_seconds: float)
         raise DownloadError(f"{url} answered HTTP {item.code} {item.reason}.") from item
     reason = getattr(item, "reason", item)  # URLError wraps what really happened
     if isinstance(reason, TimeoutError):
-        raise DownloadError(f"no answer from {url} within {answer_seconds:g} s.")
+        raise DownloadError(f"no answer from {url} within {answer_seconds:g} s; check the network.")
     if isinstance(item, Exception):
         raise DownloadError(f"no answer from {url}: {str(reason) or repr(reason)}.") from item
     return item

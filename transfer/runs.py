@@ -55,7 +55,7 @@ def create_run(backbone: str, run_dir: Path | None = None) -> Path:
             return _make_folder(run_dir)
         except FileExistsError as error:
             raise InputError(
-                f"{run_dir} exists already and runs are never overwritten; choose another --run-dir."
+                f"{run_dir} exists already, and runs are never overwritten; name another --run-dir."
             ) from error
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{backbone}"
     for number in itertools.count(1):

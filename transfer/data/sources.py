@@ -590,7 +590,9 @@ def _read_csv(path: Path) -> Split:
                 blocks.append((values[:, 0].astype(np.int64), values[:, 1:].astype(np.uint8)))
                 row += len(lines)
     except FileNotFoundError as error:
-        raise InputError(f"{path} should be there, beside the other CSV file.") from error
+        raise InputError(
+            f"{path} should be there, beside the other CSV file. Received: no such file."
+        ) from error
     side = math.isqrt(len(columns) - 1)
     if not blocks:
         raise InputError(f"{path} should have a row for each image. Received: only the header.")

@@ -7,6 +7,7 @@ Ito's palette and cividis, which colour-blind readers can tell apart; nothing is
 colour alone.
 """
 
+import io
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,14 @@ SAMPLE_COLUMNS = 6
 SAMPLE_WIDTH = 2.1  # inches
 CAPTION_WIDTH = 24  # characters in a line above a sample image
 LONGEST_LABEL = 32  # characters
+PICTURE_DPI = 110
+
+
+def png(figure: Figure) -> bytes:
+    """Returns a figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=PICTURE_DPI)
+    return buffer.getvalue()
 
 
 def plot_history(history: Sequence[Mapping[str, Any]]) -> Figure:

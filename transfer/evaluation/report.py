@@ -5,7 +5,6 @@ or for Markdown), and all of it, with the pictures of `plots.py`, becomes the fo
 report. Nothing is computed here but the interval beside each accuracy.
 """
 
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ TABLE_TITLE = "Accuracy on the test images"
 NARROWEST_TABLE, NARROWEST_CLASS_TABLE, WIDE_TABLE = 72, 50, 120
 MOST_CLASSES_PRINTED = 20
 MOST_PAIRS_PRINTED = 5
-PICTURE_DPI = 110
 
 
 @dataclass(frozen=True)
@@ -304,17 +302,11 @@ def write_report(
     report_dir = Path(report_dir)
     report_dir.mkdir(parents=True, exist_ok=True)
     for name, draw in pictures.items():
-        write_atomically(report_dir / f"{name}.png", _png(draw()))
+        write_atomically(report_dir / f"{name}.png", plots.png(draw()))
     path = report_dir / "report.md"
     # Last, so that a report.md never links a picture that is not there.
     write_atomically(path, _report_markdown(run_name, facts, metrics, rows, note, pictures))
     return path
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=PICTURE_DPI)
-    return buffer.getvalue()
 
 
 def _report_markdown(

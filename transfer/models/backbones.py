@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
-# ImageNet's channel means and deviations, RGB in [0, 255] (keras/src/applications/imagenet_utils.py)
+# ImageNet's channel means and deviations, RGB in [0, 255], from Keras's source:
+# keras/src/applications/imagenet_utils.py
 _CAFFE_MEANS = (123.68, 116.779, 103.939)
 _TORCH_MEANS = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _TORCH_VARIANCES = ((0.229 * 255) ** 2, (0.224 * 255) ** 2, (0.225 * 255) ** 2)

@@ -47,7 +47,6 @@ from transfer.models.weights import Weights, load_backbone
 from transfer.progress import PhaseProgress, format_seconds
 from transfer.training.features import compute_features
 
-
 HEAD, FINETUNE = "head", "fine-tune"
 
 
@@ -232,10 +231,10 @@ class HistoryRecorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._started = time.perf_counter()
-        self._learning_rate = float(self.model.optimizer.learning_rate)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        logs["learning_rate"] = self._learning_rate  # the rate this epoch was trained with
+        # The rate this epoch was trained with: ReduceLROnPlateau stands later in the list.
+        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
         numbers = {
             name: float(logs[name])
             for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
@@ -357,9 +356,10 @@ def _keras_callbacks(
     else:
         epochs = config.head_epochs if phase == HEAD else config.finetune_epochs
         peak = config.head_learning_rate if phase == HEAD else config.finetune_learning_rate
-        yield callbacks.LearningRateScheduler(
-            keras.optimizers.schedules.CosineDecay(peak, epochs, config.minimum_learning_rate)
+        cosine = keras.optimizers.schedules.CosineDecay(
+            peak, epochs, alpha=config.minimum_learning_rate / peak
         )
+        yield callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch)))
 
 
 def _class_weights(labels: np.ndarray) -> dict[int, float]:

@@ -30,27 +30,33 @@ def draw_indices(labels: np.ndarray, images_per_class: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def make_sample(folder: Path, target: Path) -> None:
-    """Writes four IDX files, xz-compressed, into `target`.
+def draw_sample(folder: Path) -> dict[str, bytes]:
+    """Returns the content of the sample's four IDX files by name, not compressed.
 
     Args:
         folder: holds the four files of Fashion-MNIST.
-        target: folder to write to; it exists.
 
     Raises:
         InputError: `folder` does not hold the published files.
     """
     published = sources.load_published(folder)
+    contents = {}
     for part, split in (("train", published.train), ("t10k", published.test)):
         drawn = split.take(draw_indices(split.labels, IMAGES_PER_CLASS[part]))
         images = struct.pack(">4I", 0x0803, *drawn.images.shape[:3]) + drawn.images.tobytes()
         labels = struct.pack(">2I", 0x0801, drawn.num_images) + drawn.labels.astype("u1").tobytes()
-        for name, content in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
-            compressed = lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
-            (target / f"{part}-{name}.xz").write_bytes(compressed)
+        contents |= {f"{part}-images-idx3-ubyte": images, f"{part}-labels-idx1-ubyte": labels}
+    return contents
+
+
+def write_sample(folder: Path, target: Path) -> None:
+    """Draws the sample from the files in `folder` and writes it, xz-compressed, into `target`."""
+    for stem, content in draw_sample(folder).items():
+        compressed = lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
+        (target / f"{stem}.xz").write_bytes(compressed)
 
 
 if __name__ == "__main__":
     arguments = [Path(argument) for argument in sys.argv[1:]]
     defaults = [sources.SYSTEM_FOLDER, sources.SAMPLE_FOLDER]
-    make_sample(*(arguments + defaults[len(arguments) :]))
+    write_sample(*(arguments + defaults[len(arguments) :]))

@@ -1,0 +1,387 @@
+"""Image files become pixels: each mode right, each damage told, memory bounded."""
+
+import io
+import struct
+import threading
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from transfer.data import decode
+from transfer.data.decode import decode_split, decode_splits
+from transfer.data.sources import Split, Splits, load_splits
+from transfer.errors import InputError
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "cat").mkdir()
+    return tmp_path
+
+
+def make_files(folder, *images, suffix=".png", **options):
+    """Saves images (or writes bytes) as files of class 0 and returns their split."""
+    paths = []
+    for index, image in enumerate(images):
+        path = folder / "cat" / f"{index}{suffix}"
+        if isinstance(image, bytes):
+            path.write_bytes(image)
+        else:
+            image.save(path, **options)
+        paths.append(str(path))
+    return Split(np.array(paths, dtype=object), np.zeros(len(paths), np.int64), str(folder))
+
+
+def to_bytes(image, file_format="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def random_image(height=12, width=12, channels=3, seed=0):
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    return Image.fromarray(np.random.RandomState(seed).randint(0, 256, shape, np.uint8))
+
+
+# --- Modes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".gif", ".PNG"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lossless_pixels_are_exact(folder, suffix, channels):
+    image = random_image(channels=channels)
+    if suffix == ".gif" and channels == 3:
+        image = image.quantize(16).convert("RGB")
+    options = {"lossless": True} if suffix == ".webp" else {}
+    split = decode_split(make_files(folder, image, suffix=suffix, **options), 96)
+    expected = np.asarray(image).reshape(12, 12, channels)
+    if suffix in (".webp", ".gif") and channels == 1:  # WebP knows no gray, GIF has a palette
+        expected = np.repeat(expected, 3, axis=2)
+    assert split.images.dtype == np.uint8 and split.images.shape == (1, *expected.shape)
+    assert (split.images[0] == expected).all()
+
+
+def test_jpeg_is_close(folder):
+    image = random_image(4, 4).resize((32, 32), Image.Resampling.BICUBIC)
+    split = decode_split(make_files(folder, image, suffix=".jpg", quality=95), 96)
+    assert np.abs(split.images[0].astype(int) - np.asarray(image)).mean() < 3
+
+
+def test_one_colour_image_makes_all_three_channels(folder):
+    gray, colour = random_image(channels=1), random_image()
+    split = decode_split(make_files(folder, gray, colour), 96)
+    assert split.images.shape == (2, 12, 12, 3)
+    assert (split.images[0] == np.asarray(gray)[..., np.newaxis]).all()
+    assert (split.images[1] == np.asarray(colour)).all()
+
+
+def test_sixteen_bits_are_scaled_not_clipped(folder):
+    wide = np.array([[0, 255, 257], [32768, 65279, 65535]], np.uint16)
+    split = decode_split(make_files(folder, Image.fromarray(wide)), 96)
+    assert split.images[0, ..., 0].tolist() == [[0, 1, 1], [128, 254, 255]]
+    assert split.images.shape == (1, 2, 3, 1)
+
+
+def test_transparency_is_white(folder):
+    pixels = np.zeros((2, 2, 4), np.uint8)  # black, not to be seen
+    pixels[0, 0] = (255, 0, 0, 255)
+    pixels[1, 1] = (0, 0, 0, 128)
+    rgba = Image.fromarray(pixels)
+    palette = Image.new("P", (2, 2), 0)
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    palette.putpixel((0, 0), 1)
+    gray = Image.merge("LA", [Image.new("L", (2, 2), 7), Image.new("L", (2, 2), 0)])
+    files = [to_bytes(rgba), to_bytes(palette, transparency=0), to_bytes(gray)]
+    images = decode_split(make_files(folder, *files), 96).images
+    assert images[0].tolist() == [[[*RED], [*WHITE]], [[*WHITE], [127, 127, 127]]]
+    assert images[1].tolist() == [[[*RED], [*WHITE]], [[*WHITE], [*WHITE]]]
+    assert (images[2] == 255).all()
+    only_gray = decode_split(make_files(folder, to_bytes(gray)), 96)
+    assert only_gray.images.shape == (1, 2, 2, 1) and (only_gray.images == 255).all()
+
+
+def test_cmyk_becomes_the_colour_that_is_seen(folder):
+    image = Image.new("RGB", (16, 16), RED).convert("CMYK")
+    split = decode_split(make_files(folder, image, suffix=".jpg", quality=95), 96)
+    assert np.abs(split.images[0].astype(int) - RED).max() <= 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation_is_applied(folder, orientation, file_format):
+    upright = Image.new("RGB", (16, 24), (0, 0, 255))
+    upright.paste(RED, (0, 0, 8, 12))  # the mark belongs to the upper left
+    undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    method = undo.get(orientation, decode._TRANSPOSES.get(orientation))
+    stored = upright if method is None else upright.transpose(method)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = to_bytes(stored, file_format, exif=exif)
+    images = decode_split(make_files(folder, content), 96).images
+    assert images.shape == (1, 24, 16, 3)
+    assert np.abs(images[0, 2:10, 2:6].astype(int) - RED).max() < 40
+    assert images[0, 14:, :, 0].max() < 100 and images[0, :, 10:, 0].max() < 100
+
+
+def test_gif_gives_its_first_frame(folder):
+    frames = [Image.new("RGB", (6, 6), colour) for colour in (RED, (0, 0, 255))]
+    content = to_bytes(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    split = decode_split(make_files(folder, content, suffix=".gif"), 96)
+    assert (split.images[0] == RED).all()
+
+
+def test_content_counts_and_not_the_suffix(folder):
+    split = decode_split(make_files(folder, to_bytes(random_image(), "BMP"), suffix=".jpg"), 96)
+    assert (split.images[0] == np.asarray(random_image())).all()
+
+
+# --- Sizes ----------------------------------------------------------------------------------
+
+
+def test_one_size_that_fits_is_kept(folder):
+    images = [random_image(10, 16, seed=seed) for seed in range(3)]
+    split = decode_split(make_files(folder, *images), 16)
+    assert split.images.shape == (3, 10, 16, 3)
+    assert (split.images == np.stack([np.asarray(image) for image in images])).all()
+
+
+@pytest.mark.parametrize("sizes", [[(20, 40), (20, 40)], [(8, 8), (12, 8)]])
+def test_other_sizes_are_squished_with_antialiasing(folder, sizes):
+    images = [random_image(*size) for size in sizes]
+    split = decode_split(make_files(folder, *images), 16)
+    expected = [image.resize((16, 16), Image.Resampling.BILINEAR) for image in images]
+    assert (split.images == np.stack([np.asarray(image) for image in expected])).all()
+
+
+def test_large_jpeg_is_shrunk_by_its_decoder_and_looks_the_same(folder):
+    image = random_image(12, 12).resize((900, 600), Image.Resampling.BICUBIC)
+    split = decode_split(make_files(folder, image, suffix=".jpg", quality=95), 32)
+    expected = np.asarray(image.resize((32, 32), Image.Resampling.BOX)).astype(int)
+    assert np.abs(split.images[0] - expected).mean() < 4
+
+
+def test_fine_stripes_become_gray(folder):
+    # Without antialiasing every fourth column would be taken: all black.
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, 1::2] = 255
+    files = make_files(folder, Image.fromarray(stripes))
+    arrays = Split(stripes[np.newaxis, ..., np.newaxis], np.zeros(1, np.int64))
+    for split in (files, arrays):
+        small = decode_split(split, 16).images
+        assert small.shape == (1, 16, 16, 1)
+        assert small.min() > 100 and small.max() < 155
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_that_fit_are_the_same_object(channels):
+    images = np.zeros((4, 28, 20, channels), np.uint8)
+    split = Split(images, np.zeros(4, np.int64))
+    assert decode_split(split, 28).images is images
+    assert decode_split(split, 27).images.shape == (4, 27, 27, channels)
+
+
+def test_order_is_kept_and_each_file_is_decoded_once(folder, monkeypatch):
+    images = [Image.new("L", (5, 5), value) for value in range(200)]
+    read, lock = [], threading.Lock()
+    inner = decode._read_pixels
+
+    def spy(path, *arguments):
+        with lock:
+            read.append(path)
+        return inner(path, *arguments)
+
+    monkeypatch.setattr(decode, "_read_pixels", spy)
+    files = make_files(folder, *images)
+    assert decode_split(files, 96).images[:, 0, 0, 0].tolist() == list(range(200))
+    assert sorted(read) == sorted(files.images)
+
+
+# --- Memory ---------------------------------------------------------------------------------
+
+
+def test_large_result_lies_in_a_file_without_a_name(folder, monkeypatch, tmp_path_factory):
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(decode.tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(decode, "_physical_memory", lambda: 4 * 12 * 12 * 3 * 2 - 1)
+    image = random_image()
+    split = decode_split(make_files(folder, image, image, b"bad"), 96, skip_bad_images=True)
+    assert isinstance(split.images, np.memmap) and split.images.shape == (2, 12, 12, 3)
+    assert (split.images == np.asarray(image)).all()
+    assert list(temporary.iterdir()) == []
+    monkeypatch.setattr(decode, "_physical_memory", lambda: 4 * 12 * 12 * 3 * 2)
+    assert type(decode_split(make_files(folder, image, image), 96).images) is np.ndarray
+
+
+def test_no_room_on_the_disk_is_told(folder, monkeypatch):
+    monkeypatch.setattr(decode, "_physical_memory", lambda: 0)
+    usage = type(decode.shutil.disk_usage("/"))(10, 10, 0)
+    monkeypatch.setattr(decode.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match="0.0 GB free .*TMPDIR"):
+        decode_split(make_files(folder, random_image()), 96)
+
+
+# --- Bad files ------------------------------------------------------------------------------
+
+
+def make_bomb():
+    # 60,000 x 60,000 pixels of one bit in a few hundred bytes.
+    def chunk(name, content):
+        check = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + check
+
+    header = struct.pack(">2I5B", 60_000, 60_000, 1, 0, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0" * 100)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+def make_flipped():
+    content = bytearray(to_bytes(random_image()))
+    content[len(content) // 2] ^= 1
+    return bytes(content)
+
+
+BAD = {
+    "an empty file": b"",
+    "not a PNG, JPEG, BMP, WebP or GIF image": b"<html>404</html>",
+    "truncated": to_bytes(random_image(40, 40))[:-2000],
+    "checksum": make_flipped(),
+    "too many pixels": make_bomb(),
+}
+
+
+@pytest.mark.parametrize("reason", BAD)
+@pytest.mark.filterwarnings("error")
+def test_bad_file_is_told_with_its_reason(folder, reason, capfd):
+    files = make_files(folder, random_image(), BAD[reason])
+    with pytest.raises(InputError) as caught:
+        decode_split(files, 96)
+    message = str(caught.value)
+    assert f"all 2 image files in {folder} should decode. Received: 1 that do not" in message
+    assert (
+        "cat/1.png (" in message
+        and reason.lower() in message.lower()
+        and "--skip-bad-images" in message
+    )
+    assert len(message.splitlines()) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_just_too_many_pixels_counts_as_bad(folder, monkeypatch):
+    # Pillow only warns between one and two times its limit.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InputError, match="too many pixels"):
+        decode_split(make_files(folder, random_image(12, 12)), 96)
+
+
+@pytest.mark.parametrize("file_format", ["TIFF", "PPM", "ICO"])
+def test_other_formats_are_never_opened(folder, file_format):
+    content = to_bytes(random_image(16, 16), file_format)
+    with pytest.raises(InputError, match="not a PNG, JPEG"):
+        decode_split(make_files(folder, content), 96)
+
+
+def test_missing_file_is_bad(folder):
+    files = make_files(folder, random_image(), random_image())
+    (folder / "cat" / "1.png").unlink()
+    with pytest.raises(InputError, match="1.png \\(No such file or directory\\)"):
+        decode_split(files, 96)
+
+
+@pytest.mark.parametrize("number", [10, 13])
+def test_at_most_ten_bad_files_are_named(folder, number):
+    bad: list = []
+    with pytest.raises(InputError) as caught:
+        decode_split(make_files(folder, *[b""] * number, random_image()), 96, bad=bad)
+    message = str(caught.value)
+    assert message.count(".png (") == 10 and f"{number} that do not" in message
+    assert ("and 3 more" in message) == (number == 13)
+    assert len(bad) == number and bad[0] == "cat/0.png (an empty file)"
+
+
+def test_bad_files_are_skipped_on_request(folder):
+    # One is found by its header, one by its pixels; the others keep their order and labels.
+    pictures = [random_image(40, 40, seed=seed) for seed in range(5)]
+    truncated = to_bytes(pictures[0], "JPEG")[:-500]
+    files = make_files(folder, pictures[0], b"", pictures[2], truncated, pictures[4])
+    files = Split(files.images, np.arange(5) % 2, files.root)
+    files.labels[1], files.labels[3] = 0, 0
+    bad: list = []
+    split = decode_split(files, 96, skip_bad_images=True, bad=bad)
+    assert len(bad) == 2 and split.labels.tolist() == [0, 0, 0]
+    expected = np.stack([np.asarray(pictures[index]) for index in (0, 2, 4)])
+    assert (split.images == expected).all()
+
+
+def test_class_left_empty_is_an_error(folder):
+    files = make_files(folder, random_image(), b"", random_image())
+    files = Split(files.images, np.array([0, 1, 0]), files.root)
+    with pytest.raises(InputError, match="cat should have an image that decodes"):
+        decode_split(files, 96, skip_bad_images=True)
+    with pytest.raises(InputError, match="cat should have an image that decodes"):
+        decode_split(make_files(folder, b"", b""), 96, skip_bad_images=True)
+
+
+def test_all_splits_are_told_at_once_or_noted(tmp_path):
+    for part in ("train", "validation", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for index in range(2):
+                random_image().save(tmp_path / part / name / f"{index}.png")
+        (tmp_path / part / "dog" / "bad.png").write_bytes(b"")
+    splits = load_splits(str(tmp_path))
+    with pytest.raises(InputError) as caught:
+        decode_splits(splits, 96)
+    assert "all 15 image files" in str(caught.value) and "3 that do not" in str(caught.value)
+    assert all(f"{part}/dog/bad.png" in str(caught.value) for part in ("train", "test"))
+    bad: list = []
+    decoded = decode_splits(splits, 96, skip_bad_images=True, bad=bad)
+    assert len(bad) == 3 and decoded.provenance.startswith(splits.provenance)
+    assert "3 image files that do not decode left out" in decoded.provenance
+    assert [s.num_images for s in (decoded.train, decoded.validation, decoded.test)] == [4, 4, 4]
+
+
+def test_good_splits_keep_their_provenance():
+    images, labels = np.zeros((4, 30, 30, 1), np.uint8), np.array([0, 1, 0, 1])
+    split = Split(images, labels)
+    decoded = decode_splits(Splits(split, split, split, ("a", "b"), "n", "p"), 15)
+    assert decoded.provenance == "p" and decoded.test.images.shape == (4, 15, 15, 1)
+
+
+SEEDS = [
+    to_bytes(random_image(), "PNG"),
+    to_bytes(random_image(channels=4), "PNG"),
+    to_bytes(random_image().convert("P"), "PNG"),
+    to_bytes(random_image(), "JPEG"),
+    to_bytes(random_image().convert("CMYK"), "JPEG"),
+    to_bytes(random_image(), "BMP"),
+    to_bytes(random_image(), "WEBP"),
+    to_bytes(random_image(), "GIF"),
+]
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_damaged_file_is_told_or_decoded(folder, data):
+    content = bytearray(data.draw(st.sampled_from(SEEDS)))
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    else:
+        places = st.lists(st.integers(0, min(len(content), 400) - 1), min_size=1, max_size=8)
+        for place in data.draw(places):
+            content[place] = data.draw(st.integers(0, 255))
+    try:
+        split = decode_split(make_files(folder, bytes(content)), 32)
+    except InputError as error:
+        assert len(str(error).splitlines()) == 1 and "0.png (" in str(error)
+    else:
+        assert split.images.dtype == np.uint8 and len(split.images) == 1
