@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -65,7 +65,8 @@ def download(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(target)
-        found = _write(_receive(url, answer_seconds), partial)
+        with contextlib.closing(_receive(url, answer_seconds)) as pieces:
+            found = _write(pieces, partial)
         _compare(url, found, {"sha256": sha256, "md5": md5})
         os.replace(partial, target)
         _flush_folder(target.parent)
@@ -77,7 +78,7 @@ def download(
     return target
 
 
-def _write(pieces: Iterator[bytes], partial: Path) -> dict[str, str]:
+def _write(pieces: Iterable[bytes], partial: Path) -> dict[str, str]:
     # Returns the checksums of what was written.
     digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
     with open(partial, "xb") as file:
@@ -99,7 +100,7 @@ def _compare(url: str, found: dict[str, str], expected: dict[str, str | None]) -
             )
 
 
-def _receive(url: str, answer_seconds: float) -> Iterator[bytes]:
+def _receive(url: str, answer_seconds: float) -> Generator[bytes, None, None]:
     # The network is used in a thread of its own, because a look-up of a name can hang where no
     # timeout reaches it. The thread is a daemon and holds nothing but its socket, so that the
     # caller can turn its back on it.
@@ -135,7 +136,8 @@ def _next(pieces: queue.Queue, url: str, deadline: float, answer_seconds: float)
     if isinstance(reason, TimeoutError):
         raise DownloadError(f"no answer from {url} within {answer_seconds:g} s; check the network.")
     if isinstance(item, Exception):
-        raise DownloadError(f"no answer from {url}: {str(reason) or repr(reason)}.") from item
+        told = getattr(reason, "strerror", None) or str(reason) or repr(reason)
+        raise DownloadError(f"no answer from {url}: {told}.") from item
     return item
 
 

@@ -655,18 +655,25 @@ def _parse_rows_one_by_one(
                 f"{path}, row {row}: there should be {len(columns)} columns, as in the header. "
                 f"Received: {len(fields)}."
             )
-        rows.append([])
-        for column, field in zip(columns, fields, strict=True):
-            highest = highest_label if column is columns[0] else 255
-            match = _WHOLE_NUMBER.fullmatch(field)
-            if not match or int(match[1]) > highest:
-                received = field[:40].decode("ascii", "backslashreplace")
-                raise InputError(
-                    f"{path}, row {row}, column {column}: there should be a whole number from 0 "
-                    f"to {highest}. Received: {received!r}."
-                )
-            rows[-1].append(int(match[1]))
+        highest = [highest_label] + [255] * (len(columns) - 1)
+        place = f"{path}, row {row}, column "
+        rows.append(
+            [
+                _parse_field(field, top, place + column)
+                for column, field, top in zip(columns, fields, highest, strict=True)
+            ]
+        )
     return np.array(rows, dtype=np.int32).reshape(-1, len(columns))
+
+
+def _parse_field(field: bytes, highest: int, where: str) -> int:
+    match = _WHOLE_NUMBER.fullmatch(field)
+    if match and int(match[1]) <= highest:
+        return int(match[1])
+    received = field[:40].decode("ascii", "backslashreplace")
+    raise InputError(
+        f"{where}: there should be a whole number from 0 to {highest}. Received: {received!r}."
+    )
 
 
 # --- NPZ ------------------------------------------------------------------------------------

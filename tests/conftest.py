@@ -1,0 +1,72 @@
+"""What all tests share: no network, an empty Keras cache, a backbone small enough to train."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import dataclasses  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from transfer.data.sources import SYSTEM_FOLDER  # noqa: E402
+from transfer.models.backbones import BACKBONES  # noqa: E402
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("real_data") and not SYSTEM_FOLDER.is_dir():
+        pytest.skip(f"real data missing: {SYSTEM_FOLDER} (apt-get install dataset-fashion-mnist)")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch, tmp_path_factory):
+    """Keeps every test off the network and out of the user's own caches."""
+    monkeypatch.setenv("TRANSFER_OFFLINE", "1")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras_home")))
+    monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
+
+
+@pytest.fixture
+def tiny_backbone(monkeypatch):
+    """Adds a row "tiny" to BACKBONES: four blocks with BatchNorm that train in a second."""
+    import keras
+
+    def build(include_top, weights, input_shape):
+        assert not include_top and weights is None
+        inputs = x = keras.Input(input_shape)
+        for number in range(1, 5):
+            x = keras.layers.Conv2D(8, 3, 2, "same", use_bias=False, name=f"block{number}_conv")(x)
+            x = keras.layers.BatchNormalization(name=f"block{number}_bn")(x)
+            x = keras.layers.ReLU(name=f"block{number}_relu")(x)
+        return keras.Model(inputs, x)
+
+    monkeypatch.setattr(keras.applications, "Tiny", build, raising=False)
+    row = dataclasses.replace(
+        BACKBONES["mobilenetv2"], builder="Tiny", block=r"^block\d", scratch_learning_rate=1e-2
+    )
+    monkeypatch.setitem(BACKBONES, "tiny", row)
+    return "tiny"
+
+
+def make_stripes(num_images, seed=0, size=28):
+    """Returns images of horizontal or vertical stripes, uint8 (N, size, size, 1), and labels."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(num_images) % 2
+    images = generator.integers(0, 60, (num_images, size, size, 1), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        offset = generator.integers(4)
+        if label:
+            image[offset::4] += 150
+        else:
+            image[:, offset::4] += 150
+    return images, labels.astype(np.int64)
+
+
+@pytest.fixture
+def stripes_npz(tmp_path):
+    """Writes a data set of two learnable classes as .npz and returns its path."""
+    x_train, y_train = make_stripes(240)
+    x_test, y_test = make_stripes(61, seed=1)
+    path = tmp_path / "stripes.npz"
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path

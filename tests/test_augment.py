@@ -1,0 +1,262 @@
+"""The one warp: what it draws, that it only resizes when asked, and what it does to pixels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.ndimage import map_coordinates
+
+from transfer.config import Config
+from transfer.data import sources
+from transfer.data.augment import draw_warps, epoch_key, identity_warps, warp
+from transfer.evaluation import plots
+
+OUTPUT = Path(__file__).parent / "output"
+NUM_DRAWS = 2_000
+NONE = {"rotation_degrees": 0.0, "zoom_fraction": 0.0, "translation_fraction": 0.0, "flip": False}
+LIMIT = 1.0  # 1/255 of the range [0, 255]
+needs_real_data = [
+    pytest.mark.real_data,
+    pytest.mark.skipif(
+        not sources.SYSTEM_FOLDER.exists(),
+        reason=f"no {sources.SYSTEM_FOLDER}: apt-get install dataset-fashion-mnist",
+    ),
+]
+
+
+def draw_images(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def draw(config, epoch=0, num_images=NUM_DRAWS):
+    """Draws warps and takes them apart: degrees, magnification, mirrored, shifts (x, y)."""
+    warps = draw_warps(config, epoch, num_images).numpy()
+    assert warps.dtype == np.float32 and warps.shape == (num_images, 2, 3)
+    degrees = np.degrees(np.arctan2(warps[:, 1, 0], warps[:, 1, 1]))
+    magnification = 1 / np.hypot(warps[:, 1, 0], warps[:, 1, 1])
+    mirrored = np.linalg.det(warps[:, :, :2]) < 0
+    return degrees, magnification, mirrored, warps[:, :, 2]
+
+
+def assert_uniform(values, low, high):
+    """The values stay in the range, reach its ends, and no quarter of it is preferred."""
+    width = high - low
+    assert values.min() >= low - 1e-4 * width and values.max() <= high + 1e-4 * width
+    assert values.min() < low + 0.01 * width and values.max() > high - 0.01 * width
+    counts, _ = np.histogram(values, bins=4, range=(low, high))
+    spread = 5 * np.sqrt(len(values) * 0.25 * 0.75)  # five standard deviations
+    assert np.abs(counts - len(values) / 4).max() < spread
+
+
+def resize(images, size):
+    resized = tf.image.resize(images, (size, size), "bilinear").numpy()
+    return np.repeat(resized, 3, axis=-1) if resized.shape[-1] == 1 else resized
+
+
+def assert_only_resized(images, size):
+    expected = resize(images, size)
+    for flipped in (False, True):
+        got = warp(images, identity_warps(len(images), flipped=flipped), size).numpy()
+        assert got.dtype == np.float32 and got.shape == (len(images), size, size, 3)
+        wanted = expected[:, :, ::-1] if flipped else expected
+        assert np.abs(got - wanted).max() <= LIMIT
+        corners = np.ix_(range(len(images)), [0, -1], [0, -1], range(3))
+        assert np.abs(got[corners] - wanted[corners]).max() <= LIMIT
+
+
+# --- Only resizing --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shape, size",
+    [
+        ((28, 28, 1), 96),
+        ((28, 28, 3), 96),
+        ((28, 28, 1), 28),
+        ((17, 40, 1), 96),
+        ((40, 17, 3), 64),
+        ((33, 31, 1), 224),
+        ((130, 96, 3), 96),  # made smaller
+        ((1, 1, 1), 32),
+    ],
+    ids=str,
+)
+def test_the_identity_is_a_plain_resize(shape, size):
+    assert_only_resized(draw_images(16, *shape), size)
+
+
+@pytest.mark.parametrize("part", [pytest.param("real", marks=needs_real_data)])
+def test_the_identity_is_a_plain_resize_on_real_images(part):
+    images = sources.load_splits(str(sources.SYSTEM_FOLDER), limit=500).test.images
+    assert images.shape == (500, 28, 28, 1)
+    assert_only_resized(images, 96)
+
+
+def test_no_augmentation_is_the_identity():
+    warps = draw_warps(Config(**NONE), 3, 50)
+    np.testing.assert_array_equal(warps, identity_warps(50))
+
+
+def test_gray_becomes_three_equal_channels():
+    out = warp(draw_images(4, 9, 9, 1), identity_warps(4), 20).numpy()
+    np.testing.assert_array_equal(out[..., 0], out[..., 1])
+    np.testing.assert_array_equal(out[..., 0], out[..., 2])
+
+
+# --- What a map does to pixels --------------------------------------------------------------
+
+
+def one_warp(*rows):
+    return tf.constant([rows], tf.float32)
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_quarter_turn_is_rot90(direction, channels):
+    images = draw_images(1, 10, 10, channels)
+    turned = warp(images, one_warp([0, -direction, 0], [direction, 0, 0]), 10).numpy()
+    expected = np.rot90(resize(images, 10), direction, axes=(1, 2))
+    assert np.abs(turned - expected).max() <= LIMIT
+    assert np.abs(turned - np.rot90(expected, 2, axes=(1, 2))).max() > 50  # can tell them apart
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (20, 36, 3)])
+def test_random_maps_match_scipy(shape):
+    # An implementation of its own: the documented map, SciPy's bilinear sampling, edges repeated.
+    size, (height, width, channels) = 40, shape
+    images = draw_images(12, *shape)
+    config = Config(rotation_degrees=45, zoom_fraction=0.5, translation_fraction=0.3)
+    warps = draw_warps(config, 0, len(images)).numpy()
+    got = warp(images, warps, size).numpy()
+    centred = (np.arange(size) + 0.5) / size - 0.5
+    points = np.stack([*np.meshgrid(centred, centred), np.ones((size, size))])  # (3, S, S)
+    for image, one, result in zip(images.astype(float), warps, got, strict=True):
+        x, y = np.tensordot(one, points, 1)
+        rows, columns = (y + 0.5) * height - 0.5, (x + 0.5) * width - 0.5
+        for channel in range(3):
+            plane = image[..., min(channel, channels - 1)]
+            expected = map_coordinates(plane, [rows, columns], order=1, mode="nearest")
+            assert np.abs(result[..., channel] - expected).max() < 0.1
+
+
+def test_a_shift_moves_the_picture_and_repeats_its_edge():
+    images = draw_images(1, 8, 8, 1)
+    moved = warp(images, one_warp([1, 0, 0.25], [0, 1, 0]), 8).numpy()[0, :, :, 0]
+    np.testing.assert_allclose(moved[:, :6], images[0, :, 2:, 0], atol=1e-3)
+    np.testing.assert_allclose(moved[:, 6:], images[0, :, [7, 7], 0].T, atol=1e-3)
+
+
+def test_a_rotation_of_so_many_degrees_turns_the_picture_by_that_much():
+    # The long axis of a bar, measured on the pixels.
+    bar = np.zeros((200, 64, 64, 1), np.uint8)
+    bar[:, 30:34, 12:52] = 255
+    warps = draw_warps(Config(**NONE | {"rotation_degrees": 10.0}), 0, len(bar))
+    pictures = warp(bar, warps, 64).numpy()[..., 0].astype(float)
+    y, x = np.mgrid[:64, :64] - 31.5
+    total = pictures.sum((1, 2))
+    xx, yy, xy = ((pictures * term).sum((1, 2)) / total for term in (x * x, y * y, x * y))
+    measured = np.degrees(0.5 * np.arctan2(2 * xy, xx - yy))
+    assert np.abs(measured).max() < 10.5 and np.abs(measured).max() > 9
+    assert measured.min() < -8 and measured.max() > 8
+    drawn = np.degrees(np.arctan2(warps[:, 1, 0], warps[:, 1, 1]))
+    assert np.abs(np.abs(measured) - np.abs(drawn)).max() < 0.5
+
+
+def test_pixels_stay_in_range_under_strong_augmentation():
+    config = Config(rotation_degrees=180, zoom_fraction=0.9, translation_fraction=1.0)
+    pictures = warp(draw_images(64, 28, 28, 1), draw_warps(config, 0, 64), 96).numpy()
+    assert pictures.min() >= 0 and pictures.max() <= 255 and np.isfinite(pictures).all()
+
+
+# --- What is drawn --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("largest", [10.0, 45.0])
+def test_rotation_is_in_degrees_either_way(largest):
+    degrees, magnification, mirrored, shifts = draw(Config(**NONE | {"rotation_degrees": largest}))
+    assert_uniform(degrees, -largest, largest)
+    np.testing.assert_allclose(magnification, 1, rtol=1e-5)
+    assert not mirrored.any() and not shifts.any()
+
+
+@pytest.mark.parametrize("largest", [0.1, 0.5])
+def test_zoom_is_a_share_of_the_image_in_or_out(largest):
+    degrees, magnification, mirrored, shifts = draw(Config(**NONE | {"zoom_fraction": largest}))
+    assert_uniform(magnification, 1 - largest, 1 + largest)
+    assert not degrees.any() and not mirrored.any() and not shifts.any()
+
+
+def test_translation_is_a_share_of_the_image_in_both_directions():
+    degrees, magnification, _, shifts = draw(Config(**NONE | {"translation_fraction": 0.2}))
+    assert_uniform(shifts[:, 0], -0.2, 0.2)
+    assert_uniform(shifts[:, 1], -0.2, 0.2)
+    assert not degrees.any() and (magnification == 1).all()
+
+
+def test_half_of_the_images_are_flipped_and_none_without_flip():
+    image = np.zeros((NUM_DRAWS, 4, 4, 1), np.uint8)
+    image[:, :, :2] = 255  # bright on the left
+    for epoch in range(2):
+        config = Config(**NONE | {"flip": True})
+        pictures = warp(image, draw_warps(config, epoch, NUM_DRAWS), 4).numpy()
+        bright_left, bright_right = pictures[:, 2, 0, 0] > 128, pictures[:, 2, -1, 0] > 128
+        assert (bright_left ^ bright_right).all()
+        spread = 5 * np.sqrt(NUM_DRAWS * 0.25)  # binomial, five standard deviations
+        assert abs(bright_right.sum() - NUM_DRAWS / 2) < spread
+    for epoch in range(2):
+        assert not draw(Config(flip=False), epoch)[2].any()
+
+
+def test_flip_rotation_zoom_and_shifts_are_drawn_independently():
+    degrees, magnification, mirrored, shifts = draw(Config(translation_fraction=0.1))
+    together = np.corrcoef([degrees, magnification, mirrored, *shifts.T])
+    assert np.abs(together - np.eye(5)).max() < 5 / np.sqrt(NUM_DRAWS)
+
+
+def test_the_same_seed_epoch_and_index_give_the_same_numbers():
+    config = Config(seed=5)
+    first = draw_warps(config, 2, 300).numpy()
+    np.testing.assert_array_equal(draw_warps(Config(seed=5), 2, 300), first)
+    np.testing.assert_array_equal(draw_warps(config, 2, 40), first[:40])  # whatever the number
+    in_graph = tf.function(lambda epoch: draw_warps(config, epoch, 300))
+    np.testing.assert_array_equal(in_graph(tf.constant(2, tf.int64)), first)
+    tf.random.set_seed(99)  # no other state matters
+    np.testing.assert_array_equal(draw_warps(config, 2, 300), first)
+
+
+def test_other_seeds_epochs_and_images_give_other_numbers():
+    drawn = [
+        draw_warps(Config(seed=seed), epoch, 50).numpy()
+        for seed in (0, 1, 2, 3, 2**31 - 1)
+        for epoch in range(5)
+    ]
+    rows = np.concatenate(drawn).reshape(-1, 6)
+    assert len(np.unique(rows, axis=0)) == len(rows) == 5 * 5 * 50
+
+
+def test_each_purpose_has_a_key_of_its_own():
+    keys = [
+        tuple(epoch_key(seed, epoch, purpose=purpose).numpy())
+        for seed in range(4)
+        for epoch in range(4)
+        for purpose in range(4)
+    ]
+    assert len(set(keys)) == 64
+
+
+# --- To be looked at ------------------------------------------------------------------------
+
+
+def test_a_picture_of_originals_beside_their_augmented_views():
+    images = sources.load_splits("sample", limit=6).train.images
+    config, size, views = Config(translation_fraction=0.1), 96, 6
+    augmented = np.stack(
+        [warp(images, draw_warps(config, e, len(images)), size).numpy() for e in range(views)],
+        axis=1,
+    )  # (6, views, S, S, 3)
+    assert len(np.unique(augmented.reshape(len(images) * views, -1), axis=0)) == 6 * views
+    picture = plots.png(plots.plot_augmentation(images, augmented))
+    OUTPUT.mkdir(exist_ok=True)
+    (OUTPUT / "augmentation.png").write_bytes(picture)
+    assert picture.startswith(b"\x89PNG") and len(picture) > 20_000

@@ -1,0 +1,81 @@
+import re
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from transfer.errors import InputError
+from transfer.models.backbones import BACKBONES, build_backbone, get_backbone, scale, split_blocks
+from transfer.models.weights import imagenet_url
+
+
+@pytest.fixture(scope="module")
+def built():
+    """Every backbone as Keras builds it for ImageNet, and the file that it asks for, once each."""
+    backbones = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, row in BACKBONES.items():
+            asked = {}
+
+            def get_file(fname, origin, file_hash=None, asked=asked, **others):
+                asked.update(file=fname, url=origin, checksum=file_hash)
+                return fname
+
+            patch.setattr("keras.src.utils.file_utils.get_file", get_file)
+            patch.setattr(keras.Model, "load_weights", lambda self, path: None)
+            builder = getattr(keras.applications, row.builder)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Keras's, on sizes without weights of their own
+                model = builder(include_top=False, weights="imagenet", input_shape=(96, 96, 3))
+            backbones[name] = model, asked
+    return backbones
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_scaling_equals_the_familys_preprocess_input(name):
+    images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
+    inputs = keras.Input((8, 8, 3))
+    # Adding 0 makes a model of the rows whose scaling is inside the network, too.
+    model = keras.Model(inputs, scale(name, inputs) + 0.0)
+    family = getattr(keras.applications, BACKBONES[name].family)
+    expected = family.preprocess_input(images.copy())
+    np.testing.assert_allclose(model(images), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_rows_that_scale_nothing_scale_inside(name, built):
+    # A network fed [0, 255] must rescale by itself, or its row forgot to.
+    kinds = {type(layer).__name__ for layer in built[name][0].layers}
+    inside = bool(kinds & {"Rescaling", "Normalization"})
+    assert inside == (BACKBONES[name].scaling == "none")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_blocks_cover_every_layer_with_weights_once_in_order(name, built):
+    layers = [layer for layer in built[name][0].layers if layer.weights]
+    blocks = split_blocks(name, built[name][0])
+    assert [layer for block in blocks for layer in block] == layers
+    assert len(blocks) >= 5
+    assert max(len(block) for block in blocks) < len(layers) / 2
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_weights_address_and_checksum_are_those_in_keras(name, built):
+    asked = built[name][1]
+    assert imagenet_url(name, 96) == asked["url"]
+    assert imagenet_url(name, 96).endswith("/" + asked["file"])
+    assert BACKBONES[name].weights_checksum == asked["checksum"]
+
+
+def test_build_backbone_is_the_builder_of_its_row(built):
+    backbone = build_backbone("mobilenetv2", 96)
+    expected = built["mobilenetv2"][0]
+    assert backbone.name == "backbone"
+    assert backbone.output_shape == (None, 3, 3, 1280)
+    assert [w.shape for w in backbone.weights] == [w.shape for w in expected.weights]
+
+
+def test_unknown_name_is_told_with_the_known_ones():
+    with pytest.raises(InputError, match=re.escape("Received: backbone='mobilnet'")):
+        get_backbone("mobilnet")

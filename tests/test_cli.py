@@ -1,0 +1,386 @@
+"""The commands' conduct: help at once, every option documented, exit codes, who wins over whom."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import evaluate
+import train
+from transfer import cli, runs
+from transfer.config import Config, settings
+from transfer.errors import InputError
+from transfer.models.backbones import BACKBONES
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("tensorflow", "keras", "numpy", "matplotlib", "sklearn", "rich")
+SCRIPTS = pytest.mark.parametrize("script", [train, evaluate], ids=["train.py", "evaluate.py"])
+TRAIN_OPTIONS = """--backbone --data --weights --image-size --head-epochs --finetune-epochs
+    --head-learning-rate --finetune-learning-rate --batch-size --optimizer --dropout --l2
+    --label-smoothing --hidden-units --unfreeze --train-batch-norm --rotation-degrees
+    --zoom-fraction --translation-fraction --no-flip --validation-fraction --plateau-patience
+    --plateau-factor --early-stopping-patience --precision --limit --seed --config --run-dir
+    --offline --quiet --verbose""".split()
+EVALUATE_OPTIONS = "--report --json --all-baselines".split()
+
+
+def python(*arguments, cwd=ROOT, **environment):
+    """Runs Python in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"} | environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def parse(*arguments):
+    """The Config that a script makes of these arguments."""
+    made = []
+
+    @click.command()
+    @cli.config_options
+    def command(**values):
+        made.append(cli.make_config(values))
+
+    command.main([str(argument) for argument in arguments], "train.py", standalone_mode=False)
+    return made[0]
+
+
+def exit_code(monkeypatch, command, *arguments):
+    """The exit code of a script with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(command)
+    return stopped.value.code
+
+
+def options(script):
+    return [param for param in script.main.params if isinstance(param, click.Option)]
+
+
+def raising(error):
+    @click.command()
+    def command():
+        raise error
+
+    return command
+
+
+def another(name, setting):
+    """A value that the setting takes and that is not its default."""
+    default = getattr(Config(), name)
+    if setting.kind is bool:
+        return not default
+    if name == "backbone":
+        return list(BACKBONES)[-1]
+    if setting.choices:
+        return next(choice for choice in setting.choices if choice != default)
+    if setting.kind is str:
+        return f"some/{name}"
+    return setting.kind((setting.minimum + min(setting.maximum, 1_000)) / 2)
+
+
+OTHER = {name: another(name, setting) for name, setting in settings().items()}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A file in which no setting has its default."""
+    path = tmp_path / "saved.json"
+    path.write_text(json.dumps(OTHER))
+    return path
+
+
+# --- Help -----------------------------------------------------------------------------------
+
+
+@SCRIPTS
+def test_help_comes_at_once(script):
+    # Seconds of computing: what a user waits on an idle machine, and the same on a busy one.
+    taken = []
+    for _ in range(3):
+        before = os.times()
+        done = python(script.__file__, "--help")
+        after = os.times()
+        taken.append(sum(after[2:4]) - sum(before[2:4]))
+        assert done.returncode == 0 and done.stderr == ""
+        assert done.stdout.startswith(f"Usage: {Path(script.__file__).name}")
+    assert min(taken) < 0.5
+
+
+@SCRIPTS
+def test_nothing_heavy_is_imported_on_the_way_to_help(script):
+    code = f"import sys, {script.__name__}, transfer.cli\nprint([m for m in {HEAVY} if m in "
+    done = python("-c", code + "sys.modules])")
+    assert ast.literal_eval(done.stdout) == [], done.stderr
+
+
+@SCRIPTS
+def test_every_option_has_a_help_text_and_a_value_shows_its_default(script):
+    context = click.Context(script.main)
+    lacking = []
+    for option in options(script):
+        assert option.help and option.help.strip().endswith("."), option.opts
+        if not option.is_flag and "[default: " not in option.get_help_record(context)[1]:
+            lacking.append(option.opts[-1])
+        if option.is_flag:  # off without a word said, or it shows what it is
+            assert option.default is False or "[default: " in option.get_help_record(context)[1]
+    assert lacking == []
+    assert script.main.help
+
+
+def test_the_options_that_others_rely_on_are_there():
+    for script, expected in ((train, TRAIN_OPTIONS), (evaluate, EVALUATE_OPTIONS)):
+        there = {name for option in options(script) for name in option.opts + option.secondary_opts}
+        assert set(expected) <= there
+        assert {"--quiet", "--verbose"} <= there
+    arguments = [param for param in evaluate.main.params if isinstance(param, click.Argument)]
+    assert [(argument.nargs, argument.required) for argument in arguments] == [(-1, False)]
+
+
+def test_the_help_lists_every_option_with_the_default_of_config():
+    text = " ".join(python(train.__file__, "--help").stdout.split())
+    for name in TRAIN_OPTIONS:
+        assert f"{name} " in text
+    by_name = {option.name: option for option in options(train)}
+    for name, value in Config().to_dict().items():
+        assert by_name[name].default == value
+        if not isinstance(value, bool) and value is not None:
+            shown = by_name[name].get_help_record(click.Context(train.main))[1]
+            assert shown.endswith(f"[default: {value}]")
+
+
+# --- From options to Config -----------------------------------------------------------------
+
+
+def test_without_options_all_is_default():
+    assert parse() == Config()
+
+
+@pytest.mark.parametrize("name", settings())
+def test_every_setting_can_be_given(name):
+    if isinstance(OTHER[name], bool):
+        option = "--no-flip" if name == "flip" else "--" + name.replace("_", "-")
+        assert parse(option) == Config(**{name: OTHER[name]})
+    else:
+        value = OTHER[name]
+        config = parse("--" + name.replace("_", "-"), value)
+        assert config == Config(**{name: value})
+        assert type(getattr(config, name)) is type(value)
+
+
+def test_flip_can_be_turned_off_and_on():
+    assert parse().flip and not parse("--no-flip").flip and parse("--no-flip", "--flip").flip
+
+
+@pytest.mark.parametrize("text, value", [("auto", "auto"), ("1e-3", 1e-3), ("0.5", 0.5)])
+def test_a_learning_rate_is_a_word_or_a_number(text, value):
+    assert parse("--finetune-learning-rate", text).finetune_learning_rate == value
+
+
+def test_unfreeze_is_all_or_a_share():
+    assert parse("--unfreeze", "all").unfreeze == "all"
+    assert parse("--unfreeze", "0.25").unfreeze == 0.25
+
+
+def test_a_file_sets_everything(saved):
+    assert all(OTHER[name] != value for name, value in Config().to_dict().items())
+    assert parse("--config", saved) == Config(**OTHER)
+
+
+def test_the_file_of_a_run_is_taken_too(tmp_path):
+    path = tmp_path / runs.CONFIG
+    runs.write_json(path, {"settings": OTHER, "versions": {}})
+    assert parse("--config", path) == Config(**OTHER)
+
+
+@pytest.mark.parametrize("name", [n for n, v in OTHER.items() if not isinstance(v, bool)])
+def test_an_option_wins_over_the_file_also_with_the_default_and_in_any_order(saved, name):
+    default = getattr(Config(), name)
+    value = 7 if name == "limit" else default
+    expected = Config(**(OTHER | {name: value}))
+    option = "--" + name.replace("_", "-")
+    assert parse("--config", saved, option, value) == expected
+    assert parse(option, value, "--config", saved) == expected
+
+
+def test_a_switch_wins_over_the_file(tmp_path, saved):
+    assert parse("--config", saved, "--flip").flip
+    path = tmp_path / "plain.json"
+    path.write_text("{}")
+    assert not parse("--config", path, "--no-flip").flip
+    assert parse("--config", path, "--train-batch-norm").train_batch_norm
+
+
+def test_train_hands_over_what_was_asked(monkeypatch, tmp_path, capsys):
+    from transfer.training import phases
+
+    calls = []
+
+    def stop(config, console, **given):
+        calls.append((config, console, given))
+        raise InputError("stopped here")
+
+    monkeypatch.setattr(phases, "train", stop)
+    monkeypatch.setattr(cli, "load_tensorflow", lambda verbose: None)
+    arguments = ["--seed", 7, "--no-flip", "--run-dir", tmp_path / "wished", "--offline"]
+    assert exit_code(monkeypatch, train.main, *arguments) == 1
+    ((config, console, given),) = calls
+    assert config == Config(seed=7, flip=False) and not console.quiet
+    assert given["run_dir"] == tmp_path / "wished" and given["offline"] is True
+    assert "--no-flip" in given["command"]
+    assert exit_code(monkeypatch, train.main, "--quiet") == 1
+    config, console, given = calls[1]
+    assert config == Config() and console.quiet
+    assert given["run_dir"] is None and given["offline"] is False
+    assert capsys.readouterr() == ("", "Error: stopped here\n" * 2)
+
+
+# --- Exit codes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--no-such-option"],
+        ["surplus"],
+        ["--batch-size"],
+        ["--batch-size", "0"],
+        ["--batch-size", "1.5"],
+        ["--batch-size", "many"],
+        ["--batch-size", "1" + "0" * 400],
+        ["--dropout", "1"],
+        ["--dropout", "nan"],
+        ["--dropout", "1e999"],
+        ["--rotation-degrees", "181"],
+        ["--limit", "0"],
+        ["--seed", "-1"],
+        ["--unfreeze", "most"],
+        ["--unfreeze", "0"],
+        ["--finetune-learning-rate", "fast"],
+        ["--optimizer", "magic"],
+        ["--backbone", "resnet"],
+        ["--head-epochs", "0", "--finetune-epochs", "0"],
+    ],
+    ids=lambda arguments: " ".join(arguments)[:40],
+)
+def test_wrong_usage_is_2_and_told_on_stderr(monkeypatch, capsys, arguments):
+    assert exit_code(monkeypatch, train.main, *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "Error: " in err and "Traceback" not in err
+
+
+def test_wrong_usage_names_the_option_what_it_takes_and_what_came(monkeypatch, capsys):
+    exit_code(monkeypatch, train.main, "--dropout", "1.5")
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "--dropout" in message and "from 0 below 1" in message and "1.5" in message
+
+
+def test_wrong_usage_in_a_process_of_its_own():
+    done = python(train.__file__, "--seed", "-1")
+    assert done.returncode == 2 and done.stdout == "" and "Error: " in done.stderr
+    done = python(evaluate.__file__, "--no-such-option")
+    assert done.returncode == 2 and done.stdout == "" and "Error: " in done.stderr
+
+
+def test_an_error_is_1_and_one_line_on_stderr(monkeypatch, capsys):
+    assert exit_code(monkeypatch, raising(InputError("bad\nfile; mend it"))) == 1
+    assert capsys.readouterr() == ("", "Error: bad\\nfile; mend it\n")
+
+
+def test_an_error_of_click_is_1_and_one_line_on_stderr(monkeypatch, capsys):
+    assert exit_code(monkeypatch, raising(click.FileError("given.json", "no entry"))) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("Error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_ctrl_c_is_130(monkeypatch, capsys, error):
+    assert exit_code(monkeypatch, raising(error)) == 130
+    out, err = capsys.readouterr()
+    assert out == "" and err.strip() == "Stopped."
+
+
+def test_done_is_0(monkeypatch):
+    assert exit_code(monkeypatch, click.command()(lambda: None)) == 0
+    assert exit_code(monkeypatch, train.main, "--help") == 0
+
+
+@pytest.mark.parametrize("content", ["{", '{"sead": 1}', '{"seed": -1}', "[]", None])
+def test_a_file_of_settings_that_cannot_be_used_is_1(monkeypatch, capsys, tmp_path, content):
+    path = tmp_path / "given.json"
+    if content is not None:
+        path.write_text(content)
+    assert exit_code(monkeypatch, train.main, "--config", path) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "given.json" in err
+
+
+def test_evaluating_without_a_run_is_told_before_anything_slow(tmp_path):
+    for arguments, told in (([], "no finished run"), (["nowhere"], "not a run folder")):
+        done = python(evaluate.__file__, *arguments, cwd=tmp_path)
+        assert done.returncode == 1 and done.stdout == ""
+        assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+        assert told in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# --- Console and log ------------------------------------------------------------------------
+
+
+def test_no_color_is_obeyed(monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    cli.make_console(quiet=False).print("[red]text[/red]")
+    assert "\x1b[31m" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    cli.make_console(quiet=False).print("[red]text[/red]")
+    assert capsys.readouterr().out == "text\n"
+
+
+def test_a_quiet_console_prints_nothing(capsys):
+    cli.make_console(quiet=True).print("text")
+    assert capsys.readouterr() == ("", "")
+    cli.make_console(quiet=False).print("text")
+    assert capsys.readouterr() == ("text\n", "")
+
+
+def test_lines_are_not_folded_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    cli.make_console(quiet=False).print("word " * 30)
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_the_command_is_kept_so_that_it_can_be_typed_again(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--data", "my images"])
+    assert cli.command_line() == "python train.py --data 'my images'"
+
+
+def test_the_libraries_log_is_shown_only_when_asked(tmp_path):
+    for name in ("tensorflow", "keras"):
+        # Native code writes to the descriptor itself, past sys.stderr.
+        (tmp_path / f"{name}.py").write_text("import os\nos.write(2, b'noise')\n")
+    code = "from transfer import cli; import sys\ncli.load_tensorflow({})\nsys.stderr.write('end')"
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    for verbose, told in ((False, "end"), (True, "noisenoiseend")):
+        done = python("-c", code.format(verbose), PYTHONPATH=path, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", told)
+
+
+def test_missing_libraries_are_told_with_the_mend(monkeypatch, capfd):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")  # restored afterwards
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(InputError, match="pip install -r requirements.txt"):
+        cli.load_tensorflow(verbose=False)
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"

@@ -1,0 +1,247 @@
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from transfer import runs
+from transfer.config import Config, settings
+from transfer.errors import InputError
+from transfer.models.backbones import BACKBONES, build_backbone
+from transfer.training import phases
+from transfer.training.phases import choose_finetune_learning_rate, make_optimizer, train
+
+
+@pytest.fixture
+def console():
+    return Console(quiet=True)
+
+
+@pytest.fixture
+def weights_file(tiny_backbone, tmp_path):
+    path = tmp_path / "tiny.weights.h5"
+    keras.utils.set_random_seed(7)
+    build_backbone(tiny_backbone, 32).save_weights(path)
+    return str(path)
+
+
+@pytest.fixture
+def config(tiny_backbone, stripes_npz, weights_file):
+    """Pretrained weights, both phases, in about two seconds."""
+    return Config(
+        backbone=tiny_backbone,
+        data=str(stripes_npz),
+        weights=weights_file,
+        image_size=32,
+        batch_size=32,
+        head_epochs=3,
+        finetune_epochs=2,
+        finetune_learning_rate=1e-3,
+    )
+
+
+@pytest.fixture
+def scratch(config):
+    return dataclasses.replace(
+        config, weights="none", finetune_learning_rate="auto", finetune_epochs=6
+    )
+
+
+def capture_classifier(monkeypatch):
+    """Returns a dict that holds the classifier and its backbone's weights once a run began."""
+    kept = {}
+    build = phases.build_classifier
+
+    def build_and_keep(config, backbone, *args, **kwargs):
+        kept["before"] = {weight.path: weight.numpy() for weight in backbone.weights}
+        kept["classifier"] = build(config, backbone, *args, **kwargs)
+        return kept["classifier"]
+
+    monkeypatch.setattr(phases, "build_classifier", build_and_keep)
+    return kept
+
+
+def moved_weights(kept):
+    backbone = kept["classifier"].get_layer("backbone")
+    return {
+        weight.path
+        for weight in backbone.weights
+        if not np.array_equal(weight.numpy(), kept["before"][weight.path])
+    }
+
+
+def test_both_phases_run_and_the_folder_is_whole(config, console, tmp_path):
+    result = train(config, console, run_dir=tmp_path / "run", command="python train.py")
+    rows = [(row["phase"], row["epoch"]) for row in result.history]
+    assert rows == [("head", 1), ("head", 2), ("head", 3), ("fine-tune", 1), ("fine-tune", 2)]
+    assert runs.read_history(result.run_dir) == result.history
+    facts = json.loads((result.run_dir / runs.CONFIG).read_text())
+    assert Config.from_json(result.run_dir / runs.CONFIG) == config
+    assert facts["command"] == "python train.py"
+    assert facts["weights"]["name"] == "file"
+    assert facts["data"]["num_images"] == {"train": 216, "validation": 24, "test": 61}
+    assert set(facts["data"]["fingerprints"]) == {"train", "validation", "test"}
+    assert {"tensorflow", "keras", "numpy", "python", "transfer"} <= set(facts["versions"])
+    assert (result.run_dir / runs.MODEL).is_file()
+    assert list((result.run_dir / runs.LOGS).rglob("events.*"))
+    assert json.loads((result.run_dir / runs.SUMMARY).read_text()) == result.summary
+
+
+def test_the_head_phase_moves_nothing_in_the_backbone(config, console, monkeypatch, tmp_path):
+    kept = capture_classifier(monkeypatch)
+    config = dataclasses.replace(config, finetune_epochs=0)
+    train(config, console, run_dir=tmp_path / "run")
+    assert moved_weights(kept) == set()
+
+
+def test_the_head_phase_runs_the_backbone_once_an_image(config, console, monkeypatch, tmp_path):
+    seen = []
+    compute = phases.compute_features
+
+    def count(extractor, split, *args, flipped=False, **kwargs):
+        seen.append((split.num_images, flipped))
+        return compute(extractor, split, *args, flipped=flipped, **kwargs)
+
+    monkeypatch.setattr(phases, "compute_features", count)
+    config = dataclasses.replace(config, finetune_epochs=0, head_epochs=4)
+    train(config, console, run_dir=tmp_path / "with")
+    assert sorted(seen) == [(24, False), (216, False), (216, True)]
+    seen.clear()
+    train(dataclasses.replace(config, flip=False), console, run_dir=tmp_path / "without")
+    assert sorted(seen) == [(24, False), (216, False)]
+
+
+def test_fine_tuning_moves_unfrozen_kernels_and_nothing_else(
+    config, console, monkeypatch, tmp_path
+):
+    kept = capture_classifier(monkeypatch)
+    config = dataclasses.replace(config, unfreeze=0.5)
+    train(config, console, run_dir=tmp_path / "run")
+    assert moved_weights(kept) == {"block3_conv/kernel", "block4_conv/kernel"}
+
+
+def test_batch_norm_of_mobilenetv2_stays_put_in_fine_tuning(config, console, monkeypatch, tmp_path):
+    path = tmp_path / "mobilenetv2.weights.h5"
+    build_backbone("mobilenetv2", 32).save_weights(path)
+    kept = capture_classifier(monkeypatch)
+    config = dataclasses.replace(
+        config, backbone="mobilenetv2", weights=str(path), head_epochs=1, finetune_epochs=1
+    )
+    train(dataclasses.replace(config, limit=64), console, run_dir=tmp_path / "run")
+    moved = moved_weights(kept)
+    kernels = {path for path in kept["before"] if path.endswith("kernel")}
+    assert moved == kernels and kernels
+
+
+def test_from_scratch_skips_the_head_and_learns(scratch, console, monkeypatch, tmp_path):
+    kept = capture_classifier(monkeypatch)
+    result = train(scratch, console, run_dir=tmp_path / "run")
+    assert {row["phase"] for row in result.history} == {"fine-tune"}
+    assert moved_weights(kept) == set(kept["before"])  # statistics too
+    assert result.summary["phases"]["fine-tune"]["val_accuracy"] > 0.9
+    assert result.history[0]["learning_rate"] == pytest.approx(1e-2)
+    assert Config.from_json(result.run_dir / runs.CONFIG) == scratch  # as asked, not as settled
+
+
+def test_from_scratch_without_fine_tuning_is_refused(scratch, console, tmp_path):
+    with pytest.raises(InputError, match="--finetune-epochs"):
+        train(dataclasses.replace(scratch, finetune_epochs=0), console, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_best_epoch_is_what_is_saved(scratch, console, monkeypatch, tmp_path):
+    # A learning rate that grows worse again: the last epoch is not the best.
+    config = dataclasses.replace(scratch, finetune_learning_rate=0.3, optimizer="sgd")
+    kept = capture_classifier(monkeypatch)
+    result = train(config, console, run_dir=tmp_path / "run")
+    best = result.summary["phases"]["fine-tune"]
+    splits, _ = phases._load_data(config, True, console)
+    batches = phases.make_evaluation_dataset(splits.validation, 32, 32, 2)
+    loss, accuracy = kept["classifier"].evaluate(batches, verbose=0)
+    assert loss == pytest.approx(best["val_loss"], rel=1e-4)
+    assert accuracy == pytest.approx(best["val_accuracy"], rel=1e-4)
+    assert best["val_loss"] == min(row["val_loss"] for row in result.history)
+
+
+def test_the_learning_rate_falls_on_a_plateau_in_both_phases(config, console, tmp_path):
+    config = dataclasses.replace(
+        config,
+        head_epochs=4,
+        finetune_epochs=4,
+        head_learning_rate=1e-9,  # nothing is learnt: a plateau from the start
+        finetune_learning_rate=1e-9,
+        minimum_learning_rate=0.0,
+        plateau_patience=1,
+        plateau_factor=0.1,
+        early_stopping_patience=9,
+        dropout=0.0,
+    )
+    # Keras counts an improvement only above min_delta = 1e-4.
+    result = train(config, console, run_dir=tmp_path / "run")
+    for phase in ("head", "fine-tune"):
+        rates = [row["learning_rate"] for row in result.history if row["phase"] == phase]
+        assert rates == pytest.approx([1e-9, 1e-9, 1e-10, 1e-11], rel=1e-3)
+
+
+def test_early_stopping_ends_a_phase(config, console, tmp_path):
+    config = dataclasses.replace(
+        config, finetune_epochs=30, early_stopping_patience=1, finetune_learning_rate=5.0
+    )
+    result = train(config, console, run_dir=tmp_path / "run")
+    assert result.summary["phases"]["fine-tune"]["epochs"] < 30
+
+
+def test_the_cosine_falls_from_the_rate_towards_the_minimum(config, console, tmp_path):
+    config = dataclasses.replace(config, schedule="cosine", minimum_learning_rate=1e-5)
+    result = train(config, console, run_dir=tmp_path / "run")
+    rates = [row["learning_rate"] for row in result.history if row["phase"] == "head"]
+    cosine = 0.5 * (1 + np.cos(np.pi * np.arange(3) / 3))
+    np.testing.assert_allclose(rates, 1e-5 + (1e-3 - 1e-5) * cosine, rtol=1e-4)
+
+
+def test_a_loss_that_is_not_a_number_is_told_with_the_mend(scratch, console, tmp_path):
+    config = dataclasses.replace(scratch, finetune_learning_rate=10.0, optimizer="sgd", l2=10.0)
+    with pytest.raises(InputError, match="--finetune-learning-rate, now 10"):
+        train(config, console, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / runs.SUMMARY).exists()
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_does_not(config, console, tmp_path):
+    def losses(name, seed):
+        result = train(dataclasses.replace(config, seed=seed), console, run_dir=tmp_path / name)
+        return [row["loss"] for row in result.history]
+
+    first = losses("a", 1)
+    assert losses("b", 1) == pytest.approx(first, rel=1e-4)
+    assert losses("c", 2) != pytest.approx(first, rel=1e-4)
+
+
+def test_no_xla_on_a_cpu(config, console, monkeypatch, tmp_path):
+    kept = capture_classifier(monkeypatch)
+    monkeypatch.setattr(phases, "has_accelerator", lambda: False)
+    train(config, console, run_dir=tmp_path / "run")
+    assert kept["classifier"].jit_compile is False
+
+
+def test_class_weights_balance_uneven_labels():
+    weights = phases._class_weights(np.array([0] * 30 + [1] * 10))
+    assert weights == pytest.approx({0: 2 / 3, 1: 2.0})
+
+
+@pytest.mark.parametrize("name", settings()["optimizer"].choices)
+def test_every_optimizer_is_made(name):
+    optimizer = make_optimizer(name, 0.01)
+    assert type(optimizer).__name__.lower() == name
+    assert float(optimizer.learning_rate) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_learning_rate_rule(name):
+    config = Config(backbone=name)
+    assert choose_finetune_learning_rate(config, pretrained=True) == 1e-4
+    scratch = choose_finetune_learning_rate(config, pretrained=False)
+    assert scratch == BACKBONES[name].scratch_learning_rate
+    sgd = dataclasses.replace(config, optimizer="sgd")
+    assert choose_finetune_learning_rate(sgd, pretrained=False) == pytest.approx(10 * scratch)

@@ -1,0 +1,145 @@
+"""Progress: plain lines where there is no terminal, a bar that goes away where there is one."""
+
+import io
+import re
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from transfer import cli
+from transfer.progress import PhaseProgress, format_seconds
+
+LOGS = {
+    "loss": 0.51234,
+    "accuracy": 0.8,
+    "val_loss": 0.4,
+    "val_accuracy": 0.85125,
+    "learning_rate": 5e-4,
+}
+EPOCH_LINE = re.compile(
+    r"head (\d)/2: loss 0\.5123, accuracy 80\.00%; validation loss 0\.4000, accuracy 85\.12%; "
+    r"learning rate 0\.0005; [\d,]+ images/s, \d+\.\d s"
+)
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+
+
+def make_progress(console, epochs=2):
+    return PhaseProgress(console, "head", num_images=1_000, steps=8, epochs=epochs)
+
+
+def fit(progress, epochs=2):
+    """What Keras calls during a fit, without the end."""
+    progress.on_train_begin()
+    for epoch in range(epochs):
+        progress.on_epoch_begin(epoch)
+        for batch in range(8):
+            progress.on_train_batch_end(batch)
+        progress.on_epoch_end(epoch, LOGS)
+
+
+def terminal():
+    return Console(file=io.StringIO(), force_terminal=True, width=120)
+
+
+def test_a_log_gets_one_plain_line_an_epoch(capsys):
+    progress = make_progress(cli.make_console(quiet=False))
+    fit(progress)
+    progress.on_train_end()
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert err == "" and out.isprintable() is False and "\x1b" not in out and "\r" not in out
+    assert [EPOCH_LINE.fullmatch(line).group(1) for line in lines] == ["1", "2"]
+
+
+def test_a_log_gets_one_plain_line_a_prediction(capsys):
+    progress = make_progress(cli.make_console(quiet=False), epochs=1)
+    progress.on_predict_begin()
+    for batch in range(8):
+        progress.on_predict_batch_end(batch)
+    progress.on_predict_end()
+    assert re.fullmatch(
+        r"head: 1,000 images, [\d,]+ images/s, \d+\.\d s\n", capsys.readouterr().out
+    )
+
+
+def test_a_quiet_console_hears_nothing(capsys):
+    progress = make_progress(cli.make_console(quiet=True))
+    fit(progress)
+    progress.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_bar_with_images_a_second_and_time_left():
+    console = terminal()
+    progress = make_progress(console)
+    fit(progress)
+    progress.on_train_end()
+    shown = console.file.getvalue()
+    assert HIDE_CURSOR in shown and shown.rfind(SHOW_CURSOR) > shown.rfind(HIDE_CURSOR)
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
+    assert "images/s" in plain and "left" in plain and "100 %" in plain
+    assert len(EPOCH_LINE.findall(plain.replace("\n", " "))) == 2  # folded at the width
+
+
+@pytest.mark.parametrize("console", [terminal(), Console(file=io.StringIO())])
+def test_closing_twice_is_fine_also_when_nothing_began(console):
+    progress = make_progress(console)
+    progress.close()
+    progress.close()
+    progress = make_progress(console)
+    progress.on_train_begin()
+    progress.on_epoch_begin(0)
+    progress.on_train_batch_end(0)  # and then an error
+    progress.close()
+    progress.close()
+    shown = console.file.getvalue()
+    assert shown.count(HIDE_CURSOR) <= shown.count(SHOW_CURSOR)
+    before = len(shown)
+    progress.close()
+    assert len(console.file.getvalue()) == before
+
+
+def test_keras_calls_it_as_expected(capsys):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax")])
+    model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
+    inputs, targets = np.ones((10, 3), "float32"), np.eye(2, dtype="float32")[[0, 1] * 5]
+    progress = PhaseProgress(
+        cli.make_console(quiet=False), "head", num_images=10, steps=3, epochs=2
+    )
+    model.fit(
+        inputs,
+        targets,
+        batch_size=4,
+        epochs=2,
+        verbose=0,
+        validation_data=(inputs, targets),
+        callbacks=[keras.callbacks.ReduceLROnPlateau(), progress],
+    )
+    progress = PhaseProgress(cli.make_console(quiet=False), "test", num_images=10, steps=3)
+    model.predict(inputs, batch_size=4, verbose=0, callbacks=[progress])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("head 1/2: loss ") and lines[1].startswith("head 2/2: loss ")
+    assert lines[2].startswith("test: 10 images, ")
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (0, "0.0 s"),
+        (8.2, "8.2 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (60, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (119.6, "2 min 00 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h 00 min"),
+        (7620, "2 h 07 min"),
+        (100_000, "27 h 46 min"),
+    ],
+)
+def test_durations_are_told_as_people_say_them(seconds, text):
+    assert format_seconds(seconds) == text

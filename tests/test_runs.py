@@ -1,0 +1,307 @@
+"""Run folders: never taken twice, never half written, read back as they were."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from transfer import runs
+from transfer.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+NUMBER = st.floats(allow_nan=False)
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {"phase": st.sampled_from(["head", "fine-tune"]), "epoch": st.integers(0, 10_000)}
+        | {column: NUMBER for column in runs.HISTORY_COLUMNS[2:]}
+    ),
+    max_size=5,
+)
+
+
+class FrozenTime(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 1, 2, 3, 4, 5)
+
+
+def make_run(folder, name, finished_at=None):
+    run_dir = folder / name
+    run_dir.mkdir(parents=True)
+    runs.write_json(run_dir / runs.CONFIG, {"settings": {}})
+    if finished_at is not None:
+        runs.write_json(run_dir / runs.SUMMARY, {})
+        os.utime(run_dir / runs.SUMMARY, (finished_at, finished_at))
+    return run_dir
+
+
+def refused(call, *arguments):
+    """The message of an error that is told in one line."""
+    with pytest.raises(InputError) as raised:
+        call(*arguments)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+# --- Making a folder ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_fifty_runs_at_once_get_fifty_folders(tmp_path, monkeypatch, frozen):
+    monkeypatch.chdir(tmp_path)
+    if frozen:
+        monkeypatch.setattr(runs, "datetime", FrozenTime)
+    start = threading.Barrier(50)
+
+    def create(_):
+        start.wait()
+        return runs.create_run("vgg16")
+
+    with ThreadPoolExecutor(50) as pool:
+        folders = list(pool.map(create, range(50)))
+    assert len({folder.resolve() for folder in folders}) == 50
+    assert all(folder.is_dir() and folder.parent == Path("runs") for folder in folders)
+    if frozen:
+        name = "20260102-030405-vgg16"
+        expected = {name} | {f"{name}-{number}" for number in range(2, 51)}
+        assert {folder.name for folder in folders} == expected
+
+
+def test_a_folder_that_is_there_is_never_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "datetime", FrozenTime)
+    taken = tmp_path / "runs" / "20260102-030405-vgg16"
+    taken.mkdir(parents=True)
+    (taken / "kept").write_text("kept")
+    (tmp_path / "runs" / "20260102-030405-vgg16-2").write_text("a file")
+    assert runs.create_run("vgg16").name == "20260102-030405-vgg16-3"
+    assert [path.name for path in taken.iterdir()] == ["kept"]
+
+
+def test_a_wished_folder_is_made_with_its_parents_and_only_once(tmp_path):
+    wished = tmp_path / "a" / "b"
+    assert runs.create_run("vgg16", wished) == wished
+    assert wished.is_dir() and not list(wished.iterdir())
+    message = refused(runs.create_run, "vgg16", wished)
+    assert "exists already" in message and "--run-dir" in message and str(wished) in message
+
+
+def test_of_runs_that_wish_for_one_folder_only_one_gets_it(tmp_path):
+    start = threading.Barrier(20)
+
+    def create(_):
+        start.wait()
+        try:
+            return runs.create_run("vgg16", tmp_path / "wished")
+        except InputError:
+            return None
+
+    with ThreadPoolExecutor(20) as pool:
+        assert len([got for got in pool.map(create, range(20)) if got]) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    message = refused(runs.create_run, "vgg16", tmp_path / "file" / "run")
+    assert "cannot be made" in message and "--run-dir" in message
+
+
+def test_runs_being_a_link_to_nowhere_is_told_and_not_tried_for_ever(tmp_path):
+    (tmp_path / "runs").symlink_to(tmp_path / "unmounted")
+    code = "from transfer import runs, errors\ntry: runs.create_run('vgg16')\n"
+    code += "except errors.InputError as error: print(error)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=8,
+        capture_output=True,
+        text=True,
+    )
+    assert "cannot be made" in done.stdout, done.stderr
+
+
+# --- Finding runs ---------------------------------------------------------------------------
+
+
+def test_finished_runs_come_newest_first_and_unfinished_ones_are_left_out(tmp_path):
+    oldest = make_run(tmp_path, "c-named-last", finished_at=1_000)
+    newest = make_run(tmp_path, "a-named-first", finished_at=3_000)
+    middle = make_run(tmp_path, "b-named-between", finished_at=2_000)
+    make_run(tmp_path, "d-unfinished")
+    (tmp_path / "a-file").write_text("")
+    assert runs.finished_runs(tmp_path) == [newest, middle, oldest]
+    assert runs.newest_finished_run(tmp_path) == newest
+
+
+def test_no_finished_run_is_an_error_that_says_how_to_get_one(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        assert runs.finished_runs(folder) == []
+        message = refused(runs.newest_finished_run, folder)
+        assert "no finished run" in message and "python train.py" in message
+    make_run(tmp_path, "unfinished")
+    refused(runs.newest_finished_run, tmp_path)
+
+
+def test_a_run_is_checked_before_it_is_used(tmp_path):
+    finished = make_run(tmp_path, "finished", finished_at=1_000)
+    assert runs.check_finished(finished) == finished
+    assert "has not finished" in refused(runs.check_finished, make_run(tmp_path, "unfinished"))
+    assert "not a run folder" in refused(runs.check_finished, tmp_path)
+    assert "not a run folder" in refused(runs.check_finished, tmp_path / "nowhere")
+
+
+# --- Writing --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content, held", [("é\n", "é\n".encode()), (b"\0\r\n", b"\0\r\n")])
+def test_what_is_written_is_there_and_others_may_read_it(tmp_path, content, held):
+    path = tmp_path / "file"
+    path.write_text("old")
+    runs.write_atomically(path, content)
+    assert path.read_bytes() == held
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_when_writing_fails_the_old_content_stays_and_nothing_is_left_over(
+    tmp_path, monkeypatch, step, error
+):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(type(error)):
+        runs.write_atomically(path, "new")
+    monkeypatch.undo()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    path = tmp_path / "file"
+    contents = {"a" * 500_000, "b" * 400_000}
+    runs.write_atomically(path, "a" * 500_000)
+    stop = threading.Event()
+    seen = []
+
+    def read():
+        while not stop.is_set():
+            seen.append(path.read_text() in contents)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(10):
+        for content in contents:
+            runs.write_atomically(path, content)
+    stop.set()
+    reader.join()
+    assert seen and all(seen)
+
+
+# --- Reading --------------------------------------------------------------------------------
+
+
+def test_json_and_back(tmp_path):
+    path = tmp_path / "values.json"
+    values = {"name": "Größe", "numbers": [1, 2.5, None, True], "nested": {"a": "b"}}
+    runs.write_json(path, values)
+    assert runs.read_json(path) == values
+    text = path.read_text(encoding="utf-8")
+    assert (
+        "Größe" in text
+        and text.endswith("}\n")
+        and text == json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (b"", "cannot be read as JSON"),
+        (b'{"a": 1', "cannot be read as JSON"),
+        (b'{"a": "\xff"}', "cannot be read as JSON"),
+        (b"[" * 100_000, "cannot be read as JSON"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "cannot be read as JSON"),
+        (b"[1, 2]", "should hold a JSON object. Received: list"),
+        (b"null", "should hold a JSON object. Received: NoneType"),
+    ],
+    ids=["empty", "truncated", "not-utf-8", "nested-deeply", "long-number", "array", "null"],
+)
+def test_json_that_cannot_be_used_is_told_with_its_name(tmp_path, content, told):
+    path = tmp_path / "damaged.json"
+    path.write_bytes(content)
+    message = refused(runs.read_json, path)
+    assert told in message and str(path) in message
+
+
+def test_json_that_is_not_there_is_named(tmp_path):
+    assert "nowhere.json is not there" in refused(runs.read_json, tmp_path / "nowhere.json")
+    assert "cannot be read" in refused(runs.read_json, tmp_path)
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(ROWS)
+def test_history_and_back(tmp_path, rows):
+    runs.write_history(tmp_path, [row | {"ignored": 1} for row in rows])
+    assert runs.read_history(tmp_path) == rows
+    lines = (tmp_path / runs.HISTORY).read_text().splitlines()
+    assert lines[0] == ",".join(runs.HISTORY_COLUMNS) and len(lines) == 1 + len(rows)
+
+
+def test_a_history_that_diverged_is_read_back(tmp_path):
+    row = {column: float("nan") for column in runs.HISTORY_COLUMNS} | {"phase": "head", "epoch": 1}
+    runs.write_history(tmp_path, [row])
+    assert str(runs.read_history(tmp_path)[0]) == str(row)
+
+
+HEADER = ",".join(runs.HISTORY_COLUMNS).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"epoch,loss\n",
+        b"epoch,loss\n1,0.5\n",
+        HEADER + b"head,1,0.5\n",
+        HEADER + b"head,1,0.5,0.5,0.5,0.5,high,1\n",
+        HEADER + b"head,first,0.5,0.5,0.5,0.5,0.1,1\n",
+        b"\x89PNG\r\n\0\xff",
+        HEADER + b'head,"' + b"1" * 200_000,
+    ],
+    ids=[
+        "empty",
+        "other-header",
+        "other-columns",
+        "truncated",
+        "word",
+        "epoch-word",
+        "binary",
+        "endless-field",
+    ],
+)
+def test_a_damaged_history_is_told_with_its_name(tmp_path, content):
+    (tmp_path / runs.HISTORY).write_bytes(content)
+    message = refused(runs.read_history, tmp_path)
+    assert str(tmp_path / runs.HISTORY) in message and "should hold the columns" in message
+
+
+def test_a_history_that_is_not_there_is_named(tmp_path):
+    assert "history.csv cannot be read" in refused(runs.read_history, tmp_path)
