@@ -9,7 +9,12 @@ from transfer import cli
 
 @click.command(context_settings={"max_content_width": 100})
 @cli.config_options
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Folder of the run; must be new.")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    show_default="runs/<time>-<backbone>",
+    help="Folder of the run; must be new.",
+)
 @cli.conduct_options
 @click.option("--offline", is_flag=True, help="Never use the network.")
 def main(run_dir: Path | None, offline: bool, quiet: bool, verbose: bool, **settings) -> None:

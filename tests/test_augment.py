@@ -220,7 +220,7 @@ def test_the_same_seed_epoch_and_index_give_the_same_numbers():
     np.testing.assert_array_equal(draw_warps(Config(seed=5), 2, 300), first)
     np.testing.assert_array_equal(draw_warps(config, 2, 40), first[:40])  # whatever the number
     in_graph = tf.function(lambda epoch: draw_warps(config, epoch, 300))
-    np.testing.assert_array_equal(in_graph(tf.constant(2, tf.int64)), first)
+    np.testing.assert_allclose(in_graph(tf.constant(2, tf.int64)), first, rtol=1e-6)
     tf.random.set_seed(99)  # no other state matters
     np.testing.assert_array_equal(draw_warps(config, 2, 300), first)
 

@@ -40,7 +40,7 @@ def fit(progress, epochs=2):
 
 
 def terminal():
-    return Console(file=io.StringIO(), force_terminal=True, width=120)
+    return Console(file=io.StringIO(), force_terminal=True, width=200)
 
 
 def test_a_log_gets_one_plain_line_an_epoch(capsys):
@@ -49,7 +49,7 @@ def test_a_log_gets_one_plain_line_an_epoch(capsys):
     progress.on_train_end()
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert err == "" and out.isprintable() is False and "\x1b" not in out and "\r" not in out
+    assert err == "" and "\x1b" not in out and "\r" not in out
     assert [EPOCH_LINE.fullmatch(line).group(1) for line in lines] == ["1", "2"]
 
 
@@ -80,7 +80,7 @@ def test_a_terminal_gets_a_bar_with_images_a_second_and_time_left():
     assert HIDE_CURSOR in shown and shown.rfind(SHOW_CURSOR) > shown.rfind(HIDE_CURSOR)
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
     assert "images/s" in plain and "left" in plain and "100 %" in plain
-    assert len(EPOCH_LINE.findall(plain.replace("\n", " "))) == 2  # folded at the width
+    assert EPOCH_LINE.findall(plain) == ["1", "2"]
 
 
 @pytest.mark.parametrize("console", [terminal(), Console(file=io.StringIO())])

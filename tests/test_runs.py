@@ -123,7 +123,7 @@ def test_runs_being_a_link_to_nowhere_is_told_and_not_tried_for_ever(tmp_path):
         [sys.executable, "-c", code],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        timeout=8,
+        timeout=5,
         capture_output=True,
         text=True,
     )
@@ -255,7 +255,7 @@ def test_json_that_is_not_there_is_named(tmp_path):
 
 
 @settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(ROWS)
 def test_history_and_back(tmp_path, rows):

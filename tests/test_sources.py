@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from transfer.data import sources
+from transfer.data import formats, sources
 from transfer.data.sample import make_sample
 from transfer.data.sources import SOURCES, Split, fingerprint, load_splits
 from transfer.downloads import DownloadError
@@ -63,7 +63,7 @@ def to_idx(array, magic=None):
 def write_idx(folder, train, test, suffix=".gz"):
     folder.mkdir(parents=True, exist_ok=True)
     contents = {}
-    for stem, array in zip(sources.FASHION_MNIST_SHA256, (*train, *test), strict=True):
+    for stem, array in zip(formats.FASHION_MNIST_SHA256, (*train, *test), strict=True):
         contents[stem] = to_idx(array)
         packed = gzip.compress(contents[stem], mtime=0) if suffix == ".gz" else contents[stem]
         (folder / f"{stem}{suffix}").write_bytes(packed)
@@ -107,7 +107,7 @@ def published(tiny, monkeypatch):
     with tempfile.TemporaryDirectory() as folder:
         contents = write_idx(Path(folder), *tiny)
     digests = {stem: hashlib.sha256(c).hexdigest() for stem, c in contents.items()}
-    monkeypatch.setattr(sources, "FASHION_MNIST_SHA256", digests)
+    monkeypatch.setattr(formats, "FASHION_MNIST_SHA256", digests)
     return lambda folder, suffix=".gz": write_idx(folder, *tiny, suffix)
 
 
@@ -151,7 +151,7 @@ def test_published_files_are_called_so(published, tmp_path, tiny):
     published(tmp_path / "mine")
     splits = load_splits(str(tmp_path / "mine"))
     assert splits.name == "fashion-mnist"
-    assert splits.class_names == sources.CLASS_NAMES
+    assert splits.class_names == formats.CLASS_NAMES
     assert "50 training, 10 validation and 20 test" in splits.provenance
     assert "checksums verified" in splits.provenance
     assert (splits.test.images[..., 0] == tiny[1][0]).all()
@@ -262,7 +262,7 @@ def test_offline_never_fetches(monkeypatch, said):
 
 def test_sample_is_verified_stratified_and_small():
     splits = load_splits("sample")
-    assert splits.name == "fashion-mnist-sample" and splits.class_names == sources.CLASS_NAMES
+    assert splits.name == "fashion-mnist-sample" and splits.class_names == formats.CLASS_NAMES
     assert "not the full Fashion-MNIST" in splits.provenance
     assert np.bincount(splits.train.labels).tolist() == [540] * 10
     assert np.bincount(splits.validation.labels).tolist() == [60] * 10
@@ -347,7 +347,7 @@ def test_wrong_idx_is_told(tmp_path, tiny, stem, content, told):
     assert told in message and str(tmp_path) in message
 
 
-@pytest.mark.parametrize("stem", list(sources.FASHION_MNIST_SHA256))
+@pytest.mark.parametrize("stem", list(formats.FASHION_MNIST_SHA256))
 def test_missing_idx_file_is_named(tmp_path, tiny, stem):
     write_idx(tmp_path / "d", *tiny)
     (tmp_path / "d" / f"{stem}.gz").unlink()
@@ -378,7 +378,7 @@ def load_or_refuse(path):
 def test_damaged_gz_is_told_or_harmless(tmp_path, data):
     train, test = draw(20, 2), draw(4, 2, seed=1)
     write_idx(tmp_path / "d", train, test)
-    path = tmp_path / "d" / f"{data.draw(st.sampled_from(list(sources.FASHION_MNIST_SHA256)))}.gz"
+    path = tmp_path / "d" / f"{data.draw(st.sampled_from(list(formats.FASHION_MNIST_SHA256)))}.gz"
     path.write_bytes(damage(data, path.read_bytes()))
     loaded = load_or_refuse(tmp_path / "d")
     if loaded is not None:  # bytes of gzip's header that mean nothing
@@ -408,7 +408,7 @@ def test_damaged_idx_is_told_or_consistent(tmp_path, data):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("block_bytes", [100, 1 << 22])
 def test_csv_gives_the_same_as_arrays(tmp_path, monkeypatch, end, block_bytes):
-    monkeypatch.setattr(sources, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(formats, "_BLOCK_BYTES", block_bytes)
     train, test = draw(40, 10, (28, 28)), draw(20, 10, (28, 28), seed=1)
     write_csv(tmp_path / "fashion-mnist_train.csv", *train, end)
     write_csv(tmp_path / "fashion-mnist_test.csv", *test, end)
@@ -417,7 +417,7 @@ def test_csv_gives_the_same_as_arrays(tmp_path, monkeypatch, end, block_bytes):
         assert (loaded.train.images[..., 0] == train[0]).all()
         assert (loaded.test.images[..., 0] == test[0]).all()
         assert (loaded.train.labels == train[1]).all()
-        assert loaded.class_names == sources.CLASS_NAMES
+        assert loaded.class_names == formats.CLASS_NAMES
         splits = load_splits(str(data))
         assert splits.name == data.name and "not compared" in splits.provenance
 
@@ -457,7 +457,7 @@ def test_wrong_pixel_is_told_with_row_and_column(tmp_path, field, told):
 
 
 def test_row_of_an_error_counts_all_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(formats, "_BLOCK_BYTES", 100)
     path = write_csv(tmp_path / "d.csv", *draw(30, 2))
     path.write_text(path.read_text() + "1,2\n")
     assert "row 32: there should be 17 columns, as in the header. Received: 2" in refused(path)

@@ -21,9 +21,6 @@ from transfer.models.backbones import BACKBONES
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Names on the command line that are not simply the field's name with dashes.
-_OPTION_NAMES = {"flip": "--flip/--no-flip"}
-
 
 class NumberOrWord(click.ParamType):
     """A number within the bounds of a `Setting`, or one of its words."""
@@ -55,13 +52,14 @@ def config_options(command: Callable) -> Callable:
     """Adds one option for each field of `Config`, and `--config FILE.json`, to a click command."""
     defaults = Config()
     for name, setting in reversed(settings().items()):
-        option = _OPTION_NAMES.get(name, "--" + name.replace("_", "-"))
+        option = "--" + name.replace("_", "-")
+        if setting.kind is bool:
+            option += "/--no-" + name.replace("_", "-")
         default = getattr(defaults, name)
         command = click.option(
             option,
             name,
             type=_click_type(name, setting),
-            is_flag=setting.kind is bool,
             default=default,
             show_default="all images" if default is None else True,
             help=setting.help,
@@ -72,6 +70,7 @@ def config_options(command: Callable) -> Callable:
         is_eager=True,
         expose_value=False,
         callback=_load_config,
+        show_default="none",
         help="A JSON file of settings, such as a run's config.json; options here win over it.",
     )(command)
 

@@ -43,7 +43,7 @@ class Setting:
             return isinstance(value, self.kind)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return False
-        if self.kind is int and not isinstance(value, int) or not math.isfinite(value):
+        if self.kind is int and not isinstance(value, int):
             return False
         above = value > self.minimum if self.open_minimum else value >= self.minimum
         below = value < self.maximum if self.open_maximum else value <= self.maximum
@@ -238,14 +238,9 @@ class Config:
         Raises:
             InputError: the file cannot be read or holds a value that is not accepted.
         """
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read as JSON: {error}.") from error
-        if isinstance(values, dict) and isinstance(values.get("settings"), dict):
+        values = read_json(path)
+        if isinstance(values.get("settings"), dict):
             values = values["settings"]
-        if not isinstance(values, dict):
-            raise InputError(f"{path} should hold a JSON object of settings. Received: {values!r}.")
         try:
             return cls.from_dict(values)
         except InputError as error:
@@ -254,6 +249,23 @@ class Config:
     def to_dict(self) -> dict:
         """Returns all fields as plain JSON values."""
         return dataclasses.asdict(self)
+
+
+def read_json(path: Path) -> dict:
+    """Reads a JSON object.
+
+    Raises:
+        InputError: the file is missing, unreadable, or holds no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} should hold a JSON object. Received: {type(values).__name__}.")
+    return values
 
 
 def settings() -> dict[str, Setting]:

@@ -96,7 +96,7 @@ class PhaseProgress(keras.callbacks.Callback):
 
 def format_seconds(seconds: float) -> str:
     """Returns a duration as people say it: "8.2 s", "3 min 05 s", "2 h 07 min"."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

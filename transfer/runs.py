@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
+from transfer.config import read_json as read_json
 from transfer.errors import InputError
 
 RUNS_FOLDER = Path("runs")
@@ -68,10 +69,11 @@ def create_run(backbone: str, run_dir: Path | None = None) -> Path:
 def _make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True)  # atomic: of two runs only one gets the folder
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path} cannot be made: {error.strerror}; choose a --run-dir.") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        if isinstance(error, FileExistsError) and os.path.lexists(path):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be made: {reason}; choose another --run-dir.") from error
     return path
 
 
@@ -129,23 +131,6 @@ def write_json(path: Path, values: Mapping) -> None:
     write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> dict:
-    """Reads a JSON object.
-
-    Raises:
-        InputError: the file is missing, unreadable, or holds no JSON object.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} should hold a JSON object. Received: {type(values).__name__}.")
-    return values
-
-
 HISTORY_COLUMNS = (
     "phase",
     "epoch",
@@ -174,10 +159,13 @@ def read_history(run_dir: Path) -> list[dict]:
     path = run_dir / HISTORY
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [_parse_history_row(row) for row in csv.DictReader(file)]
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != HISTORY_COLUMNS:
+                raise ValueError(f"columns {reader.fieldnames}")
+            return [_parse_history_row(row) for row in reader]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(
             f"{path} should hold the columns {','.join(HISTORY_COLUMNS)}. Received: {error}."
         ) from error

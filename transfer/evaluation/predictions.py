@@ -14,6 +14,7 @@ from rich.console import Console
 from transfer import runs
 from transfer.config import Config
 from transfer.data.decode import decode_splits
+from transfer.data.formats import read_arrays
 from transfer.data.sources import Split, Splits, fingerprint, load_splits
 from transfer.errors import InputError
 
@@ -32,10 +33,9 @@ def load_predictions(run_dir: Path) -> Predictions | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Predictions(arrays["y_true"], arrays["y_prob"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path} is damaged ({error}); delete it and evaluate again.") from error
+        return Predictions(**read_arrays(path, ("y_true", "y_prob")))
+    except InputError as error:
+        raise InputError(f"{error} Delete it and evaluate again.") from error
 
 
 def predict_run(run_dir: Path, console: Console) -> Predictions:

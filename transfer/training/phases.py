@@ -328,10 +328,10 @@ def _fit(
         )
     finally:
         progress.close()
-    if math.isnan(model.history.history["loss"][-1]):
+    if not math.isfinite(model.history.history["loss"][-1]):
         option = "head" if phase == HEAD else "finetune"
         raise InputError(
-            f"the loss became NaN in the {phase} phase; lower --{option}-learning-rate, "
+            f"the loss is no longer a number in the {phase} phase; lower --{option}-learning-rate, "
             f"now {getattr(config, option + '_learning_rate'):g}. "
             f"Finished epochs are in {recorder.run_dir}/{runs.HISTORY}."
         )

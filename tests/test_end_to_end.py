@@ -1,0 +1,146 @@
+"""The real commands, as a user types them, on small data that the tests make."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+# Appended to each train.py of the README: of an option given twice the last one counts.
+QUICK = "--limit 30 --image-size 32 --head-epochs 1 --finetune-epochs 1 --batch-size 16".split()
+
+
+def run_command(line, cwd, expect=0, **environment):
+    """Runs a command line of ours in `cwd` and returns the finished process."""
+    words = shlex.split(line) if isinstance(line, str) else list(line)
+    assert words[0] == "python"
+    script = [str(REPOSITORY / words[1])] if words[1].endswith(".py") else words[1:2]
+    process = subprocess.run(
+        [sys.executable, *script, *words[2:]],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == expect, f"{line}\n{process.stdout}\n{process.stderr}"
+    return process
+
+
+def write_colour_folder(root, *, shuffled, num_images=80):
+    """Writes one PNG folder a class: red, green and blue noise, or the three at random."""
+    generator = np.random.default_rng(0)
+    channels = np.repeat(np.arange(3), num_images)
+    names = generator.permutation(channels) if shuffled else channels
+    for number, (channel, label) in enumerate(zip(channels, names, strict=True)):
+        pixels = generator.integers(0, 90, (40, 32, 3), np.uint8)
+        pixels[..., channel] += 120
+        folder = root / ("red", "green", "blue")[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_three_colours_are_learnt_and_shuffled_labels_are_not(tmp_path, shuffled):
+    write_colour_folder(tmp_path / "photos", shuffled=shuffled)
+    trained = run_command(
+        "python train.py --data photos --weights none --image-size 32 --batch-size 16 "
+        "--finetune-epochs 6 --run-dir run",
+        tmp_path,
+    )
+    assert trained.stderr == ""
+    assert "python evaluate.py run --report" in trained.stdout
+    evaluated = run_command("python evaluate.py run --json", tmp_path)
+    assert evaluated.stderr == ""
+    metrics = json.loads(evaluated.stdout)
+    assert metrics["num_images"] == 48  # a fifth of 240
+    if shuffled:
+        assert metrics["accuracy"] < 0.6
+    else:
+        assert metrics["accuracy"] > 0.95
+    names = {"accuracy", "loss", "precision_macro", "recall_macro", "f1_macro", "per_class"}
+    assert names | {"confusion_matrix", "num_images", "data", "weights"} <= set(metrics)
+    assert [row["class_name"] for row in metrics["per_class"]] == ["blue", "green", "red"]
+
+
+def readme_commands():
+    """Returns the lines of the README's shell blocks, continued lines joined."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    text = "\n".join(blocks).replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def test_the_set_up_commands_are_those_of_ci():
+    install, test = "pip install -r requirements.txt", "python -m pytest"
+    assert readme_commands()[:2] == [
+        f"{install} && python train.py --backbone mobilenetv2",
+        f"{install} && {test}",
+    ]
+    script = (REPOSITORY / ".ci" / "run").read_text()
+    assert f"{test}" in script and "-r requirements.txt" in script
+
+
+def test_every_command_in_the_readme_runs(tmp_path):
+    write_colour_folder(tmp_path / "photos", shuffled=False, num_images=20)
+    ran = 0
+    for line in readme_commands():
+        line = line.rpartition("&& ")[2]
+        if line.startswith("python train.py"):
+            run_command([*shlex.split(line), *QUICK, "--quiet"], tmp_path)
+        elif line.startswith("python evaluate.py"):
+            run_command(line, tmp_path)
+        else:
+            # Installing, and this very test suite: .ci/run runs them.
+            assert re.match(r"(pip|sudo apt-get|python -m pytest|python -m venv|\. |git )", line)
+            continue
+        ran += 1
+    assert ran >= 5
+
+
+def test_auto_without_data_or_network_takes_the_sample_and_says_so(tmp_path):
+    from transfer.data.sources import SYSTEM_FOLDER
+
+    if SYSTEM_FOLDER.is_dir():
+        pytest.skip(f"{SYSTEM_FOLDER} is installed, so auto finds the full data")
+    trained = run_command(["python", "train.py", *QUICK, "--offline"], tmp_path)
+    assert "sample" in trained.stdout
+
+
+@pytest.mark.real_data
+def test_auto_takes_all_images_of_the_system_package_and_says_so(tmp_path):
+    process = run_command(
+        "python train.py --offline --finetune-epochs 0 --weights none", tmp_path, expect=1
+    )
+    assert "54,000 training, 6,000 validation" in process.stdout
+    assert "checksums verified" in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("python train.py --backbone nosuch", 2, "nosuch"),
+        ("python train.py --batch-size 0", 2, "batch-size"),
+        ("python train.py --data missing --weights none", 1, "missing"),
+        ("python train.py --data sample --weights missing.h5 --limit 20", 1, "missing.h5"),
+        ("python train.py --data sample --weights imagenet --offline --limit 20", 1, "no ImageNet"),
+        ("python evaluate.py", 1, "python train.py"),
+        ("python evaluate.py nosuchrun", 1, "nosuchrun"),
+    ],
+)
+def test_wrong_input_is_one_line_on_stderr(tmp_path, line, code, message):
+    process = run_command(line, tmp_path, expect=code)
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: ") and message in last
+    assert code == 2 or len(process.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "runs").exists()
