@@ -259,10 +259,9 @@ def read_json(path: Path) -> dict:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there.") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read as JSON: {reason}.") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} should hold a JSON object. Received: {type(values).__name__}.")
     return values

@@ -41,13 +41,18 @@ from transfer.models.classifier import (
     save_classifier,
     unfreeze_backbone,
 )
-from transfer.models.normalization import fuse_batch_norm
+from transfer.models.normalization import fuse_batch_norm, make_recalibration
 from transfer.models.precision import choose_precision, has_accelerator
 from transfer.models.weights import Weights, load_backbone
 from transfer.progress import PhaseProgress, format_seconds
 from transfer.training.features import compute_features
 
 HEAD, FINETUNE = "head", "fine-tune"
+
+# In an epoch shorter than this, BatchNorm's moving average (momentum 0.9) is not left to itself:
+# the weights move faster than it follows.
+SHORT_EPOCH_STEPS = 200
+RECALIBRATION_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -182,10 +187,13 @@ def fit_finetune(
     )
     _compile(classifier, config, config.finetune_learning_rate)
     num_classes = len(splits.class_names)
+    batches = make_training_dataset(splits.train, config, num_classes)
+    steps = steps_per_epoch(splits.train.num_images, config.batch_size)
+    recalibrates = config.train_batch_norm and steps < SHORT_EPOCH_STEPS
     _fit(
         classifier,
         FINETUNE,
-        make_training_dataset(splits.train, config, num_classes),
+        batches,
         make_evaluation_dataset(
             splits.validation, config.image_size, config.batch_size, num_classes
         ),
@@ -193,6 +201,7 @@ def fit_finetune(
         config,
         recorder,
         console,
+        [BatchNormRecalibration(classifier, batches)] if recalibrates else [],
     )
 
 
@@ -242,6 +251,23 @@ class HistoryRecorder(keras.callbacks.Callback):
         seconds = round(time.perf_counter() - self._started, 3)
         self.rows.append({"phase": self.phase, "epoch": epoch + 1} | numbers | {"seconds": seconds})
         runs.write_history(self.run_dir, self.rows)
+
+
+class BatchNormRecalibration(keras.callbacks.Callback):
+    """Recomputes BatchNorm's statistics before each validation of a short epoch.
+
+    Args:
+        classifier: with BatchNorm layers that train, from `fuse_batch_norm`.
+        batches: of training images and labels; the first `RECALIBRATION_STEPS` are used.
+    """
+
+    def __init__(self, classifier: keras.Model, batches: tf.data.Dataset) -> None:
+        super().__init__()
+        self._recalibrate = make_recalibration(feature_extractor(classifier))
+        self._images = batches.take(RECALIBRATION_STEPS).map(lambda images, labels: images)
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self._recalibrate(self._images)
 
 
 def _load_data(config: Config, offline: bool, console: Console) -> tuple[Splits, dict[str, str]]:
@@ -300,6 +326,9 @@ def _compile(model: keras.Model, config: Config, learning_rate: float) -> None:
         # XLA on a CPU is several times slower for these networks (benchmarked in README).
         jit_compile="auto" if has_accelerator() else False,
     )
+    # Variables made inside the first step would have TensorFlow trace that step twice, which for
+    # MobileNetV2 takes tens of seconds.
+    model.optimizer.build(model.trainable_variables)
 
 
 def _fit(
@@ -311,6 +340,7 @@ def _fit(
     config: Config,
     recorder: HistoryRecorder,
     console: Console,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
 ) -> None:
     epochs = config.head_epochs if phase == HEAD else config.finetune_epochs
     recorder.phase = phase
@@ -322,7 +352,12 @@ def _fit(
             epochs=epochs,
             validation_data=validation,
             class_weight=_class_weights(train.labels) if config.class_weights else None,
-            callbacks=[recorder, progress, *_keras_callbacks(phase, config, recorder.run_dir)],
+            callbacks=[
+                *callbacks,
+                recorder,
+                progress,
+                *_keras_callbacks(phase, config, recorder.run_dir),
+            ],
             shuffle=False,
             verbose=0,
         )
