@@ -41,18 +41,19 @@ from transfer.models.classifier import (
     save_classifier,
     unfreeze_backbone,
 )
-from transfer.models.normalization import fuse_batch_norm, make_recalibration
+from transfer.models.normalization import fuse_batch_norm
 from transfer.models.precision import choose_precision, has_accelerator
 from transfer.models.weights import Weights, load_backbone
 from transfer.progress import PhaseProgress, format_seconds
+from transfer.training.callbacks import (
+    FINETUNE,
+    HEAD,
+    SHORT_EPOCH_STEPS,
+    BatchNormRecalibration,
+    HistoryRecorder,
+    keras_callbacks,
+)
 from transfer.training.features import compute_features
-
-HEAD, FINETUNE = "head", "fine-tune"
-
-# In an epoch shorter than this, BatchNorm's moving average (momentum 0.9) is not left to itself:
-# the weights move faster than it follows.
-SHORT_EPOCH_STEPS = 200
-RECALIBRATION_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def fit_head(
     classifier: keras.Model,
     splits: Splits,
     config: Config,
-    recorder: "HistoryRecorder",
+    recorder: HistoryRecorder,
     console: Console,
 ) -> None:
     """Trains the head alone on the frozen backbone's features, each computed once.
@@ -177,7 +178,7 @@ def fit_finetune(
     classifier: keras.Model,
     splits: Splits,
     config: Config,
-    recorder: "HistoryRecorder",
+    recorder: HistoryRecorder,
     console: Console,
 ) -> None:
     """Unfreezes the upper blocks of the backbone and trains them with the head."""
@@ -225,49 +226,6 @@ def make_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimize
         "rmsprop": lambda: optimizers.RMSprop(learning_rate),
         "sgd": lambda: optimizers.SGD(learning_rate, momentum=0.9, nesterov=True),
     }[name]()
-
-
-class HistoryRecorder(keras.callbacks.Callback):
-    """Keeps one row an epoch over both phases and writes history.csv after each.
-
-    Args:
-        run_dir: the run folder.
-    """
-
-    def __init__(self, run_dir: Path) -> None:
-        super().__init__()
-        self.run_dir, self.rows, self.phase = run_dir, [], ""
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._started = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        # The rate this epoch was trained with: ReduceLROnPlateau stands later in the list.
-        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
-        numbers = {
-            name: float(logs[name])
-            for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-        }
-        seconds = round(time.perf_counter() - self._started, 3)
-        self.rows.append({"phase": self.phase, "epoch": epoch + 1} | numbers | {"seconds": seconds})
-        runs.write_history(self.run_dir, self.rows)
-
-
-class BatchNormRecalibration(keras.callbacks.Callback):
-    """Recomputes BatchNorm's statistics before each validation of a short epoch.
-
-    Args:
-        classifier: with BatchNorm layers that train, from `fuse_batch_norm`.
-        batches: of training images and labels; the first `RECALIBRATION_STEPS` are used.
-    """
-
-    def __init__(self, classifier: keras.Model, batches: tf.data.Dataset) -> None:
-        super().__init__()
-        self._recalibrate = make_recalibration(feature_extractor(classifier))
-        self._images = batches.take(RECALIBRATION_STEPS).map(lambda images, labels: images)
-
-    def on_test_begin(self, logs: dict | None = None) -> None:
-        self._recalibrate(self._images)
 
 
 def _load_data(config: Config, offline: bool, console: Console) -> tuple[Splits, dict[str, str]]:
@@ -356,7 +314,7 @@ def _fit(
                 *callbacks,
                 recorder,
                 progress,
-                *_keras_callbacks(phase, config, recorder.run_dir),
+                *keras_callbacks(phase, config, recorder.run_dir),
             ],
             shuffle=False,
             verbose=0,
@@ -370,31 +328,6 @@ def _fit(
             f"now {getattr(config, option + '_learning_rate'):g}. "
             f"Finished epochs are in {recorder.run_dir}/{runs.HISTORY}."
         )
-
-
-def _keras_callbacks(
-    phase: str, config: Config, run_dir: Path
-) -> Iterable[keras.callbacks.Callback]:
-    callbacks = keras.callbacks
-    yield callbacks.TerminateOnNaN()
-    yield callbacks.TensorBoard(run_dir / runs.LOGS / phase, write_graph=False)
-    yield callbacks.EarlyStopping(
-        "val_loss", patience=config.early_stopping_patience, restore_best_weights=True
-    )
-    if config.schedule == "plateau":
-        yield callbacks.ReduceLROnPlateau(
-            "val_loss",
-            patience=config.plateau_patience,
-            factor=config.plateau_factor,
-            min_lr=config.minimum_learning_rate,
-        )
-    else:
-        epochs = config.head_epochs if phase == HEAD else config.finetune_epochs
-        peak = config.head_learning_rate if phase == HEAD else config.finetune_learning_rate
-        cosine = keras.optimizers.schedules.CosineDecay(
-            peak, epochs, alpha=config.minimum_learning_rate / peak
-        )
-        yield callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch)))
 
 
 def _class_weights(labels: np.ndarray) -> dict[int, float]:

@@ -1,0 +1,93 @@
+"""What happens at the edges of a phase's epochs: history, schedules, stopping, statistics."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from transfer import runs
+from transfer.config import Config
+from transfer.models.classifier import feature_extractor
+from transfer.models.normalization import make_recalibration
+
+HEAD, FINETUNE = "head", "fine-tune"
+
+# In an epoch shorter than this, BatchNorm's moving average (momentum 0.9) is not left to itself:
+# the weights move faster than it follows.
+SHORT_EPOCH_STEPS = 200
+RECALIBRATION_STEPS = 20
+
+
+def keras_callbacks(
+    phase: str, config: Config, run_dir: Path
+) -> Iterator[keras.callbacks.Callback]:
+    """Yields Keras's own callbacks for a phase, as the settings want them.
+
+    The learning rate falls on a plateau of the validation loss or along a cosine; training
+    stops early, and the weights of the best epoch are put back; TensorBoard gets its log.
+    """
+    callbacks = keras.callbacks
+    yield callbacks.TerminateOnNaN()
+    yield callbacks.TensorBoard(run_dir / runs.LOGS / phase, write_graph=False)
+    yield callbacks.EarlyStopping(
+        "val_loss", patience=config.early_stopping_patience, restore_best_weights=True
+    )
+    if config.schedule == "plateau":
+        yield callbacks.ReduceLROnPlateau(
+            "val_loss",
+            patience=config.plateau_patience,
+            factor=config.plateau_factor,
+            min_lr=config.minimum_learning_rate,
+        )
+    else:
+        epochs = config.head_epochs if phase == HEAD else config.finetune_epochs
+        peak = config.head_learning_rate if phase == HEAD else config.finetune_learning_rate
+        cosine = keras.optimizers.schedules.CosineDecay(
+            peak, epochs, alpha=config.minimum_learning_rate / peak
+        )
+        yield callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch)))
+
+
+class HistoryRecorder(keras.callbacks.Callback):
+    """Keeps one row an epoch over both phases and writes history.csv after each.
+
+    Args:
+        run_dir: the run folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__()
+        self.run_dir, self.rows, self.phase = run_dir, [], ""
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        # The rate this epoch was trained with: ReduceLROnPlateau stands later in the list.
+        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        numbers = {
+            name: float(logs[name])
+            for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+        }
+        seconds = round(time.perf_counter() - self._started, 3)
+        self.rows.append({"phase": self.phase, "epoch": epoch + 1} | numbers | {"seconds": seconds})
+        runs.write_history(self.run_dir, self.rows)
+
+
+class BatchNormRecalibration(keras.callbacks.Callback):
+    """Recomputes BatchNorm's statistics before each validation of a short epoch.
+
+    Args:
+        classifier: with BatchNorm layers that train, from `fuse_batch_norm`.
+        batches: of training images and labels; the first `RECALIBRATION_STEPS` are used.
+    """
+
+    def __init__(self, classifier: keras.Model, batches: tf.data.Dataset) -> None:
+        super().__init__()
+        self._recalibrate = make_recalibration(feature_extractor(classifier))
+        self._images = batches.take(RECALIBRATION_STEPS).map(lambda images, labels: images)
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self._recalibrate(self._images)
