@@ -67,6 +67,7 @@ def predict_run(run_dir: Path, console: Console) -> Predictions:
 def _predict(run_dir: Path, facts: dict, test: Split, console: Console) -> np.ndarray:
     from transfer.data.pipeline import make_evaluation_dataset, steps_per_epoch
     from transfer.models.classifier import restore_classifier
+    from transfer.models.folding import fold_classifier
     from transfer.progress import PhaseProgress
 
     config = Config.from_dict(facts["settings"])
@@ -80,7 +81,11 @@ def _predict(run_dir: Path, facts: dict, test: Split, console: Console) -> np.nd
         steps=steps_per_epoch(test.num_images, config.batch_size),
     )
     images_only = batches.map(lambda images, labels: images)
-    return classifier.predict(images_only, callbacks=[progress], verbose=0).astype(np.float32)
+    return (
+        fold_classifier(classifier)
+        .predict(images_only, callbacks=[progress], verbose=0)
+        .astype(np.float32)
+    )
 
 
 def load_run_splits(facts: dict) -> Splits:

@@ -41,6 +41,7 @@ from transfer.models.classifier import (
     save_classifier,
     unfreeze_backbone,
 )
+from transfer.models.folding import fold_classifier
 from transfer.models.normalization import fuse_batch_norm
 from transfer.models.precision import choose_precision, has_accelerator
 from transfer.models.weights import Weights, load_backbone
@@ -150,7 +151,8 @@ def fit_head(
 
     With flips on, an epoch takes each image or its mirror image at random.
     """
-    extractor, head = feature_extractor(classifier), classifier.get_layer("head")
+    extractor = feature_extractor(fold_classifier(classifier))
+    head = classifier.get_layer("head")
 
     def features_of(split: Split, title: str, flipped: bool = False) -> np.ndarray:
         progress = _progress(console, f"features of {title}", split.num_images, config)

@@ -1,0 +1,109 @@
+import keras
+import numpy as np
+import pytest
+
+from transfer.config import Config
+from transfer.models.backbones import BACKBONES, build_backbone
+from transfer.models.classifier import build_classifier, feature_extractor
+from transfer.models.folding import fold_batch_norm, fold_classifier
+
+
+def randomise(model, seed=0):
+    """Gives every BatchNorm statistics, scale and offset that change something."""
+    generator = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights(
+                [
+                    generator.uniform(0.5, 1.5, weight.shape)
+                    if "gamma" in weight.path or "variance" in weight.path
+                    else generator.normal(0, 0.2, weight.shape)
+                    for weight in layer.weights
+                ]
+            )
+
+
+def count_batch_norm(model):
+    return sum(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in BACKBONES if name not in ("vgg16", "convnexttiny")]
+)
+def test_the_folded_backbone_computes_the_same(name):
+    backbone = build_backbone(name, 32)
+    randomise(backbone)
+    images = np.random.default_rng(1).uniform(-1, 1, (4, 32, 32, 3)).astype(np.float32)
+    if BACKBONES[name].scaling == "none":
+        images = (images + 1) * 127.5
+    folded = fold_batch_norm(backbone)
+    expected = backbone.predict(images, verbose=0)
+    actual = folded.predict(images, verbose=0)
+    error = np.abs(actual - expected).max() / np.abs(expected).max()
+    assert error < 1e-4
+    # Only BatchNorm that follows no convolution may remain.
+    remaining = count_batch_norm(folded)
+    assert remaining < count_batch_norm(backbone) / 2 or name == "densenet121"
+    if name.startswith(("mobilenet", "efficientnet")):
+        assert remaining == 0
+
+
+def chain(*layers, shape=(8, 8, 3)):
+    inputs = x = keras.Input(shape)
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Conv2D(5, 3, use_bias=True, bias_initializer="random_normal"),
+        keras.layers.Conv2D(6, 3, groups=3, use_bias=False),
+        keras.layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
+        keras.layers.Dense(7),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}])
+def test_each_kind_of_layer_folds(layer, options):
+    layer = type(layer).from_config(layer.get_config())
+    model = chain(layer, keras.layers.BatchNormalization(**options))
+    randomise(model)
+    images = np.random.default_rng(1).normal(size=(3, 8, 8, 3)).astype(np.float32)
+    folded = fold_batch_norm(model)
+    assert count_batch_norm(folded) == 0
+    np.testing.assert_allclose(folded(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_what_must_not_fold_stays():
+    norm = keras.layers.BatchNormalization
+    activated = chain(keras.layers.Conv2D(4, 3, activation="relu"), norm())
+    after_sum = chain(keras.layers.ReLU(), norm())
+    inputs = keras.Input((8, 8, 3))
+    shared = keras.layers.Conv2D(4, 3)(inputs)
+    read_twice = keras.Model(inputs, keras.layers.Add()([norm()(shared), shared]))
+    other_axis = chain(keras.layers.Conv2D(4, 3), norm(axis=1))
+    images = np.random.default_rng(1).normal(size=(3, 8, 8, 3)).astype(np.float32)
+    for model in (activated, after_sum, read_twice, other_axis):
+        randomise(model)
+        folded = fold_batch_norm(model)
+        assert count_batch_norm(folded) == 1
+        np.testing.assert_allclose(folded(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tiny", "vgg16"])
+def test_a_folded_classifier_predicts_the_same_and_leaves_the_original_alone(tiny_backbone, name):
+    config = Config(backbone=name, image_size=32)
+    backbone = build_backbone(name, 32)
+    randomise(backbone)
+    classifier = build_classifier(config, backbone, 3, train_batch_norm=False)
+    before = classifier.get_weights()
+    images = np.random.default_rng(1).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
+    folded = fold_classifier(classifier)
+    assert count_batch_norm(folded.get_layer("backbone")) == 0
+    np.testing.assert_allclose(folded(images), classifier(images), atol=1e-5)
+    np.testing.assert_allclose(
+        feature_extractor(folded)(images), feature_extractor(classifier)(images), rtol=1e-3
+    )
+    for weight, value in zip(classifier.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
