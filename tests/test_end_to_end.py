@@ -50,12 +50,15 @@ def write_colour_folder(root, *, shuffled, num_images=80):
     return root
 
 
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_three_colours_are_learnt_and_shuffled_labels_are_not(tmp_path, shuffled):
+@pytest.mark.parametrize(
+    ("backbone", "epochs", "shuffled"),
+    [("mobilenetv2", 6, False), ("vgg16", 2, False), ("vgg16", 2, True)],
+)
+def test_three_colours_are_learnt_and_shuffled_labels_are_not(tmp_path, backbone, epochs, shuffled):
     write_colour_folder(tmp_path / "photos", shuffled=shuffled)
     trained = run_command(
-        "python train.py --data photos --weights none --image-size 32 --batch-size 16 "
-        "--finetune-epochs 6 --run-dir run",
+        f"python train.py --backbone {backbone} --data photos --weights none --image-size 32 "
+        f"--batch-size 16 --finetune-epochs {epochs} --run-dir run",
         tmp_path,
     )
     assert trained.stderr == ""
