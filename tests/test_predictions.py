@@ -112,7 +112,7 @@ def test_the_report_names_what_was_used_and_shows_its_pictures(run_dir, console)
 
 
 def test_augmented_views_are_those_of_training(run_dir, config, console):
-    splits, _ = comparison.load_run_splits(runs.read_json(run_dir / runs.CONFIG)), None
+    splits = comparison.load_run_splits(runs.read_json(run_dir / runs.CONFIG))
     originals, augmented = comparison.augmented_views(splits.train, config)
     assert originals.shape == (4, 28, 28, 1) and augmented.shape == (4, 6, 32, 32, 3)
     assert not np.allclose(augmented[:, 0], augmented[:, 1])

@@ -30,6 +30,17 @@ class DownloadError(InputError):
     """A file could not be fetched, or what came is not what was announced."""
 
 
+def is_offline(offline: bool) -> bool:
+    """Returns whether the network is forbidden: by `offline`, or by TRANSFER_OFFLINE=1."""
+    return offline or os.environ.get("TRANSFER_OFFLINE", "0") not in ("", "0")
+
+
+def keras_home() -> Path:
+    """Returns the folder in which Keras keeps downloads: $KERAS_HOME or ~/.keras, absolute."""
+    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    return Path(os.path.abspath(home))
+
+
 def download(
     url: str,
     target: Path,

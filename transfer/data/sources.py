@@ -16,7 +16,7 @@ import numpy as np
 
 from transfer.data import formats
 from transfer.data.formats import CLASS_NAMES, FASHION_MNIST, Loaded, Split
-from transfer.downloads import DownloadError, download
+from transfer.downloads import DownloadError, download, is_offline, keras_home
 from transfer.errors import InputError
 
 SAMPLE = "fashion-mnist-sample"
@@ -279,7 +279,7 @@ def _find_fashion_mnist(offline: bool) -> tuple[Loaded | None, list[str], list[s
                 broken.append(_clause(error))
         if folder == cache:
             _set_aside_damaged(cache)
-    if offline or os.environ.get("TRANSFER_OFFLINE", "0") not in ("", "0"):
+    if is_offline(offline):
         return None, [*tried, f"the download from {DOWNLOAD_URL}: not tried, offline"], broken
     try:
         return _download_published(cache), tried, broken
@@ -299,8 +299,7 @@ def _clause(error: InputError) -> str:
 
 
 def _keras_cache() -> Path:
-    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
-    return Path(os.path.abspath(home)) / "datasets" / "fashion-mnist"
+    return keras_home() / "datasets" / "fashion-mnist"
 
 
 def _set_aside_damaged(cache: Path) -> None:

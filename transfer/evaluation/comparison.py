@@ -15,7 +15,12 @@ from transfer.config import Config
 from transfer.data.sources import FASHION_MNIST, Split
 from transfer.errors import InputError
 from transfer.evaluation.metrics import compute_metrics
-from transfer.evaluation.predictions import Predictions, load_run_splits, predict_run
+from transfer.evaluation.predictions import (
+    Predictions,
+    decode_run_split,
+    load_run_splits,
+    predict_run,
+)
 from transfer.evaluation.report import TableRow, published_rows, write_report
 
 NUM_FASHION_MNIST_TEST_IMAGES = 10_000
@@ -120,10 +125,10 @@ def table_note(run: EvaluatedRun) -> str | None:
 
 def write_run_report(run: EvaluatedRun, rows: list[TableRow]) -> Path:
     """Writes report.md and its pictures into the run folder and returns the path of report.md."""
-    splits = load_run_splits(run.facts)
+    splits, config = load_run_splits(run.facts), Config.from_dict(run.facts["settings"])
     class_names = run.facts["data"]["class_names"]
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
-    originals, augmented = augmented_views(splits.train, Config.from_dict(run.facts["settings"]))
+    originals, augmented = augmented_views(splits.train, config)
     return write_report(
         run.run_dir / runs.REPORT,
         run_name=run.run_dir.name,
@@ -134,7 +139,7 @@ def write_run_report(run: EvaluatedRun, rows: list[TableRow]) -> Path:
         class_names=class_names,
         y_true=run.predictions.y_true,
         y_prob=run.predictions.y_prob,
-        test_images=splits.test.images,
+        test_images=decode_run_split(splits.test, config).images,
         class_counts={
             name: np.bincount(split.labels, minlength=len(class_names))
             for name, split in parts.items()
@@ -148,6 +153,10 @@ def write_run_report(run: EvaluatedRun, rows: list[TableRow]) -> Path:
 def augmented_views(train: Split, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Returns a few training images and what the first epochs of fine-tuning make of them.
 
+    Args:
+        train: all training images, decoded or not.
+        config: the settings of the run.
+
     Returns:
         uint8 (K, h, w, channels) and float32 (K, A, S, S, 3) in [0, 255]: view a of an image
         is exactly what epoch a shows to the network.
@@ -155,7 +164,7 @@ def augmented_views(train: Split, config: Config) -> tuple[np.ndarray, np.ndarra
     from transfer.data.augment import draw_warps, warp
 
     chosen = np.linspace(0, train.num_images - 1, AUGMENTED_ORIGINALS).astype(int)
-    originals = train.images[chosen]
+    originals = decode_run_split(train.take(chosen), config).images
     views = [
         warp(
             originals,

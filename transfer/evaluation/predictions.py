@@ -13,7 +13,7 @@ from rich.console import Console
 
 from transfer import runs
 from transfer.config import Config
-from transfer.data.decode import decode_splits
+from transfer.data.decode import decode_split
 from transfer.data.formats import read_arrays
 from transfer.data.sources import Split, Splits, fingerprint, load_splits
 from transfer.errors import InputError
@@ -55,7 +55,8 @@ def predict_run(run_dir: Path, console: Console) -> Predictions:
     if kept is not None:
         return kept
     facts = runs.read_json(run_dir / runs.CONFIG)
-    test = load_run_splits(facts).test
+    config = Config.from_dict(facts["settings"])
+    test = decode_run_split(load_run_splits(facts).test, config)
     y_prob = _predict(run_dir, facts, test, console)
     predictions = Predictions(test.labels, y_prob)
     buffer = io.BytesIO()
@@ -95,7 +96,7 @@ def load_run_splits(facts: dict) -> Splits:
         facts: the content of the run's config.json.
 
     Returns:
-        The splits, images decoded.
+        The splits, image files not yet decoded.
 
     Raises:
         InputError: the data is gone, or its test images are not those of the run.
@@ -113,4 +114,9 @@ def load_run_splits(facts: dict) -> Splits:
             f"the test images in {facts['data']['location']} are not those of this run; "
             "they have changed since it was trained."
         )
-    return decode_splits(splits, config.image_size, skip_bad_images=config.skip_bad_images)
+    return splits
+
+
+def decode_run_split(split: Split, config: Config) -> Split:
+    """Returns a split, or a part of one, with its images decoded as for training."""
+    return decode_split(split, config.image_size, skip_bad_images=config.skip_bad_images)

@@ -5,12 +5,11 @@ error that names every place tried.
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer.downloads import DownloadError, download
+from transfer.downloads import DownloadError, download, is_offline, keras_home
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone, get_backbone
 
@@ -73,9 +72,8 @@ def load_backbone(
 
 
 def keras_cache() -> Path:
-    """Returns the folder in which Keras keeps weights: $KERAS_HOME/models or ~/.keras/models."""
-    home = os.environ.get("KERAS_HOME")
-    return (Path(home) if home else Path.home() / ".keras") / "models"
+    """Returns the folder in which Keras keeps weights."""
+    return keras_home() / "models"
 
 
 def imagenet_url(name: str, image_size: int) -> str:
@@ -88,16 +86,12 @@ def _load_imagenet(backbone: "keras.Model", name: str, image_size: int, offline:
     url = imagenet_url(name, image_size)
     path = keras_cache() / url.rsplit("/", 1)[1]
     if path.is_file():
-        damage = _checksum_damage(path, get_backbone(name).weights_checksum)
         try:
-            if damage:
-                raise InputError(damage)
-            _load_file(backbone, name, path)
+            _load_checked(backbone, name, path)
             return path
         except InputError:
-            # A killed download of an earlier day; kept aside in case it is somebody's own file.
-            path.replace(path.with_name(path.name + ".damaged"))
-    if offline or os.environ.get("TRANSFER_OFFLINE") == "1":
+            pass  # a killed download of an earlier day, set aside: fetch it again
+    if is_offline(offline):
         raise InputError(f"no ImageNet weights at {path}, and --offline forbids the download.")
     try:
         download(url, path, **_checksum_argument(get_backbone(name).weights_checksum))
@@ -106,8 +100,21 @@ def _load_imagenet(backbone: "keras.Model", name: str, image_size: int, offline:
             f"no ImageNet weights at {path}, and the download failed: {error} "
             f"Put the file from {url} there, or use --weights none."
         ) from error
-    _load_file(backbone, name, path)
+    _load_checked(backbone, name, path)
     return path
+
+
+def _load_checked(backbone: "keras.Model", name: str, path: Path) -> None:
+    # Where Keras publishes no checksum, that the file loads completely is the check.
+    try:
+        checksum = get_backbone(name).weights_checksum
+        if checksum is not None:
+            _check_checksum(path, checksum)
+        _load_file(backbone, name, path)
+    except InputError:
+        # Set aside, not deleted: it may be somebody's own file.
+        path.replace(path.with_name(path.name + ".damaged"))
+        raise
 
 
 def _checksum_argument(checksum: str | None) -> dict[str, str]:
@@ -116,12 +123,12 @@ def _checksum_argument(checksum: str | None) -> dict[str, str]:
     return {"md5" if len(checksum) == 32 else "sha256": checksum}
 
 
-def _checksum_damage(path: Path, checksum: str | None) -> str:
-    if checksum is None:
-        return ""  # nothing is published; that the file loads completely is the check
+def _check_checksum(path: Path, checksum: str) -> None:
+    (kind,) = _checksum_argument(checksum)
     with path.open("rb") as file:
-        actual = hashlib.file_digest(file, *_checksum_argument(checksum)).hexdigest()
-    return "" if actual == checksum else f"{path} has checksum {actual}, expected {checksum}."
+        actual = hashlib.file_digest(file, kind).hexdigest()
+    if actual != checksum:
+        raise InputError(f"{path} should have the checksum {checksum}. Received: {actual}.")
 
 
 def _load_file(backbone: "keras.Model", name: str, path: Path) -> None:
