@@ -69,6 +69,14 @@ def test_changed_test_images_are_refused(run_dir, config, console):
         predict_run(run_dir, console)
 
 
+def test_a_config_that_lacks_a_part_is_told(run_dir, console):
+    facts = runs.read_facts(run_dir)
+    del facts["weights"]
+    runs.write_json(run_dir / runs.CONFIG, facts)
+    with pytest.raises(InputError, match="no weights"):
+        comparison.evaluate_run(run_dir, console)
+
+
 def test_damaged_predictions_are_told(run_dir):
     (run_dir / runs.PREDICTIONS).write_bytes(b"PK\x03\x04")
     with pytest.raises(InputError, match="Delete it"):
@@ -112,7 +120,7 @@ def test_the_report_names_what_was_used_and_shows_its_pictures(run_dir, console)
 
 
 def test_augmented_views_are_those_of_training(run_dir, config, console):
-    splits = comparison.load_run_splits(runs.read_json(run_dir / runs.CONFIG))
+    splits = comparison.load_run_splits(runs.read_facts(run_dir))
     originals, augmented = comparison.augmented_views(splits.train, config)
     assert originals.shape == (4, 28, 28, 1) and augmented.shape == (4, 6, 32, 32, 3)
     assert not np.allclose(augmented[:, 0], augmented[:, 1])

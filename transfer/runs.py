@@ -131,6 +131,23 @@ def write_json(path: Path, values: Mapping) -> None:
     write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
+FACTS = ("settings", "settled", "data", "weights", "precision", "versions", "command", "started")
+
+
+def read_facts(run_dir: Path) -> dict:
+    """Reads a run's config.json: the settings, and what the run took and found.
+
+    Raises:
+        InputError: the file is missing or damaged, or lacks one of `FACTS`.
+    """
+    path = run_dir / CONFIG
+    facts = read_json(path)
+    missing = [name for name in FACTS if name not in facts]
+    if missing:
+        raise InputError(f"{path} should hold {', '.join(FACTS)}. Received: no {missing[0]}.")
+    return facts
+
+
 HISTORY_COLUMNS = (
     "phase",
     "epoch",

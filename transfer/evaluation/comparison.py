@@ -45,7 +45,7 @@ def evaluate_run(run_dir: Path, console: Console) -> EvaluatedRun:
         InputError: the run is not finished, or its data or model cannot be used.
     """
     runs.check_finished(run_dir)
-    facts = runs.read_json(run_dir / runs.CONFIG)
+    facts = runs.read_facts(run_dir)
     summary = runs.read_json(run_dir / runs.SUMMARY)
     predictions = predict_run(run_dir, console)
     metrics = compute_metrics(predictions.y_true, predictions.y_prob, facts["data"]["class_names"])
@@ -62,7 +62,7 @@ def evaluate_others(evaluated: list[EvaluatedRun], console: Console) -> list[Eva
     others = []
     for run_dir in runs.finished_runs(first.run_dir.parent):
         try:
-            facts = runs.read_json(run_dir / runs.CONFIG)
+            facts = runs.read_facts(run_dir)
             if run_dir.resolve() not in known and _same_test_images(facts, first.facts):
                 others.append(evaluate_run(run_dir, console))
         except (InputError, KeyError) as error:

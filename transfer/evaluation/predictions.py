@@ -54,7 +54,7 @@ def predict_run(run_dir: Path, console: Console) -> Predictions:
     kept = load_predictions(run_dir)
     if kept is not None:
         return kept
-    facts = runs.read_json(run_dir / runs.CONFIG)
+    facts = runs.read_facts(run_dir)
     config = Config.from_dict(facts["settings"])
     test = decode_run_split(load_run_splits(facts).test, config)
     y_prob = _predict(run_dir, facts, test, console)

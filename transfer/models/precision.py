@@ -1,9 +1,8 @@
 """Which number format a computation uses, from one short rule.
 
-The measured facts behind the rule are in the README: on a CPU with bfloat16 units,
-networks of large dense convolutions (VGG16) train 4 times faster in bfloat16 and
-networks of depthwise convolutions (MobileNetV2) slower; on a CPU without them
-bfloat16 is emulated and slow; a GPU or TPU has them.
+On a CPU with bfloat16 units, networks of large dense convolutions (VGG16) train several
+times faster in bfloat16, and networks of depthwise convolutions (MobileNetV2) slower; on a CPU
+without them bfloat16 is emulated and slow; a GPU or TPU has them.
 """
 
 from pathlib import Path

@@ -283,7 +283,7 @@ def _compile(model: keras.Model, config: Config, learning_rate: float) -> None:
         make_optimizer(config.optimizer, learning_rate),
         keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        # XLA on a CPU is several times slower for these networks (benchmarked in README).
+        # XLA makes depthwise convolutions several times slower on a CPU.
         jit_compile="auto" if has_accelerator() else False,
     )
     # Variables made inside the first step would have TensorFlow trace that step twice, which for

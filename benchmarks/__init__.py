@@ -1,0 +1,1 @@
+"""What was measured, and the command that measures it again: `python -m benchmarks`."""
