@@ -13,6 +13,11 @@ from transfer.data.sources import SYSTEM_FOLDER  # noqa: E402
 from transfer.models.backbones import BACKBONES  # noqa: E402
 
 
+def pytest_collection_modifyitems(items):
+    # The longest tests first, so that neither of the two processes waits for the other at the end.
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("real_data") and not SYSTEM_FOLDER.is_dir():
         pytest.skip(f"real data missing: {SYSTEM_FOLDER} (apt-get install dataset-fashion-mnist)")

@@ -55,6 +55,12 @@ def test_history_shows_both_phases_one_after_the_other():
     )
 
 
+def test_a_rate_that_falls_all_the_time_has_no_marks():
+    figure = plots.plot_history(rows("fine-tune", [1e-3, 9e-4, 5e-4, 1e-4]))
+    assert len(figure.axes[0].lines) == 2
+    assert "learning rate lowered" not in texts(figure)
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "history, label",

@@ -250,7 +250,9 @@ def test_json_that_cannot_be_used_is_told_with_its_name(tmp_path, content, told)
 
 
 def test_json_that_is_not_there_is_named(tmp_path):
-    assert "nowhere.json is not there" in refused(runs.read_json, tmp_path / "nowhere.json")
+    assert "nowhere.json cannot be read as JSON: No such file" in refused(
+        runs.read_json, tmp_path / "nowhere.json"
+    )
     assert "cannot be read" in refused(runs.read_json, tmp_path)
 
 

@@ -96,13 +96,17 @@ def _plot_learning_rate(axes: Axes, rates: np.ndarray) -> None:
 
 
 def _mark_changes(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
-    """Draws a line where the phase changes and where the learning rate drops within one."""
+    """Draws a line where the phase changes and where the learning rate drops within one.
+
+    A rate that falls all the time, as along a cosine, has no drops worth a line.
+    """
     phases, rates = [row["phase"] for row in history], _column(history, "learning_rate")
+    falls_all_the_time = 2 * np.count_nonzero(np.diff(rates) < 0) > len(history)
     boundary = {"color": "black", "ls": "--", "lw": 1.2, "label": "next phase begins"}
     drop = {"color": GRAY, "ls": ":", "lw": 1.2, "label": "learning rate lowered"}
     for i in range(1, len(history)):
         new_phase = phases[i] != phases[i - 1]
-        if new_phase or rates[i] < rates[i - 1]:
+        if new_phase or (rates[i] < rates[i - 1] and not falls_all_the_time):
             style = boundary if new_phase else drop
             axes.axvline(i + 0.5, **style)
             style["label"] = None  # one entry in the legend is enough
