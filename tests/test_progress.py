@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from transfer import cli
-from transfer.progress import PhaseProgress, format_seconds
+from transfer.progress import PhaseProgress
 
 LOGS = {
     "loss": 0.51234,
@@ -19,7 +19,7 @@ LOGS = {
     "learning_rate": 5e-4,
 }
 EPOCH_LINE = re.compile(
-    r"head (\d)/2: loss 0\.5123, accuracy 80\.00%; validation loss 0\.4000, accuracy 85\.12%; "
+    r"head (\d)/2: loss 0\.5123, accuracy 80\.00 %; validation loss 0\.4000, accuracy 85\.12 %; "
     r"learning rate 0\.0005; [\d,]+ images/s, \d+\.\d s"
 )
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -123,23 +123,3 @@ def test_keras_calls_it_as_expected(capsys):
     assert len(lines) == 3
     assert lines[0].startswith("head 1/2: loss ") and lines[1].startswith("head 2/2: loss ")
     assert lines[2].startswith("test: 10 images, ")
-
-
-@pytest.mark.parametrize(
-    "seconds, text",
-    [
-        (0, "0.0 s"),
-        (8.2, "8.2 s"),
-        (59.94, "59.9 s"),
-        (59.96, "1 min 00 s"),
-        (60, "1 min 00 s"),
-        (185, "3 min 05 s"),
-        (119.6, "2 min 00 s"),
-        (3599.4, "59 min 59 s"),
-        (3599.6, "1 h 00 min"),
-        (7620, "2 h 07 min"),
-        (100_000, "27 h 46 min"),
-    ],
-)
-def test_durations_are_told_as_people_say_them(seconds, text):
-    assert format_seconds(seconds) == text

@@ -6,6 +6,8 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from transfer.formatting import format_percent, format_seconds
+
 
 class PhaseProgress(keras.callbacks.Callback):
     """Shows images/s and time left of a `fit` or `predict`, and a line for each epoch.
@@ -83,22 +85,14 @@ class PhaseProgress(keras.callbacks.Callback):
         seconds = time.perf_counter() - self._epoch_started
         self.console.print(
             f"{self.title} {epoch + 1}/{self.epochs}: "
-            f"loss {logs['loss']:.4f}, accuracy {logs['accuracy']:.2%}; "
-            f"validation loss {logs['val_loss']:.4f}, accuracy {logs['val_accuracy']:.2%}; "
+            f"loss {logs['loss']:.4f}, accuracy {format_percent(logs['accuracy'])}; "
+            f"validation loss {logs['val_loss']:.4f}, "
+            f"accuracy {format_percent(logs['val_accuracy'])}; "
             f"learning rate {logs['learning_rate']:.2g}; "
             f"{rate:,.0f} images/s, {format_seconds(seconds)}",
             highlight=False,
+            soft_wrap=True,
         )
 
     def on_train_end(self, logs: dict | None = None) -> None:
         self.close()
-
-
-def format_seconds(seconds: float) -> str:
-    """Returns a duration as people say it: "8.2 s", "3 min 05 s", "2 h 07 min"."""
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

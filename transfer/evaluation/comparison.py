@@ -22,6 +22,7 @@ from transfer.evaluation.predictions import (
     predict_run,
 )
 from transfer.evaluation.report import TableRow, published_rows, write_report
+from transfer.formatting import format_percent
 
 NUM_FASHION_MNIST_TEST_IMAGES = 10_000
 AUGMENTED_ORIGINALS, AUGMENTED_VIEWS = 4, 6  # rows and columns of the augmentation picture
@@ -180,7 +181,7 @@ def _report_facts(run: EvaluatedRun) -> dict[str, str]:
     facts, data = run.facts, run.facts["data"]
     phases = "; ".join(
         f"{name}: {figures['epochs']} epochs, best validation accuracy "
-        f"{figures['val_accuracy']:.2%} in epoch {figures['best_epoch']}"
+        f"{format_percent(figures['val_accuracy'])} in epoch {figures['best_epoch']}"
         for name, figures in run.summary["phases"].items()
     )
     images = ", ".join(f"{count:,} {name}" for name, count in data["num_images"].items())

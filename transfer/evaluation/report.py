@@ -19,6 +19,7 @@ from rich.text import Text
 
 from transfer.evaluation import published
 from transfer.evaluation.metrics import wilson_interval
+from transfer.formatting import format_percent
 from transfer.runs import write_atomically
 
 MISSING = "–"
@@ -186,21 +187,17 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]#~&$])", r"\\\1", " ".join(str(text).split()))
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
 def _summary(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns the numbers that come first, each with its name."""
     low, high = metrics["accuracy_interval"]
     return [
-        ("accuracy", _percent(metrics["accuracy"])),
+        ("accuracy", format_percent(metrics["accuracy"])),
         ("95 % Wilson interval", f"{100 * low:.2f} to {100 * high:.2f} %"),
         ("test images", f"{metrics['num_images']:,}"),
         ("loss (mean cross-entropy)", f"{metrics['loss']:.4f}"),
-        ("macro precision", _percent(metrics["precision_macro"])),
-        ("macro recall", _percent(metrics["recall_macro"])),
-        ("macro F1", _percent(metrics["f1_macro"])),
+        ("macro precision", format_percent(metrics["precision_macro"])),
+        ("macro recall", format_percent(metrics["recall_macro"])),
+        ("macro F1", format_percent(metrics["f1_macro"])),
     ]
 
 

@@ -66,8 +66,11 @@ def load_backbone(
         path = _load_imagenet(backbone, name, image_size, offline)
     except InputError as error:
         if weights == "imagenet":
-            raise
-        return backbone, Weights("none", f"random weights, since there are none to load: {error}")
+            raise InputError(
+                f"{error} Put the file from {imagenet_url(name, image_size)} there, or use "
+                "--weights none."
+            ) from error
+        return backbone, Weights("none", f"random weights, because there are {error}")
     return backbone, Weights("imagenet", f"ImageNet weights from {path}")
 
 
@@ -96,10 +99,7 @@ def _load_imagenet(backbone: "keras.Model", name: str, image_size: int, offline:
     try:
         download(url, path, **_checksum_argument(get_backbone(name).weights_checksum))
     except DownloadError as error:
-        raise InputError(
-            f"no ImageNet weights at {path}, and the download failed: {error} "
-            f"Put the file from {url} there, or use --weights none."
-        ) from error
+        raise InputError(f"no ImageNet weights at {path}, and {error}") from error
     _load_checked(backbone, name, path)
     return path
 

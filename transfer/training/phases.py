@@ -33,6 +33,7 @@ from transfer.data.pipeline import (
 )
 from transfer.data.sources import Split, Splits, fingerprint, load_splits
 from transfer.errors import InputError
+from transfer.formatting import format_percent, format_seconds
 from transfer.models.backbones import get_backbone
 from transfer.models.classifier import (
     build_classifier,
@@ -45,7 +46,7 @@ from transfer.models.folding import fold_classifier
 from transfer.models.normalization import fuse_batch_norm
 from transfer.models.precision import choose_precision, has_accelerator
 from transfer.models.weights import Weights, load_backbone
-from transfer.progress import PhaseProgress, format_seconds
+from transfer.progress import PhaseProgress
 from transfer.training.callbacks import (
     FINETUNE,
     HEAD,
@@ -128,7 +129,7 @@ def print_summary(result: Result, console: Console) -> None:
         console.print(
             f"{phase}: {figures['epochs']} epochs in {format_seconds(figures['seconds'])}, "
             f"best epoch {figures['best_epoch']}: validation accuracy "
-            f"{figures['val_accuracy']:.2%}, loss {figures['val_loss']:.4f}",
+            f"{format_percent(figures['val_accuracy'])}, loss {figures['val_loss']:.4f}",
             highlight=False,
             soft_wrap=True,
         )

@@ -1,0 +1,16 @@
+"""How numbers are written for people, the same wherever they are printed."""
+
+
+def format_percent(share: float) -> str:
+    """Returns a share in [0, 1] as "93.00 %"."""
+    return f"{100 * share:.2f} %"
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns a duration as people say it: "8.2 s", "3 min 05 s", "2 h 07 min"."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
