@@ -138,7 +138,8 @@ def load_tensorflow(verbose: bool) -> None:
     Raises:
         InputError: they are not installed.
     """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    # Whatever keras.json says: the pipeline is tf.data.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     if not verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     try:
