@@ -32,25 +32,33 @@ def no_network(monkeypatch, tmp_path_factory):
     monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
 
 
-@pytest.fixture
-def tiny_backbone(monkeypatch):
-    """Adds a row "tiny" to BACKBONES: four blocks with BatchNorm that train in a second."""
+def build_tiny(include_top, weights, input_shape):
+    """Builds four blocks of convolution and BatchNorm, as a builder of `keras.applications`."""
     import keras
 
-    def build(include_top, weights, input_shape):
-        assert not include_top and weights is None
-        inputs = x = keras.Input(input_shape)
-        for number in range(1, 5):
-            x = keras.layers.Conv2D(8, 3, 2, "same", use_bias=False, name=f"block{number}_conv")(x)
-            x = keras.layers.BatchNormalization(name=f"block{number}_bn")(x)
-            x = keras.layers.ReLU(name=f"block{number}_relu")(x)
-        return keras.Model(inputs, x)
+    assert not include_top and weights is None
+    inputs = x = keras.Input(input_shape)
+    for number in range(1, 5):
+        x = keras.layers.Conv2D(8, 3, 2, "same", use_bias=False, name=f"block{number}_conv")(x)
+        x = keras.layers.BatchNormalization(name=f"block{number}_bn")(x)
+        x = keras.layers.ReLU(name=f"block{number}_relu")(x)
+    return keras.Model(inputs, x)
 
-    monkeypatch.setattr(keras.applications, "Tiny", build, raising=False)
-    row = dataclasses.replace(
+
+def tiny_row():
+    """Returns a row of `BACKBONES` that trains in a second, its builder added to Keras's."""
+    import keras
+
+    keras.applications.Tiny = build_tiny
+    return dataclasses.replace(
         BACKBONES["mobilenetv2"], builder="Tiny", block=r"^block\d", scratch_learning_rate=1e-2
     )
-    monkeypatch.setitem(BACKBONES, "tiny", row)
+
+
+@pytest.fixture
+def tiny_backbone(monkeypatch):
+    """Adds the row "tiny" to BACKBONES."""
+    monkeypatch.setitem(BACKBONES, "tiny", tiny_row())
     return "tiny"
 
 

@@ -150,11 +150,11 @@ def test_killed_download_is_never_taken_for_a_whole_one(server, tmp_path):
     code += "download(sys.argv[1], pathlib.Path(sys.argv[2]), answer_seconds=60)"
     arguments = [sys.executable, "-c", code, server + "/stalled", str(target)]
     with subprocess.Popen(arguments, cwd=Path(downloads.__file__).parents[1]) as process:
-        while not any(tmp_path.iterdir()):
+        while not any(tmp_path.glob("*.part")):
             assert process.poll() is None
             time.sleep(0.01)
         process.kill()
-    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".part", ".lock"}
     download(server + "/good", target, sha256=SHA256)
     assert target.read_bytes() == CONTENT
 
@@ -180,12 +180,14 @@ def test_target_is_absent_until_whole(server, tmp_path, monkeypatch):
 
     monkeypatch.setattr(downloads, "_compare", spy)
     download(server + "/good", tmp_path / "file.bin")
-    assert seen == [[".part"]]
+    assert seen == [[".lock", ".part"]]
 
 
-def test_two_at_once(server, tmp_path):
+def test_of_four_at_once_one_downloads_and_the_others_take_its_file(server, tmp_path, monkeypatch):
     target: Path = tmp_path / "file.bin"
-    failures = []
+    failures, fetched = [], []
+    receive = downloads._receive
+    monkeypatch.setattr(downloads, "_receive", lambda *args: fetched.append(args) or receive(*args))
 
     def fetch() -> None:
         with contextlib.suppress(DownloadError):
@@ -201,3 +203,4 @@ def test_two_at_once(server, tmp_path):
     assert not failures
     assert target.read_bytes() == CONTENT
     assert os.listdir(tmp_path) == ["file.bin"]
+    assert len(fetched) == 1

@@ -11,7 +11,9 @@ from transfer.config import Config, settings
 from transfer.errors import InputError
 from transfer.models.backbones import BACKBONES, build_backbone
 from transfer.training import phases
-from transfer.training.phases import choose_finetune_learning_rate, make_optimizer, train
+from transfer.training import train as training
+from transfer.training.phases import choose_finetune_learning_rate, make_optimizer
+from transfer.training.train import train
 
 
 @pytest.fixture
@@ -52,14 +54,14 @@ def scratch(config):
 def capture_classifier(monkeypatch):
     """Returns a dict that holds the classifier and its backbone's weights once a run began."""
     kept = {}
-    build = phases.build_classifier
+    build = training.build_classifier
 
     def build_and_keep(config, backbone, *args, **kwargs):
         kept["before"] = {weight.path: weight.numpy() for weight in backbone.weights}
         kept["classifier"] = build(config, backbone, *args, **kwargs)
         return kept["classifier"]
 
-    monkeypatch.setattr(phases, "build_classifier", build_and_keep)
+    monkeypatch.setattr(training, "build_classifier", build_and_keep)
     return kept
 
 
@@ -157,7 +159,7 @@ def test_the_best_epoch_is_what_is_saved(scratch, console, monkeypatch, tmp_path
     kept = capture_classifier(monkeypatch)
     result = train(config, console, run_dir=tmp_path / "run")
     best = result.summary["phases"]["fine-tune"]
-    splits, _ = phases._load_data(config, True, console)
+    splits, _ = training._load_data(config, True, console)
     batches = phases.make_evaluation_dataset(splits.validation, 32, 32, 2)
     loss, accuracy = kept["classifier"].evaluate(batches, verbose=0)
     assert loss == pytest.approx(best["val_loss"], rel=1e-4)

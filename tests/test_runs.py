@@ -76,6 +76,80 @@ def test_fifty_runs_at_once_get_fifty_folders(tmp_path, monkeypatch, frozen):
         assert {folder.name for folder in folders} == expected
 
 
+CREATE = """
+import sys
+from transfer import runs
+sys.stdin.read(1)  # the starting gun
+with runs.lock_run(runs.create_run("vgg16")):
+    print("made")
+"""
+
+
+def test_two_processes_started_twenty_times_at_once_never_share_a_folder(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    for _ in range(20):
+        pair = [
+            subprocess.Popen(
+                [sys.executable, "-c", CREATE],
+                cwd=tmp_path,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        for process in pair:
+            process.stdin.write("x")
+            process.stdin.flush()
+        assert [process.communicate()[0] for process in pair] == ["made\n"] * 2
+    assert len(list((tmp_path / "runs").iterdir())) == 40
+
+
+# --- Unfinished runs and the lock ---------------------------------------------------------------
+
+
+def begin(folder, name):
+    run_dir = folder / name
+    run_dir.mkdir(parents=True)
+    (run_dir / runs.CONFIG).write_text("{}")
+    return run_dir
+
+
+def test_the_newest_unfinished_run_that_nobody_trains_is_the_one_to_resume(tmp_path):
+    older, newer, finished = (begin(tmp_path, name) for name in ("b", "a", "c"))
+    for seconds, run_dir in enumerate((older, newer, finished)):
+        os.utime(run_dir / runs.CONFIG, (seconds, seconds))
+    (finished / runs.SUMMARY).write_text("{}")
+    assert runs.newest_unfinished_run(tmp_path) == newer
+    with runs.lock_run(newer):
+        assert runs.newest_unfinished_run(tmp_path) == older
+    assert runs.newest_unfinished_run(tmp_path) == newer
+
+
+def test_no_unfinished_run_is_told(tmp_path):
+    with pytest.raises(InputError, match="no unfinished run in .*name a run folder"):
+        runs.newest_unfinished_run(tmp_path)
+
+
+def test_only_what_has_begun_and_not_finished_is_resumable(tmp_path):
+    run_dir = begin(tmp_path, "run")
+    assert runs.check_resumable(run_dir) == run_dir
+    (run_dir / runs.SUMMARY).write_text("{}")
+    with pytest.raises(InputError, match="has finished"):
+        runs.check_resumable(run_dir)
+    with pytest.raises(InputError, match="is not a run folder"):
+        runs.check_resumable(tmp_path)
+
+
+def test_a_locked_run_is_refused_and_free_again_afterwards(tmp_path):
+    with runs.lock_run(tmp_path), pytest.raises(InputError, match="another process"):
+        with runs.lock_run(tmp_path):
+            pass
+    with runs.lock_run(tmp_path):
+        pass
+
+
 def test_a_folder_that_is_there_is_never_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runs, "datetime", FrozenTime)

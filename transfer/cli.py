@@ -1,12 +1,13 @@
 """What the scripts share: options made from `Config`, errors turned into exit codes, quiet imports.
 
-Exit codes: 0 done, 1 an error told in one line on stderr, 2 wrong usage, 130 Ctrl-C.
+Exit codes: 0 done, 1 an error told in one line on stderr, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
 Nothing here imports TensorFlow before a command really computes, so `--help` is instant.
 """
 
 import contextlib
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from transfer.config import Config, Setting, settings
-from transfer.errors import InputError
+from transfer.errors import InputError, Interrupted
 from transfer.models.backbones import BACKBONES
 
 if TYPE_CHECKING:
@@ -116,8 +117,19 @@ def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         ctx.default_map = Config.from_json(path).to_dict()
 
 
+def given_settings(ctx: click.Context) -> dict[str, Any]:
+    """Returns the settings that the user gave, in options or `--config`, without the defaults."""
+    default = click.core.ParameterSource.DEFAULT
+    return {
+        name: value
+        for name, value in ctx.params.items()
+        if name in settings() and ctx.get_parameter_source(name) is not default
+    }
+
+
 def run(command: click.Command) -> None:
     """Runs a click command and exits with the code of the page's table."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         sys.exit(command.main(standalone_mode=False) or 0)
     except click.UsageError as error:
@@ -129,7 +141,14 @@ def run(command: click.Command) -> None:
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
+    except Interrupted as error:
+        click.echo(str(error), err=True)
+        sys.exit(128 + error.number)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted(number)
 
 
 def load_tensorflow(verbose: bool) -> None:

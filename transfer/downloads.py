@@ -19,7 +19,10 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from filelock import FileLock
+
 from transfer.errors import InputError
+from transfer.runs import flush_folder
 
 _PIECE_BYTES = 1 << 16
 _STALE_SECONDS = 3600  # a running download writes far more often than this
@@ -52,8 +55,8 @@ def download(
     """Fetches a file: whole, checked and on disk under its name, or not at all.
 
     The bytes go to a temporary name of this process beside `target`, are checked against
-    Content-Length and the checksums, flushed to the disk and renamed. Two processes may do
-    this at once; the later rename wins, and both files were whole.
+    Content-Length and the checksums, flushed to the disk and renamed. Of two processes that want
+    the same file the second waits and takes what the first one fetched.
 
     Args:
         url: http or https address.
@@ -72,21 +75,38 @@ def download(
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise DownloadError(f"a download should be from http:// or https://. Received: {url}.")
-    partial = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    expected = {"sha256": sha256, "md5": md5}
+    missing = not target.exists()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(target)
-        with contextlib.closing(_receive(url, answer_seconds)) as pieces:
-            found = _write(pieces, partial)
-        _compare(url, found, {"sha256": sha256, "md5": md5})
-        os.replace(partial, target)
-        _flush_folder(target.parent)
+        # The operating system takes the lock from a process that dies.
+        lock = target.with_name(f"{target.name}.lock")
+        with FileLock(lock):
+            try:
+                if not (missing and target.exists()):
+                    _fetch_locked(url, target, expected, answer_seconds)
+            finally:
+                with contextlib.suppress(OSError):
+                    lock.unlink()
     except OSError as error:
         raise DownloadError(f"{target} cannot be written: {error.strerror or error}.") from error
+    return target
+
+
+def _fetch_locked(
+    url: str, target: Path, expected: dict[str, str | None], answer_seconds: float
+) -> None:
+    partial = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    _remove_stale(target)
+    try:
+        with contextlib.closing(_receive(url, answer_seconds)) as pieces:
+            found = _write(pieces, partial)
+        _compare(url, found, expected)
+        os.replace(partial, target)
+        flush_folder(target.parent)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
-    return target
 
 
 def _write(pieces: Iterable[bytes], partial: Path) -> dict[str, str]:
@@ -201,14 +221,3 @@ def _remove_stale(target: Path) -> None:
                 leftover.unlink()
         except OSError:
             continue  # another process was faster, or it is not ours to remove
-
-
-def _flush_folder(folder: Path) -> None:
-    # Without this a rename may be lost when the machine loses power.
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,6 @@
-"""The exception that every stage raises for what a user gave: told in one line, never traced."""
+"""The exceptions that end a command: told in one line, never traced."""
+
+import signal
 
 
 class InputError(Exception):
@@ -10,3 +12,16 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came; `str(error)` says in one line how to go on.
+
+    Args:
+        number: of the signal; the exit code is 128 more, as shells have it.
+        message: for the user.
+    """
+
+    def __init__(self, number: int = signal.SIGINT, message: str = "Stopped.") -> None:
+        super().__init__(message)
+        self.number = number

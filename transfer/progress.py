@@ -18,15 +18,23 @@ class PhaseProgress(keras.callbacks.Callback):
         num_images: images in an epoch.
         steps: batches in an epoch.
         epochs: epochs of the phase.
+        first_epoch: of them that is trained now, from 0.
     """
 
     def __init__(
-        self, console: Console, title: str, *, num_images: int, steps: int, epochs: int = 1
+        self,
+        console: Console,
+        title: str,
+        *,
+        num_images: int,
+        steps: int,
+        epochs: int = 1,
+        first_epoch: int = 0,
     ) -> None:
         super().__init__()
         self.console, self.title, self.epochs = console, title, epochs
         self.num_images, self.steps = num_images, steps
-        self._step = 0
+        self._first_step = self._step = first_epoch * steps
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -38,7 +46,7 @@ class PhaseProgress(keras.callbacks.Callback):
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(title, total=steps * epochs, rate="")
+        self._task = self._bar.add_task(title, total=steps * epochs, completed=self._step, rate="")
 
     def _begin(self) -> None:
         self._bar.start()
@@ -47,7 +55,7 @@ class PhaseProgress(keras.callbacks.Callback):
     def _advance(self) -> None:
         self._step += 1
         seconds = time.perf_counter() - self._started
-        images = self._step * self.num_images / self.steps
+        images = (self._step - self._first_step) * self.num_images / self.steps
         self._bar.update(self._task, completed=self._step, rate=f"{images / seconds:,.0f} images/s")
 
     def close(self) -> None:

@@ -10,18 +10,28 @@ written to a temporary name and renamed, so a reader never sees half a file.
         summary.json      written last: its presence means the run is finished
         learning_curves.png
         logs/             TensorBoard
+        checkpoints/      while it trains: what `train.py --resume` goes on from
+        lock              held by the process that trains
         predictions.npz   y_true and y_prob on the test images (evaluate.py)
-        report/           report.md and its pictures (evaluate.py --report)
+        validation_predictions.npz, flipped_predictions.npz
+                          the same of the validation images (--report), and of the test
+                          images mirrored left to right (--tta)
+        calibration.json  temperature and threshold of "unknown" (evaluate.py --report)
+        report/           report.md, report.html, metrics.json, predictions.csv, pictures
+        README.md         the model card (evaluate.py --report)
 """
 
+import contextlib
 import csv
 import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from transfer.config import read_json as read_json
 from transfer.errors import InputError
@@ -34,8 +44,14 @@ MODEL = "model.keras"
 SUMMARY = "summary.json"
 CURVES = "learning_curves.png"
 LOGS = "logs"
+CHECKPOINTS = "checkpoints"
+LOCK = "lock"
 PREDICTIONS = "predictions.npz"
+VALIDATION_PREDICTIONS = "validation_predictions.npz"
+FLIPPED_PREDICTIONS = "flipped_predictions.npz"
+CALIBRATION = "calibration.json"
 REPORT = "report"
+CARD = "README.md"
 
 
 def create_run(backbone: str, run_dir: Path | None = None) -> Path:
@@ -55,15 +71,26 @@ def create_run(backbone: str, run_dir: Path | None = None) -> Path:
         try:
             return _make_folder(run_dir)
         except FileExistsError as error:
-            raise InputError(
-                f"{run_dir} exists already, and runs are never overwritten; name another --run-dir."
-            ) from error
+            raise InputError(_EXISTS.format(run_dir)) from error
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{backbone}"
     for number in itertools.count(1):
         try:
             return _make_folder(RUNS_FOLDER / (name if number == 1 else f"{name}-{number}"))
         except FileExistsError:
             continue  # another run took this name in the same second
+
+
+def check_new(run_dir: Path | None) -> None:
+    """Checks early, before minutes are spent, that `create_run` will not refuse this folder.
+
+    Raises:
+        InputError: `run_dir` exists already.
+    """
+    if run_dir is not None and os.path.lexists(run_dir):
+        raise InputError(_EXISTS.format(run_dir))
+
+
+_EXISTS = "{} exists already, and runs are never overwritten; name another --run-dir."
 
 
 def _make_folder(path: Path) -> Path:
@@ -110,6 +137,59 @@ def check_finished(run_dir: Path) -> Path:
     return run_dir
 
 
+def newest_unfinished_run(folder: Path = RUNS_FOLDER) -> Path:
+    """Returns the unfinished run that began last and that no process is training.
+
+    Raises:
+        InputError: there is none.
+    """
+    begun = sorted(folder.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime_ns)
+    for run_dir in (path.parent for path in reversed(begun)):
+        if not (run_dir / SUMMARY).is_file() and not is_locked(run_dir):
+            return run_dir
+    raise InputError(f"no unfinished run in {folder}/ to resume; name a run folder.")
+
+
+def check_resumable(run_dir: Path) -> Path:
+    """Returns `run_dir` if it holds a run that has begun and not finished.
+
+    Raises:
+        InputError: there is no such folder, or its run has finished.
+    """
+    if not (run_dir / CONFIG).is_file():
+        raise InputError(f"{run_dir} is not a run folder: it should hold {CONFIG}.")
+    if (run_dir / SUMMARY).is_file():
+        raise InputError(f"the run in {run_dir} has finished; there is nothing to resume.")
+    return run_dir
+
+
+@contextlib.contextmanager
+def lock_run(run_dir: Path) -> Iterator[None]:
+    """Keeps other processes from training in this folder.
+
+    The operating system takes the lock from a process that dies, so none is left behind.
+
+    Raises:
+        InputError: another process trains in it.
+    """
+    try:
+        with FileLock(run_dir / LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"{run_dir} is being trained by another process; wait for it, or name another run."
+        ) from error
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Returns whether a process trains in this folder."""
+    try:
+        with lock_run(run_dir):
+            return False
+    except InputError:
+        return True
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes `content` so that `path` holds all of it or what it held before."""
     data = content.encode() if isinstance(content, str) else content
@@ -124,6 +204,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Waits until a folder's entries are on the disk: a rename may else be lost with the power."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, values: Mapping) -> None:

@@ -75,7 +75,12 @@ def make_evaluation_dataset(
 
 
 def make_feature_dataset(
-    views: np.ndarray, labels: np.ndarray, config: Config, num_classes: int
+    views: np.ndarray,
+    labels: np.ndarray,
+    config: Config,
+    num_classes: int,
+    *,
+    first_epoch: int = 0,
 ) -> tf.data.Dataset:
     """Makes the shuffled batches of all head epochs from features computed beforehand.
 
@@ -85,6 +90,7 @@ def make_feature_dataset(
         labels: int64 (N,).
         config: uses `seed`, `batch_size` and `head_epochs`.
         num_classes: width of the one-hot labels.
+        first_epoch: number of the first epoch made, from 0.
 
     Returns:
         A dataset of (float32 (B, features), float32 (B, num_classes) one-hot).
@@ -108,7 +114,7 @@ def make_feature_dataset(
         targets.set_shape((None,))
         return features, tf.one_hot(targets, num_classes)
 
-    epochs = tf.data.Dataset.range(config.head_epochs).flat_map(one_epoch)
+    epochs = tf.data.Dataset.range(first_epoch, config.head_epochs).flat_map(one_epoch)
     return epochs.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 

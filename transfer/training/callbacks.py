@@ -51,7 +51,7 @@ def keras_callbacks(
 
 
 class HistoryRecorder(keras.callbacks.Callback):
-    """Keeps one row an epoch over both phases and writes history.csv after each.
+    """Keeps one row an epoch over both phases, the rows of history.csv.
 
     Args:
         run_dir: the run folder.
@@ -73,7 +73,6 @@ class HistoryRecorder(keras.callbacks.Callback):
         }
         seconds = round(time.perf_counter() - self._started, 3)
         self.rows.append({"phase": self.phase, "epoch": epoch + 1} | numbers | {"seconds": seconds})
-        runs.write_history(self.run_dir, self.rows)
 
 
 class BatchNormRecalibration(keras.callbacks.Callback):

@@ -1,0 +1,7 @@
+"""What the server of `tests.commands` imports once, without TensorFlow's start-up log."""
+
+from transfer import cli
+
+cli.load_tensorflow(verbose=False)
+
+import transfer.training.train  # noqa: E402, F401

@@ -1,0 +1,311 @@
+import dataclasses
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from transfer import runs
+from transfer.config import Config
+from transfer.errors import InputError, Interrupted
+from transfer.models.backbones import build_backbone
+from transfer.training import checkpoint as checkpoints
+from transfer.training import phases
+from transfer.training.checkpoint import (
+    CheckpointError,
+    State,
+    list_checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from transfer.training.train import resume, train
+
+
+def make_state(phase="head", epoch=1):
+    return State(phase, epoch, False, 1, 2.5, [{"loss": 0.1 + 0.2}], {"EarlyStopping": {"wait": 1}})
+
+
+VARIABLES = {"model/0": np.arange(6, dtype=np.float32).reshape(2, 3), "optimizer/0": np.int64(7)}
+
+
+def silent(line):
+    raise AssertionError(line)
+
+
+def test_a_checkpoint_is_read_back_as_it_was(tmp_path):
+    path = write_checkpoint(tmp_path / "c", make_state(), VARIABLES)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.state == make_state()
+    for name, value in VARIABLES.items():
+        np.testing.assert_array_equal(checkpoint.variables[name], value)
+        assert checkpoint.variables[name].dtype == value.dtype
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert newest_checkpoint(tmp_path / "none", silent) is None
+
+
+def test_the_fine_tune_phase_comes_after_the_head_phase(tmp_path):
+    for phase, epoch in (("fine-tune", 1), ("head", 12), ("fine-tune", 10), ("fine-tune", 9)):
+        write_checkpoint(tmp_path, make_state(phase, epoch), VARIABLES)
+    state = newest_checkpoint(tmp_path, silent).state
+    assert (state.phase, state.epoch) == ("fine-tune", 10)
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "a flipped byte in the variables": lambda path: flip_a_byte(path / checkpoints.VARIABLES),
+    "a flipped byte in the state": lambda path: flip_a_byte(path / checkpoints.STATE),
+    "truncated variables": lambda path: (path / checkpoints.VARIABLES).write_bytes(b"PK"),
+    "no manifest": lambda path: (path / checkpoints.MANIFEST).unlink(),
+    "no variables": lambda path: (path / checkpoints.VARIABLES).unlink(),
+    "a manifest that is no JSON": lambda path: (path / checkpoints.MANIFEST).write_text("{"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path, damage):
+    write_checkpoint(tmp_path, make_state(epoch=1), VARIABLES)
+    damage(write_checkpoint(tmp_path, make_state(epoch=2), VARIABLES))
+    told = []
+    assert newest_checkpoint(tmp_path, told.append).state.epoch == 1
+    assert len(told) == 1 and "1-head-0002" in told[0] and "\n" not in told[0]
+
+
+def test_a_write_that_fails_leaves_the_others_and_nothing_half(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, make_state(epoch=1), VARIABLES)
+    before = sorted(tmp_path.rglob("*"))
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_checkpoint(tmp_path, make_state(epoch=2), VARIABLES)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_a_killed_writer_left_is_no_checkpoint_and_is_removed(tmp_path):
+    path = write_checkpoint(tmp_path, make_state(epoch=1), VARIABLES)
+    shutil.copytree(path, tmp_path / ".partial-abc")
+    assert newest_checkpoint(tmp_path, silent).path == path
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pickles_are_not_read(tmp_path):
+    path = write_checkpoint(tmp_path, make_state(), {"model/0": np.array([{}], dtype=object)})
+    with pytest.raises(CheckpointError, match="1-head-0001"):
+        read_checkpoint(path)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no handler of the program sees it."""
+
+
+@pytest.fixture
+def console():
+    return Console(quiet=True)
+
+
+@pytest.fixture
+def config(tiny_backbone, stripes_npz, tmp_path):
+    """Both phases, with everything that has a state: plateau, early stopping, dropout, warps."""
+    weights = tmp_path / "tiny.weights.h5"
+    keras.utils.set_random_seed(7)
+    build_backbone(tiny_backbone, 32).save_weights(weights)
+    return Config(
+        backbone=tiny_backbone,
+        data=str(stripes_npz),
+        weights=str(weights),
+        image_size=32,
+        batch_size=32,
+        head_epochs=4,
+        finetune_epochs=5,
+        # High, so that in both phases the validation loss rises again and the plateau acts.
+        head_learning_rate=10.0,
+        finetune_learning_rate=0.1,
+        plateau_patience=1,
+        early_stopping_patience=3,
+        dropout=0.5,
+    )
+
+
+def kill_when_written(monkeypatch, name):
+    """Kills the process right after the checkpoint of this name was written."""
+    write = checkpoints.write_checkpoint
+
+    def write_and_kill(folder, state, variables):
+        path = write(folder, state, variables)
+        if path.name == name:
+            raise Killed
+        return path
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", write_and_kill)
+
+
+def kill_in_step(monkeypatch, phase, epoch, step):
+    """Kills the process after a step in the middle of an epoch, both from 0."""
+    checkpointer = checkpoints.Checkpointer
+
+    class Killer(checkpointer):
+        def on_epoch_begin(self, at, logs=None):
+            self.epoch = at
+
+        def on_train_batch_end(self, batch, logs=None):
+            if (self._recorder.phase, self.epoch, batch) == (phase, epoch, step):
+                raise Killed
+
+    monkeypatch.setattr(phases, "Checkpointer", Killer)
+
+
+KILLS = {
+    "after a head epoch": (kill_when_written, "1-head-0002"),
+    "after the last head epoch": (kill_when_written, "1-head-0004"),
+    "in the first head epoch": (kill_in_step, "head", 0, 3),
+    "in the first fine-tune epoch": (kill_in_step, "fine-tune", 0, 3),
+    "in a fine-tune epoch": (kill_in_step, "fine-tune", 3, 3),
+    "after the last fine-tune epoch": (kill_when_written, "2-fine-tune-0005"),
+}
+
+
+@pytest.mark.parametrize("kill", KILLS.values(), ids=KILLS)
+def test_a_killed_and_resumed_run_is_the_same_to_the_last_bit(
+    config, console, undisturbed, kill, tmp_path
+):
+    kill_with, *where = kill
+    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
+        kill_with(monkeypatch, *where)
+        train(config, console, run_dir=tmp_path / "killed")
+    result = resume(tmp_path / "killed", console)
+    assert result.summary["sha256"] == undisturbed["sha256"]
+    assert [row["epoch"] for row in result.history] == undisturbed["epochs"]
+    assert runs.read_history(result.run_dir) == result.history
+    assert not (result.run_dir / runs.CHECKPOINTS).exists()
+
+
+UNDISTURBED = {}
+
+
+@pytest.fixture
+def undisturbed(config, console, tmp_path):
+    """What the run gives when nobody kills it, trained once for all tests of a process."""
+    if not UNDISTURBED:
+        result = train(config, console, run_dir=tmp_path / "undisturbed")
+        UNDISTURBED["sha256"] = result.summary["sha256"]
+        UNDISTURBED["epochs"] = [row["epoch"] for row in result.history]
+        UNDISTURBED["rates"] = [row["learning_rate"] for row in result.history]
+    return UNDISTURBED
+
+
+def test_the_undisturbed_run_uses_what_the_exactness_is_claimed_for(undisturbed, config):
+    head, finetune = undisturbed["rates"][:4], undisturbed["rates"][4:]
+    assert min(head) < max(head) and min(finetune) < max(finetune)  # the plateau acted
+
+
+def killed_run(config, console, path, name="2-fine-tune-0002"):
+    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
+        kill_when_written(monkeypatch, name)
+        train(config, console, run_dir=path)
+    return path
+
+
+def test_the_last_two_checkpoints_and_the_best_are_kept(config, console, tmp_path):
+    config = dataclasses.replace(config, head_epochs=6, early_stopping_patience=9)
+    run_dir = killed_run(config, console, tmp_path / "run", "1-head-0006")
+    rows = json.loads((list_checkpoints(run_dir / "checkpoints")[-1] / "state.json").read_text())
+    losses = [row["val_loss"] for row in rows["history"]]
+    best = losses.index(min(losses)) + 1
+    names = {path.name for path in list_checkpoints(run_dir / runs.CHECKPOINTS)}
+    # The killed epoch had no time to remove what it made superfluous.
+    assert {"1-head-0005", "1-head-0006", f"1-head-{best:04d}"} <= names
+    assert len(names) <= 4
+
+
+def test_the_one_before_a_damaged_checkpoint_gives_the_same_run(
+    config, console, undisturbed, tmp_path, capsys
+):
+    run_dir = killed_run(config, console, tmp_path / "run")
+    flip_a_byte(list_checkpoints(run_dir / runs.CHECKPOINTS)[-1] / checkpoints.VARIABLES)
+    result = resume(run_dir, Console())
+    out = capsys.readouterr().out
+    assert "2-fine-tune-0002 is damaged" in out and "after epoch 1 of the fine-tune phase" in out
+    assert result.summary["sha256"] == undisturbed["sha256"]
+
+
+def test_a_changed_setting_is_named_and_refused(config, console, tmp_path):
+    run_dir = killed_run(config, console, tmp_path / "run", "1-head-0001")
+    with pytest.raises(InputError, match=r"batch_size 32 \(received: 64\)"):
+        resume(run_dir, console, given={"batch_size": 64, "dropout": 0.5})
+
+
+def test_changed_data_are_refused(config, console, tmp_path):
+    run_dir = killed_run(config, console, tmp_path / "run", "2-fine-tune-0001")
+    with np.load(config.data) as file:
+        arrays = dict(file)
+    arrays["x_train"] = 255 - arrays["x_train"]
+    np.savez(config.data, **arrays)
+    with pytest.raises(InputError, match="data .* have changed"):
+        resume(run_dir, console)
+
+
+def test_changed_weights_are_refused_where_they_are_still_needed(config, console, tmp_path):
+    head = killed_run(config, console, tmp_path / "head", "1-head-0001")
+    finetune = killed_run(config, console, tmp_path / "finetune", "2-fine-tune-0001")
+    build_backbone(config.backbone, 32).save_weights(config.weights)
+    with pytest.raises(InputError, match="which differ"):
+        resume(head, console)
+    resume(finetune, console)
+
+
+def test_a_finished_run_is_not_resumed(config, console, tmp_path):
+    config = dataclasses.replace(config, head_epochs=1, finetune_epochs=0)
+    run_dir = train(config, console, run_dir=tmp_path / "run").run_dir
+    with pytest.raises(InputError, match="has finished"):
+        resume(run_dir, console)
+
+
+def test_a_diverged_epoch_is_no_checkpoint(config, console, tmp_path):
+    config = dataclasses.replace(
+        config,
+        head_learning_rate=1e-3,
+        head_epochs=1,
+        finetune_learning_rate=10.0,
+        optimizer="sgd",
+        l2=10.0,
+    )
+    with pytest.raises(InputError, match=r"last good state is .*1-head-000\d"):
+        train(config, console, run_dir=tmp_path / "run")
+    state = newest_checkpoint(tmp_path / "run" / runs.CHECKPOINTS, silent).state
+    assert state.phase == "head"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (MemoryError(), "--batch-size 16"),
+        (KeyboardInterrupt(), "train.py --resume"),
+    ],
+    ids=["disk full", "no memory", "ctrl-c"],
+)
+def test_however_a_run_ends_the_last_checkpoint_is_named(
+    config, console, monkeypatch, tmp_path, error, told
+):
+    def fail(self, epoch, logs=None):
+        if epoch == 2:
+            raise error
+
+    monkeypatch.setattr(phases.Checkpointer, "on_epoch_begin", fail)
+    with pytest.raises((InputError, Interrupted)) as caught:
+        train(config, console, run_dir=tmp_path / "run")
+    message = str(caught.value)
+    assert told in message and "1-head-0002" in message and "\n" not in message
+    assert read_checkpoint(tmp_path / "run" / runs.CHECKPOINTS / "1-head-0002")

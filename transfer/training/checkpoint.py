@@ -1,0 +1,263 @@
+"""Checkpoints: all that a killed training run needs to go on as if nothing had happened.
+
+At the end of each epoch a folder is written beside its place and renamed, so that it is there
+whole or not at all, and each of its files is checked before it is believed:
+
+    checkpoints/1-head-0003/
+        variables.npz    every variable of model and optimizer, seed states included
+        state.json       epoch, history, and what Keras's callbacks forget on a restart
+        manifest.json    SHA-256 of the two
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from transfer import runs
+from transfer.errors import InputError
+from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
+
+VARIABLES, STATE, MANIFEST = "variables.npz", "state.json", "manifest.json"
+KEPT = 2  # newest checkpoints that stay, beside the best one
+
+_PHASES = (HEAD, FINETUNE)
+_PARTIAL = ".partial-"
+
+# What the callbacks lose between two processes; their settings come from the run's own.
+_REMEMBERED = {
+    keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch"),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
+}
+
+
+class CheckpointError(InputError):
+    """A checkpoint is damaged, or belongs to another model."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stood at the end of an epoch."""
+
+    phase: str
+    epoch: int  # finished epochs of the phase
+    finished: bool  # whether the phase ended with this epoch
+    best_epoch: int  # of the phase, from 1
+    seconds: float  # the run has taken so far
+    history: list[dict]  # the rows of history.csv
+    callbacks: dict[str, dict]  # class name -> attribute -> value
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and found whole."""
+
+    path: Path
+    state: State
+    variables: dict[str, np.ndarray]  # "model/0", "optimizer/0", "best/0", ...
+
+
+def write_checkpoint(folder: Path, state: State, variables: Mapping[str, np.ndarray]) -> Path:
+    """Writes a checkpoint: whole and on the disk under its name, or not at all.
+
+    Args:
+        folder: holds the checkpoints of a run; made where it is missing.
+        state: where the run stands.
+        variables: arrays of numbers by name.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{_PHASES.index(state.phase) + 1}-{state.phase}-{state.epoch:04d}"
+    partial = Path(tempfile.mkdtemp(dir=folder, prefix=_PARTIAL))
+    try:
+        with open(partial / VARIABLES, "wb") as file:
+            np.savez(file, **variables)
+            file.flush()
+            os.fsync(file.fileno())
+        runs.write_json(partial / STATE, asdict(state))
+        runs.write_json(partial / MANIFEST, _checksums(partial))
+        runs.flush_folder(partial)
+        if target.exists():  # damaged: a whole one would have been resumed from
+            shutil.rmtree(target)
+        partial.rename(target)
+        runs.flush_folder(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint back after comparing its checksums.
+
+    Raises:
+        CheckpointError: a file is missing, or is not what was written.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if manifest != _checksums(path):
+            raise ValueError("a checksum differs")
+        state = State(**json.loads((path / STATE).read_text(encoding="utf-8")))
+        with np.load(path / VARIABLES, allow_pickle=False) as file:
+            return Checkpoint(path, state, dict(file))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged ({error})") from error
+
+
+def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint | None:
+    """Returns the newest whole checkpoint of a run, or None if there is none.
+
+    What a killed process left half written is removed.
+
+    Args:
+        folder: holds the checkpoints of a run; may be missing.
+        tell: called with a line for each damaged checkpoint that is passed over.
+    """
+    for leftover in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return read_checkpoint(path)
+        except CheckpointError as error:
+            tell(f"{error}; going back to the one before.")
+    return None
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Returns the checkpoints of a run, the oldest first."""
+    return sorted(folder.glob("[0-9]-*"))
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Removes the checkpoints of a run that has finished."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _checksums(path: Path) -> dict[str, str]:
+    checksums = {}
+    for name in (VARIABLES, STATE):
+        with open(path / name, "rb") as file:
+            checksums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums
+
+
+def fingerprint_variables(variables: Iterable[keras.Variable]) -> str:
+    """Returns the SHA-256 of the variables' values, in order."""
+    digest = hashlib.sha256()
+    for variable in variables:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)))
+    return digest.hexdigest()
+
+
+def fingerprint_history(history: Iterable[Mapping]) -> str:
+    """Returns the SHA-256 of the rows of history.csv without their seconds."""
+    numbers = [{name: row[name] for name in runs.HISTORY_COLUMNS[:-1]} for row in history]
+    return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()
+
+
+class Checkpointer(keras.callbacks.Callback):
+    """Writes a checkpoint and history.csv after each epoch, and starts a phase from a checkpoint.
+
+    It stands last among the callbacks: it sees what the others did at the end of an epoch, and
+    puts back at the start of a phase what they have just forgotten.
+
+    Args:
+        recorder: knows run folder, phase and history.
+        callbacks: of the same `fit`; those of `_REMEMBERED` are kept.
+        started: `time.perf_counter()` of the run's start, earlier by what it took before.
+        resumed: the checkpoint to start from, or None.
+    """
+
+    def __init__(
+        self,
+        recorder: HistoryRecorder,
+        callbacks: Iterable[keras.callbacks.Callback],
+        started: float,
+        resumed: Checkpoint | None = None,
+    ) -> None:
+        super().__init__()
+        self._recorder, self._started, self._resumed = recorder, started, resumed
+        self._remembered = {
+            type(callback).__name__: (callback, _REMEMBERED[type(callback)])
+            for callback in callbacks
+            if type(callback) in _REMEMBERED
+        }
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if self._resumed is None:
+            return
+        _assign(self._model_and_optimizer(), self._resumed)
+        for name, values in self._resumed.state.callbacks.items():
+            for attribute, value in values.items():
+                setattr(self._remembered[name][0], attribute, value)
+        stopping = self._remembered["EarlyStopping"][0]
+        best = [v for name, v in self._resumed.variables.items() if name.startswith("best/")]
+        stopping.best_weights = best or self.model.get_weights()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        # A diverged epoch is not worth going back to.
+        if math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"]):
+            self._write(epoch)
+        runs.write_history(self._recorder.run_dir, self._recorder.rows)
+
+    def _write(self, epoch: int) -> None:
+        stopping = self._remembered["EarlyStopping"][0]
+        variables = {
+            name: keras.ops.convert_to_numpy(variable)
+            for name, variable in self._model_and_optimizer().items()
+        }
+        if stopping.best_epoch != epoch:
+            variables |= {f"best/{i}": array for i, array in enumerate(stopping.best_weights)}
+        state = State(
+            phase=self._recorder.phase,
+            epoch=epoch + 1,
+            finished=self.model.stop_training or epoch + 1 == self.params["epochs"],
+            best_epoch=stopping.best_epoch + 1,
+            seconds=time.perf_counter() - self._started,
+            history=self._recorder.rows,
+            callbacks={
+                name: {attribute: getattr(callback, attribute) for attribute in attributes}
+                for name, (callback, attributes) in self._remembered.items()
+            },
+        )
+        folder = self._recorder.run_dir / runs.CHECKPOINTS
+        write_checkpoint(folder, state, variables)
+        _prune(folder, state)
+
+    def _model_and_optimizer(self) -> dict[str, keras.Variable]:
+        return {f"model/{i}": variable for i, variable in enumerate(self.model.variables)} | {
+            f"optimizer/{i}": variable for i, variable in enumerate(self.model.optimizer.variables)
+        }
+
+
+def _assign(variables: Mapping[str, keras.Variable], checkpoint: Checkpoint) -> None:
+    for name, variable in variables.items():
+        value = checkpoint.variables.get(name)
+        if value is None or value.shape != tuple(variable.shape):
+            raise CheckpointError(f"checkpoint {checkpoint.path} belongs to another model.")
+        variable.assign(value)
+
+
+def _prune(folder: Path, state: State) -> None:
+    # The newest ones, and the best of this phase.
+    paths = list_checkpoints(folder)
+    best = f"{_PHASES.index(state.phase) + 1}-{state.phase}-{state.best_epoch:04d}"
+    for path in paths[:-KEPT]:
+        if path.name != best:
+            with contextlib.suppress(OSError):
+                (path / MANIFEST).unlink(missing_ok=True)  # from here on it is no checkpoint
+                shutil.rmtree(path)
