@@ -9,19 +9,31 @@ import importlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.commands", "tests.commands_preload"])
 
 
+@dataclass(frozen=True)
+class Finished:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 def start(
     script: str,
-    arguments: list[str],
+    arguments: Iterable[object],
     cwd: Path,
     output: Path,
     prepare: Callable[[], None] | None = None,
+    errors: Path | None = None,
 ) -> multiprocessing.Process:
     """Starts `python <script>.py <arguments>` and returns the process.
 
@@ -29,32 +41,47 @@ def start(
         script: "train" or "evaluate".
         arguments: the words after the script's name.
         cwd: working folder of the process.
-        output: file that takes stdout and stderr.
+        output: file that takes stdout, and stderr where `errors` is None.
         prepare: a function of a module, called in the process before the script.
+        errors: file that takes stderr.
     """
+    words = [f"{script}.py", *map(str, arguments)]
     process = _context.Process(
-        target=_run, args=(script, list(map(str, arguments)), cwd, output, prepare), daemon=True
+        target=_run,
+        args=(words, cwd, (output, errors or output), dict(os.environ), prepare),
+        daemon=True,
     )
     process.start()
     return process
 
 
+def run(script: str, arguments: Iterable[object], cwd: Path) -> Finished:
+    """Runs `python <script>.py <arguments>` to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = Path(folder, "stdout"), Path(folder, "stderr")
+        process = start(script, arguments, cwd, output, errors=errors)
+        process.join()
+        return Finished(process.exitcode, output.read_text(), errors.read_text())
+
+
 def _run(
-    script: str,
-    arguments: list[str],
+    words: list[str],
     cwd: Path,
-    output: Path,
+    files: tuple[Path, Path],
+    environment: dict[str, str],
     prepare: Callable[[], None] | None,
 ) -> None:
     os.chdir(cwd)
-    with open(output, "ab", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    for descriptor, path in enumerate(files, 1):
+        with open(path, "ab", buffering=0) as file:
+            os.dup2(file.fileno(), descriptor)
     sys.stdout = open(1, "w", closefd=False, buffering=1)
     sys.stderr = open(2, "w", closefd=False, buffering=1)
-    sys.argv = [f"{script}.py", *arguments]
+    sys.argv = words
     if prepare:
         prepare()
     from transfer import cli
 
-    cli.run(importlib.import_module(script).main)
+    cli.run(importlib.import_module(words[0].removesuffix(".py")).main)

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import evaluate
 import train
 from transfer import cli, runs
 from transfer.config import Config, settings
-from transfer.errors import InputError
+from transfer.errors import InputError, Interrupted
 from transfer.models.backbones import BACKBONES
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,7 @@ TRAIN_OPTIONS = """--backbone --data --weights --image-size --head-epochs --fine
     --label-smoothing --hidden-units --unfreeze --train-batch-norm --rotation-degrees
     --zoom-fraction --translation-fraction --no-flip --validation-fraction --plateau-patience
     --plateau-factor --early-stopping-patience --precision --limit --seed --config --run-dir
-    --offline --quiet --verbose""".split()
+    --resume --offline --quiet --verbose""".split()
 EVALUATE_OPTIONS = "--report --json --all-baselines".split()
 
 
@@ -384,3 +385,48 @@ def test_missing_libraries_are_told_with_the_mend(monkeypatch, capfd):
         cli.load_tensorflow(verbose=False)
     os.write(2, b"still there")
     assert capfd.readouterr().err == "still there"
+
+
+# --- Resuming -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def resumed(monkeypatch):
+    """Takes the place of training and keeps what it was asked to resume."""
+    from transfer.training import train as training
+
+    asked = {}
+
+    def resume(run_dir, console, **arguments):
+        asked.update(arguments, run_dir=run_dir)
+        raise InputError("enough")
+
+    monkeypatch.setattr(training, "resume", resume)
+    return asked
+
+
+def test_resume_takes_the_newest_unfinished_run_or_the_one_named(
+    monkeypatch, tmp_path, resumed, saved
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / runs.CONFIG).write_text("{}")
+    assert exit_code(monkeypatch, train.main, "--resume", "--offline") == 1
+    assert resumed["run_dir"] == Path("runs/a") and resumed["given"] == {}
+    assert exit_code(monkeypatch, train.main, "--resume", "other", "--seed", 0) == 1
+    # What was typed counts as given, also where it is the default; so does what a file says.
+    assert resumed["run_dir"] == Path("other") and resumed["given"] == {"seed": 0}
+    assert exit_code(monkeypatch, train.main, "--resume", "other", "--config", saved) == 1
+    assert resumed["given"] == OTHER
+
+
+def test_resume_with_a_new_folder_is_wrong_usage(monkeypatch, capsys):
+    assert exit_code(monkeypatch, train.main, "--resume", "a", "--run-dir", "b") == 2
+    assert "leave --run-dir out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_is_said_and_its_exit_code_is_the_shells(monkeypatch, capsys, number):
+    error = Interrupted(number, "Stopped. To go on: ...")
+    assert exit_code(monkeypatch, raising(error)) == 128 + number
+    assert capsys.readouterr().err == "Stopped. To go on: ...\n"

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import commands
+
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -19,21 +21,23 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 QUICK = "--limit 30 --image-size 32 --head-epochs 1 --finetune-epochs 1 --batch-size 16".split()
 
 
-def run_command(line, cwd, expect=0, **environment):
-    """Runs a command line of ours in `cwd` and returns the finished process."""
+def run_command(line, cwd, expect=0, *, fresh=False):
+    """Runs a command line of ours in `cwd` and returns what it left; `fresh` in a new Python."""
     words = shlex.split(line) if isinstance(line, str) else list(line)
-    assert words[0] == "python"
-    script = [str(REPOSITORY / words[1])] if words[1].endswith(".py") else words[1:2]
-    process = subprocess.run(
-        [sys.executable, *script, *words[2:]],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == expect, f"{line}\n{process.stdout}\n{process.stderr}"
-    return process
+    assert words[0] == "python" and words[1].endswith(".py")
+    if fresh:
+        finished = subprocess.run(
+            [sys.executable, str(REPOSITORY / words[1]), *words[2:]],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    else:
+        finished = commands.run(words[1].removesuffix(".py"), words[2:], cwd)
+    assert finished.returncode == expect, f"{line}\n{finished.stdout}\n{finished.stderr}"
+    return finished
 
 
 def write_colour_folder(root, *, shuffled, num_images=80):
@@ -60,10 +64,11 @@ def test_three_colours_are_learnt_and_shuffled_labels_are_not(tmp_path, backbone
         f"python train.py --backbone {backbone} --data photos --weights none --image-size 32 "
         f"--batch-size 16 --finetune-epochs {epochs} --run-dir run",
         tmp_path,
+        fresh=shuffled,  # once in new processes, as a user's are
     )
     assert trained.stderr == ""
     assert "python evaluate.py run --report" in trained.stdout
-    evaluated = run_command("python evaluate.py run --json", tmp_path)
+    evaluated = run_command("python evaluate.py run --json", tmp_path, fresh=shuffled)
     assert evaluated.stderr == ""
     metrics = json.loads(evaluated.stdout)
     assert metrics["num_images"] == 48  # a fifth of 240
@@ -98,7 +103,11 @@ def test_every_command_in_the_readme_runs(tmp_path):
     ran = 0
     for line in readme_commands():
         line = line.rpartition("&& ")[2]
-        if line.startswith("python train.py"):
+        if line == "python train.py --resume":
+            # As if the newest run had been killed before its end.
+            max(tmp_path.glob("runs/*/summary.json"), key=os.path.getmtime).unlink()
+            run_command([*shlex.split(line), "--quiet"], tmp_path)
+        elif line.startswith("python train.py"):
             run_command([*shlex.split(line), *QUICK, "--quiet"], tmp_path)
         elif line.startswith("python evaluate.py"):
             run_command(line, tmp_path)
@@ -123,7 +132,7 @@ def test_auto_without_data_or_network_takes_the_sample_and_says_so(tmp_path):
     )
     # Up to the weights, which fail in a line of their own: no network is trained here.
     line = ["python", str(script), "--offline", "--weights", "imagenet"]
-    process = run_command(line, tmp_path, expect=1)
+    process = run_command(line, tmp_path, expect=1, fresh=True)
     assert "fashion-mnist-sample: 5,400 training, 600 validation and 1,000 test" in process.stdout
     assert "not the full Fashion-MNIST" in process.stdout
     assert process.stderr.startswith("Error: no ImageNet weights at ")

@@ -1,9 +1,14 @@
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
+import pytest
 
 from transfer.config import Config
 from transfer.data.sources import Split
-from transfer.training.features import compute_features
+from transfer.training import features as cache
+from transfer.training.features import compute_features, features_folder, load_features
 
 
 def make_split(num_images=1001):
@@ -37,3 +42,102 @@ def test_values_beyond_float16_are_clipped_not_infinite():
     extractor = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(scaled))
     features = compute_features(extractor, make_split(9), Config(image_size=32))
     assert np.isfinite(features).all()
+
+
+CONFIG = Config(image_size=32, batch_size=64)
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Counts the images that go through the network."""
+    seen = []
+    chunks = cache._chunks
+
+    def count(extractor, split, *arguments):
+        seen.append(split.num_images)
+        return chunks(extractor, split, *arguments)
+
+    monkeypatch.setattr(cache, "_chunks", count)
+    return seen
+
+
+def test_a_second_run_reads_what_the_first_computed_and_says_so(computed):
+    told = []
+    first = load_features(make_extractor(), make_split(70), CONFIG, tell=told.append)
+    assert told == []
+    second = load_features(make_extractor(), make_split(70), CONFIG, tell=told.append)
+    assert computed == [70] and len(told) == 1 and str(features_folder()) in told[0]
+    np.testing.assert_array_equal(first, second)
+    assert second.dtype == np.float16
+    np.testing.assert_array_equal(first, compute_features(make_extractor(), make_split(70), CONFIG))
+
+
+def with_other_weights():
+    extractor = make_extractor()
+    layer = keras.layers.Dense(2)
+    return keras.Model(extractor.input, layer(extractor.output))
+
+
+OTHERS = {
+    "images": lambda: load_features(make_extractor(), make_split(71), CONFIG),
+    "mirror images": lambda: load_features(make_extractor(), make_split(70), CONFIG, flipped=True),
+    "weights": lambda: load_features(with_other_weights(), make_split(70), CONFIG),
+    "backbone": lambda: load_features(
+        make_extractor(), make_split(70), Config(image_size=32, batch_size=64, backbone="vgg16")
+    ),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_features_of_another_kind_are_not_taken_for_them(computed, other):
+    load_features(make_extractor(), make_split(70), CONFIG)
+    other()
+    assert len(computed) == 2
+
+
+def test_many_chunks_are_one_array(monkeypatch):
+    whole = compute_features(make_extractor(), make_split(200), CONFIG)
+    monkeypatch.setattr(cache, "CHUNK_IMAGES", 64)
+    np.testing.assert_array_equal(load_features(make_extractor(), make_split(200), CONFIG), whole)
+
+
+def test_large_features_stay_on_the_disk(monkeypatch):
+    monkeypatch.setattr(cache, "_memory_bytes", lambda: 1000)
+    assert isinstance(load_features(make_extractor(), make_split(70), CONFIG), np.memmap)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"junk" * 100])
+def test_a_damaged_file_is_computed_again(computed, content):
+    first = load_features(make_extractor(), make_split(70), CONFIG)
+    [path] = features_folder().iterdir()
+    path.write_bytes(content)
+    np.testing.assert_array_equal(load_features(make_extractor(), make_split(70), CONFIG), first)
+    assert len(computed) == 2
+
+
+def test_what_was_used_longest_ago_makes_room(monkeypatch):
+    for number in (70, 71, 72):
+        load_features(make_extractor(), make_split(number), CONFIG)
+        newest = max(features_folder().iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        os.utime(newest, (number, number))
+    load_features(make_extractor(), make_split(70), CONFIG)  # used again
+    monkeypatch.setattr(cache, "CACHE_BYTES", 1700)  # three files of some 550 bytes
+    load_features(make_extractor(), make_split(73), CONFIG)
+    rows = sorted(len(np.load(path)) for path in features_folder().iterdir())
+    assert rows == [70, 72, 73]
+
+
+def test_of_two_at_once_one_computes(computed):
+    with ThreadPoolExecutor(2) as pool:
+        made = pool.map(lambda _: load_features(make_extractor(), make_split(70), CONFIG), range(2))
+        first, second = made
+    np.testing.assert_array_equal(first, second)
+    assert computed == [70]
+    assert [path.suffix for path in features_folder().iterdir()] == [".npy"]
+
+
+def test_without_a_place_for_the_cache_the_features_are_computed(monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("KERAS_HOME", str(blocked))
+    assert load_features(make_extractor(), make_split(70), CONFIG).shape == (70, 3)

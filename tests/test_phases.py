@@ -100,13 +100,13 @@ def test_the_head_phase_moves_nothing_in_the_backbone(config, console, monkeypat
 
 def test_the_head_phase_runs_the_backbone_once_an_image(config, console, monkeypatch, tmp_path):
     seen = []
-    compute = phases.compute_features
+    load = phases.load_features
 
     def count(extractor, split, *args, flipped=False, **kwargs):
         seen.append((split.num_images, flipped))
-        return compute(extractor, split, *args, flipped=flipped, **kwargs)
+        return load(extractor, split, *args, flipped=flipped, **kwargs)
 
-    monkeypatch.setattr(phases, "compute_features", count)
+    monkeypatch.setattr(phases, "load_features", count)
     config = dataclasses.replace(config, finetune_epochs=0, head_epochs=4)
     train(config, console, run_dir=tmp_path / "with")
     assert sorted(seen) == [(24, False), (216, False), (216, True)]

@@ -19,9 +19,8 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from filelock import FileLock
-
 from transfer.errors import InputError
+from transfer.locks import locked
 from transfer.runs import flush_folder
 
 _PIECE_BYTES = 1 << 16
@@ -79,15 +78,9 @@ def download(
     missing = not target.exists()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # The operating system takes the lock from a process that dies.
-        lock = target.with_name(f"{target.name}.lock")
-        with FileLock(lock):
-            try:
-                if not (missing and target.exists()):
-                    _fetch_locked(url, target, expected, answer_seconds)
-            finally:
-                with contextlib.suppress(OSError):
-                    lock.unlink()
+        with locked(target):
+            if not (missing and target.exists()):
+                _fetch_locked(url, target, expected, answer_seconds)
     except OSError as error:
         raise DownloadError(f"{target} cannot be written: {error.strerror or error}.") from error
     return target

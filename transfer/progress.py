@@ -50,7 +50,8 @@ class PhaseProgress(keras.callbacks.Callback):
 
     def _begin(self) -> None:
         self._bar.start()
-        self._started = time.perf_counter()
+        if self._step == self._first_step:  # `predict` may be called once a part
+            self._started = time.perf_counter()
 
     def _advance(self) -> None:
         self._step += 1
@@ -69,6 +70,8 @@ class PhaseProgress(keras.callbacks.Callback):
         self._advance()
 
     def on_predict_end(self, logs: dict | None = None) -> None:
+        if self._step < self.steps:
+            return
         seconds = time.perf_counter() - self._started
         self.close()
         self.console.print(

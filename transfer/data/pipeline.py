@@ -5,6 +5,8 @@ a batch is gathered by index, warped once and prefetched. The order of an epoch 
 permutation made from (seed, epoch), so any epoch can be made again on its own.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -75,7 +77,7 @@ def make_evaluation_dataset(
 
 
 def make_feature_dataset(
-    views: np.ndarray,
+    views: Sequence[np.ndarray],
     labels: np.ndarray,
     config: Config,
     num_classes: int,
@@ -85,8 +87,9 @@ def make_feature_dataset(
     """Makes the shuffled batches of all head epochs from features computed beforehand.
 
     Args:
-        views: float16 (V, N, features): the same N images seen V times (as they are, mirrored).
-            Each epoch takes one view of each image, at random from (seed, epoch, image index).
+        views: arrays float16 (N, features), perhaps memory-mapped: the same N images as they are,
+            mirrored, and so on. Each epoch takes one view of each image, at random from (seed,
+            epoch, image index).
         labels: int64 (N,).
         config: uses `seed`, `batch_size` and `head_epochs`.
         num_classes: width of the one-hot labels.
@@ -104,13 +107,16 @@ def make_feature_dataset(
         return tf.data.Dataset.from_tensor_slices((chosen, order)).batch(config.batch_size)
 
     def take(chosen: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return views[chosen, rows].astype(np.float32), labels[rows]
+        features = np.empty((len(rows), views[0].shape[1]), np.float32)
+        for number, view in enumerate(views):
+            features[chosen == number] = view[rows[chosen == number]]
+        return features, labels[rows]
 
     def load(chosen: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features, targets = tf.numpy_function(
             take, [chosen, rows], (tf.float32, tf.int64), stateful=False
         )
-        features.set_shape((None, views.shape[2]))
+        features.set_shape((None, views[0].shape[1]))
         targets.set_shape((None,))
         return features, tf.one_hot(targets, num_classes)
 

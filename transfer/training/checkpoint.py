@@ -155,20 +155,6 @@ def _checksums(path: Path) -> dict[str, str]:
     return checksums
 
 
-def fingerprint_variables(variables: Iterable[keras.Variable]) -> str:
-    """Returns the SHA-256 of the variables' values, in order."""
-    digest = hashlib.sha256()
-    for variable in variables:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)))
-    return digest.hexdigest()
-
-
-def fingerprint_history(history: Iterable[Mapping]) -> str:
-    """Returns the SHA-256 of the rows of history.csv without their seconds."""
-    numbers = [{name: row[name] for name in runs.HISTORY_COLUMNS[:-1]} for row in history]
-    return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()
-
-
 class Checkpointer(keras.callbacks.Callback):
     """Writes a checkpoint and history.csv after each epoch, and starts a phase from a checkpoint.
 

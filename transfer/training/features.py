@@ -1,16 +1,76 @@
-"""The head phase's training data: the frozen backbone's outputs, computed once.
+"""The head phase's training data: the frozen backbone's outputs, computed once and kept.
 
 Frozen features do not change from epoch to epoch, so the backbone runs over each image
 once (and once over its mirror image where flips are on), and a head epoch then costs
-milliseconds instead of a pass through the network.
+milliseconds instead of a pass through the network. The next run with the same images, weights and
+size reads them from the cache folder.
 """
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from transfer.config import Config
 from transfer.data.pipeline import make_evaluation_dataset
-from transfer.data.sources import Split
+from transfer.data.sources import Split, fingerprint
+from transfer.downloads import keras_home
+from transfer.locks import locked
+from transfer.training.fingerprints import fingerprint_variables
+
+CACHE_BYTES = 4 * 2**30  # the features used longest ago make room
+MEMORY_SHARE = 1 / 8  # of the machine's memory; larger features stay on the disk
+CHUNK_IMAGES = 16_384  # whose float32 features are in memory at once
+
+_FORMAT = 1  # part of a file's name; raise it when the same images would give other features
+
+
+def load_features(
+    extractor: keras.Model,
+    split: Split,
+    config: Config,
+    *,
+    flipped: bool = False,
+    callbacks: list[keras.callbacks.Callback] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> np.ndarray:
+    """Returns the frozen backbone's features of a split, from the cache or computed now.
+
+    Of two processes that want the same ones the second waits for the first.
+
+    Args:
+        extractor: images (B, S, S, 3) -> (B, features).
+        split: N images as uint8 arrays.
+        config: uses `image_size` and `batch_size`.
+        flipped: mirror the images left to right.
+        callbacks: for progress while computing.
+        tell: called with a line when they come from the cache.
+
+    Returns:
+        float16 (N, features); read from the disk as needed where they are more than
+        `MEMORY_SHARE` of the memory.
+    """
+    shape = (split.num_images, *extractor.output_shape[1:])
+    path = features_folder() / f"{_key(extractor, split, config, flipped)}.npy"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path):
+            kept = _open(path, shape)
+            if kept is not None:
+                os.utime(path)  # used now
+                tell(f"read from {path}")
+                return kept
+            _compute_to(path, shape, _chunks(extractor, split, config, flipped, callbacks))
+            _make_room(path)
+            return _open(path, shape)
+    except OSError:  # no place for a cache: then without one
+        return compute_features(extractor, split, config, flipped=flipped, callbacks=callbacks)
 
 
 def compute_features(
@@ -23,20 +83,92 @@ def compute_features(
 ) -> np.ndarray:
     """Runs the frozen backbone over a split, each image once, in order.
 
-    Args:
-        extractor: images (B, S, S, 3) -> (B, features).
-        split: N images as uint8 arrays.
-        config: uses `image_size` and `batch_size`.
-        flipped: mirror the images left to right.
-        callbacks: for progress.
+    Arguments as `load_features`.
 
     Returns:
-        float16 (N, features).
+        float16 (N, features), in memory.
     """
-    batches = make_evaluation_dataset(
-        split, config.image_size, config.batch_size, num_classes=1, flipped=flipped
+    return np.concatenate(list(_chunks(extractor, split, config, flipped, callbacks)))
+
+
+def features_folder() -> Path:
+    """Returns the folder of the cache, beside what Keras keeps."""
+    return keras_home() / "transfer" / "features"
+
+
+def _key(extractor: keras.Model, split: Split, config: Config, flipped: bool) -> str:
+    parts = (
+        _FORMAT,
+        fingerprint(split),
+        flipped,
+        config.backbone,
+        config.image_size,
+        [layer.dtype_policy.name for layer in extractor.layers],
+        fingerprint_variables(extractor.variables),
     )
-    images_only = batches.map(lambda images, labels: images)
-    features = extractor.predict(images_only, verbose=0, callbacks=callbacks)
-    # float16 halves the memory; its 11 bits are more than a head can use.
-    return np.clip(features, -65504, 65504).astype(np.float16)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _chunks(
+    extractor: keras.Model,
+    split: Split,
+    config: Config,
+    flipped: bool,
+    callbacks: list[keras.callbacks.Callback] | None,
+) -> Iterator[np.ndarray]:
+    for start in range(0, split.num_images, CHUNK_IMAGES):
+        chunk = slice(start, start + CHUNK_IMAGES)
+        part = dataclasses.replace(split, images=split.images[chunk], labels=split.labels[chunk])
+        batches = make_evaluation_dataset(
+            part, config.image_size, config.batch_size, num_classes=1, flipped=flipped
+        )
+        images_only = batches.map(lambda images, labels: images)
+        features = extractor.predict(images_only, verbose=0, callbacks=callbacks)
+        # float16 halves the memory; its 11 bits are more than a head can use.
+        yield np.clip(features, -65504, 65504).astype(np.float16)
+
+
+def _compute_to(path: Path, shape: tuple[int, ...], chunks: Iterable[np.ndarray]) -> None:
+    partial = path.with_suffix(f".{secrets.token_hex(4)}.part")
+    try:
+        file = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
+        start = 0
+        for features in chunks:
+            file[start : start + len(features)] = features
+            start += len(features)
+        file.flush()
+        del file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    # None: not there, or not what was written.
+    if not path.is_file():
+        return None
+    large = path.stat().st_size > MEMORY_SHARE * _memory_bytes()
+    try:
+        features = np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
+    except (ValueError, EOFError):
+        return None
+    return features if (features.shape, features.dtype) == (shape, np.float16) else None
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # Windows does not say; most machines have more
+        return 8 * 2**30
+
+
+def _make_room(newest: Path) -> None:
+    # A file that another process reads stays readable for it after its name is gone.
+    paths = sorted(newest.parent.glob("*.npy"), key=lambda path: path.stat().st_mtime_ns)
+    total = sum(path.stat().st_size for path in paths)
+    for path in paths:
+        if total <= CACHE_BYTES or path == newest:
+            continue
+        total -= path.stat().st_size
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -5,6 +5,7 @@ features. Fine-tune: the upper blocks (or all) are unfrozen and train at a low l
 rate.
 """
 
+import contextlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ from transfer.training.callbacks import (
     keras_callbacks,
 )
 from transfer.training.checkpoint import Checkpoint, Checkpointer, list_checkpoints
-from transfer.training.features import compute_features
+from transfer.training.features import load_features
 from transfer.training.interruption import StopAfterStep
 
 
@@ -65,7 +66,7 @@ class Run:
 
 
 def fit_head(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
-    """Trains the head alone on the frozen backbone's features, each computed once.
+    """Trains the head alone on the frozen backbone's features, each computed once or kept before.
 
     With flips on, an epoch takes each image or its mirror image at random.
 
@@ -77,10 +78,18 @@ def fit_head(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
     head = classifier.get_layer("head")
 
     def features_of(split: Split, title: str, flipped: bool = False) -> np.ndarray:
-        progress = _progress(run, f"features of {title}", split.num_images)
-        with StopAfterStep() as stop:
-            return compute_features(
-                extractor, split, config, flipped=flipped, callbacks=[progress, stop]
+        name = f"features of {title}"
+        progress = _progress(run, name, split.num_images)
+        with StopAfterStep() as stop, contextlib.closing(progress):
+            return load_features(
+                extractor,
+                split,
+                config,
+                flipped=flipped,
+                callbacks=[progress, stop],
+                tell=lambda line: run.console.print(
+                    f"{name}: {line}", highlight=False, soft_wrap=True
+                ),
             )
 
     views = [features_of(splits.train, "the training images")]
@@ -90,7 +99,7 @@ def fit_head(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
     num_classes = len(splits.class_names)
     _compile(head, config, config.head_learning_rate)
     batches = make_feature_dataset(
-        np.stack(views),
+        views,
         splits.train.labels,
         config,
         num_classes,

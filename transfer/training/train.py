@@ -34,12 +34,11 @@ from transfer.models.weights import Weights, load_backbone
 from transfer.training.callbacks import FINETUNE, HistoryRecorder
 from transfer.training.checkpoint import (
     Checkpoint,
-    fingerprint_history,
-    fingerprint_variables,
     list_checkpoints,
     newest_checkpoint,
     remove_checkpoints,
 )
+from transfer.training.fingerprints import fingerprint_history, fingerprint_variables
 from transfer.training.phases import Run, choose_finetune_learning_rate, fit_finetune, fit_head
 
 
