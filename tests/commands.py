@@ -55,11 +55,16 @@ def start(
     return process
 
 
-def run(script: str, arguments: Iterable[object], cwd: Path) -> Finished:
-    """Runs `python <script>.py <arguments>` to its end."""
+def run(
+    script: str,
+    arguments: Iterable[object],
+    cwd: Path,
+    prepare: Callable[[], None] | None = None,
+) -> Finished:
+    """Runs `python <script>.py <arguments>` to its end; arguments as `start`."""
     with tempfile.TemporaryDirectory() as folder:
         output, errors = Path(folder, "stdout"), Path(folder, "stderr")
-        process = start(script, arguments, cwd, output, errors=errors)
+        process = start(script, arguments, cwd, output, prepare, errors)
         process.join()
         return Finished(process.exitcode, output.read_text(), errors.read_text())
 

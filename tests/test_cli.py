@@ -27,7 +27,7 @@ TRAIN_OPTIONS = """--backbone --data --weights --image-size --head-epochs --fine
     --zoom-fraction --translation-fraction --no-flip --validation-fraction --plateau-patience
     --plateau-factor --early-stopping-patience --precision --limit --seed --config --run-dir
     --resume --offline --quiet --verbose""".split()
-EVALUATE_OPTIONS = "--report --json --all-baselines".split()
+EVALUATE_OPTIONS = "--report --json --all-baselines --ensemble --tta".split()
 
 
 def python(*arguments, cwd=ROOT, **environment):

@@ -123,6 +123,8 @@ def test_perfect_predictions():
     assert metrics["accuracy"] == metrics["f1_macro"] == 1.0
     assert metrics["accuracy_interval"][0] < 1.0
     assert metrics["loss"] == 0.0
+    assert metrics["f1_macro_interval"] == [1.0, 1.0]
+    assert metrics["loss_interval"] == [0.0, 0.0]
     assert metrics["most_confused"] == []
 
 
@@ -133,6 +135,8 @@ def test_chance_predictions():
     metrics = compute_metrics(y_true, y_prob, [str(i) for i in range(num_classes)])
     assert metrics["accuracy"] == pytest.approx(0.1, abs=0.01)
     assert metrics["loss"] == pytest.approx(math.log(10), abs=0.001)
+    low, high = metrics["f1_macro_interval"]
+    assert low < metrics["f1_macro"] < high and high - low < 0.02
     assert len(metrics["most_confused"]) == 10
 
 
@@ -209,4 +213,8 @@ def test_what_holds_for_any_predictions(arrays):
     order = np.random.default_rng(0).permutation(num_images)
     shuffled = compute_metrics(y_true[order], y_prob[order], names)
     assert shuffled["confusion_matrix"] == metrics["confusion_matrix"]
-    assert shuffled["loss"] == pytest.approx(metrics["loss"])
+    assert shuffled["loss"] == metrics["loss"]  # to the last digit
+    assert shuffled["f1_macro_interval"] == metrics["f1_macro_interval"]
+    for key in ("loss", "f1_macro"):
+        low, high = metrics[f"{key}_interval"]
+        assert low <= high

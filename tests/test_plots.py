@@ -154,6 +154,99 @@ def test_sample_predictions_refuse_another_number_of_images():
         plots.plot_sample_predictions(images[:19], y_true, y_prob, list("abcd"))
 
 
+def shown(figure, images):
+    """The indices of the test images in a figure, in order."""
+    pixels = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    return [next(i for i, image in enumerate(images[..., 0]) if (image == p).all()) for p in pixels]
+
+
+def mistaken():
+    """Of 20 images of classes a to d, four are mistakes; image 5 is the least sure."""
+    images, y_true, y_prob = sample()
+    y_prob[3] = [0.05, 0.8, 0.1, 0.05]  # d taken for b
+    y_prob[7] = [0.0, 0.9, 0.05, 0.05]  # d taken for b
+    y_prob[1] = [0.1, 0.1, 0.0, 0.8]  # b taken for d
+    y_prob[2] = [0.7, 0.1, 0.1, 0.1]  # c taken for a
+    y_prob[5] = [0.2, 0.3, 0.25, 0.25]
+    return images, y_true, y_prob
+
+
+def test_mistakes_and_doubts_come_in_order_of_confidence():
+    images, y_true, y_prob = mistaken()
+    figure = plots.plot_mistakes_and_doubts(images, y_true, y_prob, list("abcd"), num_each=3)
+    assert shown(figure, images)[:4] == [7, 1, 3, 5]  # 1 and 3 tie, in the order of the images
+    found = texts(figure)
+    assert "Wrong: 3 of 4, the surest first" in found
+    assert "Right or wrong: 3 of 20, the least sure first" in found
+    assert "b, 90\u00a0%\ntrue: d, 5\u00a0%" in found
+
+
+def test_confused_pairs_show_both_sides_and_the_worst_pair_first():
+    images, y_true, y_prob = mistaken()
+    figure = plots.plot_confused_pairs(images, y_true, y_prob, list("abcd"), num_pairs=2)
+    headings = [text for text in texts(figure) if " taken for " in text and ":" in text]
+    assert headings == [
+        "d taken for b: 2 of 2, the surest first",
+        "b taken for d: 1 of 1, the surest first",
+        "c taken for a: 1 of 1, the surest first",
+        "a taken for c: none",
+    ]
+    assert shown(figure, images) == [7, 3, 1, 2]
+    draw(figure)
+
+
+@pytest.mark.filterwarnings("error")
+def test_galleries_without_a_mistake_say_so():
+    images, y_true, y_prob = sample(channels=3)
+    figure = plots.plot_confused_pairs(images, y_true, y_prob, list("abcd"))
+    assert "No class was taken for another" in texts(figure)
+    draw(figure)
+    figure = plots.plot_mistakes_and_doubts(images, y_true, y_prob, list("abcd"), num_each=3)
+    assert "Wrong: none" in texts(figure)
+    draw(figure)
+
+
+@pytest.mark.parametrize("plot", [plots.plot_mistakes_and_doubts, plots.plot_confused_pairs])
+def test_galleries_refuse_another_number_of_images(plot):
+    images, y_true, y_prob = sample()
+    with pytest.raises(ValueError, match="20, 19, 20"):
+        plot(images, y_true[:19], y_prob, list("abcd"))
+
+
+def test_reliability_diagram_is_accuracy_at_each_confidence():
+    y_true = np.array([0] * 10)
+    y_prob = np.array([[0.9, 0.1]] * 6 + [[0.3, 0.7]] * 4)
+    calibrated = np.array([[0.6, 0.4]] * 6 + [[0.4, 0.6]] * 4)
+    figure = plots.plot_reliability(y_true, y_prob, calibrated)
+    axes = figure.axes[0]
+    diagonal, before, after = axes.lines
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 100]
+    assert before.get_xdata() == pytest.approx([70, 90])
+    assert before.get_ydata() == pytest.approx([0, 100])
+    assert (after.get_xdata(), after.get_ydata()) == (pytest.approx([60]), pytest.approx([60]))
+    assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(100)
+    found = texts(figure)
+    assert "as the model says: expected calibration error 34.00\u00a0%" in found
+    assert "with the temperature: expected calibration error 0.00\u00a0%" in found
+    assert len(plots.plot_reliability(y_true, y_prob).axes[0].lines) == 2
+    draw(figure)
+
+
+def test_reject_curve_marks_the_threshold():
+    y_true = np.array([0, 0, 1, 0])
+    y_prob = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    figure = plots.plot_reject_curve(y_true, y_prob, threshold=0.75)
+    curve, mark = figure.axes[0].lines
+    assert curve.get_xdata() == pytest.approx([25, 50, 75, 100])
+    assert curve.get_ydata() == pytest.approx([100, 100, 200 / 3, 75])
+    assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (50, 100)
+    label = "from confidence 75.0\u00a0% on: 50.0\u00a0% answered, 100.00\u00a0% right"
+    assert label in texts(figure)
+    assert len(plots.plot_reject_curve(y_true, y_prob).axes[0].lines) == 1
+    assert len(plots.plot_reject_curve(y_true, y_prob, threshold=0.99).axes[0].lines) == 1
+    draw(figure)
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("num_classes", [2, 17, 130])
 def test_class_distribution(num_classes):
@@ -193,10 +286,13 @@ def test_augmentation_refuses_other_shapes():
 
 
 def test_a_plot_can_be_drawn_into_an_axes_of_the_caller():
-    figure = Figure(layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(20, 5), layout="constrained")
+    left, right, third, fourth = figure.subplots(1, 4)
     assert plots.plot_confusion_matrix([[1, 0], [0, 1]], ["a", "b"], ax=left) is figure
     assert plots.plot_class_distribution({"test": [1, 2]}, ["a", "b"], ax=right) is figure
+    y_true, y_prob = np.array([0, 1]), np.array([[0.9, 0.1], [0.4, 0.6]])
+    assert plots.plot_reliability(y_true, y_prob, ax=third) is figure
+    assert plots.plot_reject_curve(y_true, y_prob, ax=fourth) is figure
     draw(figure)
 
 

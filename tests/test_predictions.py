@@ -1,17 +1,33 @@
+"""Predictions of a finished run, and what evaluation makes of several."""
+
+import csv
 import dataclasses
+import io
+import json
+import re
+import shutil
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from conftest import make_stripes
 from rich.console import Console
 
+import evaluate
 from transfer import runs
 from transfer.config import Config
 from transfer.errors import InputError
 from transfer.evaluation import comparison, predictions
+from transfer.evaluation.calibration import fit_calibration
 from transfer.evaluation.metrics import compute_metrics
-from transfer.evaluation.predictions import load_predictions, predict_run
-from transfer.training.phases import train
+from transfer.evaluation.predictions import (
+    Predictions,
+    load_predictions,
+    mean_predictions,
+    predict_run,
+    predictions_csv,
+)
+from transfer.training.train import train
 
 
 @pytest.fixture
@@ -19,17 +35,21 @@ def console():
     return Console(quiet=True)
 
 
-@pytest.fixture
-def config(tiny_backbone, tmp_path):
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
     """A test set of 1,001 images: no batch size divides it."""
     x_train, y_train = make_stripes(120)
     x_test, y_test = make_stripes(1001, seed=1)
-    path = tmp_path / "data" / "stripes.npz"
-    path.parent.mkdir()
+    path = tmp_path_factory.mktemp("data") / "stripes.npz"
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
+
+@pytest.fixture
+def config(tiny_backbone, data):
     return Config(
         backbone=tiny_backbone,
-        data=str(path),
+        data=str(data),
         weights="none",
         image_size=32,
         batch_size=32,
@@ -37,9 +57,24 @@ def config(tiny_backbone, tmp_path):
     )
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Where the one training of this module leaves its run."""
+    return tmp_path_factory.mktemp("trained") / "first"
+
+
 @pytest.fixture
-def run_dir(config, console, tmp_path):
-    return train(config, console, run_dir=tmp_path / "runs" / "first").run_dir
+def run_dir(config, console, trained, tmp_path):
+    """A copy of a finished run, trained once."""
+    if not trained.is_dir():
+        train(config, console, run_dir=trained)
+    return shutil.copytree(trained, tmp_path / "runs" / "first")
+
+
+def change_facts(run_dir, **data):
+    """Changes what a run says of its data."""
+    facts = runs.read_facts(run_dir)
+    runs.write_json(run_dir / runs.CONFIG, facts | {"data": facts["data"] | data})
 
 
 def test_every_test_image_is_counted_once_in_order(run_dir, console):
@@ -61,12 +96,57 @@ def test_kept_predictions_are_read_not_made_again(run_dir, console, monkeypatch)
     predict_run(run_dir, console)
 
 
-def test_changed_test_images_are_refused(run_dir, config, console):
-    x_train, y_train = make_stripes(120)
-    x_test, y_test = make_stripes(1001, seed=2)
-    np.savez(config.data, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    with pytest.raises(InputError, match="changed since it was trained"):
-        predict_run(run_dir, console)
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_changed_images_are_refused(run_dir, console, tmp_path, part):
+    x_train, y_train = make_stripes(120, seed=0 if part == "test" else 2)
+    x_test, y_test = make_stripes(1001, seed=2 if part == "test" else 1)
+    path = tmp_path / "changed.npz"
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    change_facts(run_dir, location=str(path))
+    with pytest.raises(InputError, match=f"the {part} images .* changed since it was trained"):
+        predict_run(run_dir, console, part)
+
+
+def test_validation_and_mirrored_images_are_predicted_and_kept_apart(
+    run_dir, config, console, monkeypatch
+):
+    test = predict_run(run_dir, console)
+    splits = predictions.load_run_splits(runs.read_facts(run_dir))
+    validation = predict_run(run_dir, console, predictions.VALIDATION)
+    np.testing.assert_array_equal(validation.y_true, splits.validation.labels)
+    assert validation.y_prob.shape == (12, 2)
+    flipped = predict_run(run_dir, console, predictions.FLIPPED)
+    np.testing.assert_array_equal(flipped.y_true, test.y_true)
+    mirrored = dataclasses.replace(splits.test, images=splits.test.images[:, :, ::-1])
+    expected = predictions._predict(
+        run_dir, runs.read_facts(run_dir), mirrored, predictions.TEST, console
+    )
+    np.testing.assert_allclose(flipped.y_prob, expected, atol=1e-5)
+    assert not np.allclose(flipped.y_prob, test.y_prob, atol=1e-4)
+    monkeypatch.setattr(predictions, "_predict", lambda *args: pytest.fail("predicted twice"))
+    for part, kept in (("test", test), ("validation", validation), ("flipped", flipped)):
+        np.testing.assert_array_equal(load_predictions(run_dir, part).y_prob, kept.y_prob)
+
+
+def test_the_mean_of_predictions_is_of_probabilities_and_of_the_same_images():
+    y_true = np.array([0, 1])
+    first = Predictions(y_true, np.array([[0.9, 0.1], [0.6, 0.4]], np.float32))
+    second = Predictions(y_true, np.array([[0.5, 0.5], [0.2, 0.8]], np.float32))
+    mean = mean_predictions([first, second])
+    assert mean.y_prob.dtype == np.float32
+    np.testing.assert_allclose(mean.y_prob, [[0.7, 0.3], [0.4, 0.6]], rtol=1e-6)
+    with pytest.raises(ValueError, match="other labels"):
+        mean_predictions([first, Predictions(y_true[::-1], second.y_prob)])
+
+
+def test_csv_of_predictions_keeps_every_digit_and_any_name():
+    y_prob = np.array([[0.1, 0.9], [2 / 3, 1 / 3]], np.float32)
+    text = predictions_csv(np.array([0, 0]), y_prob, ["a, b", 'c "d"'])
+    header, *rows = csv.reader(io.StringIO(text))
+    assert header == ["index", "true", "predicted", "confidence", "p a, b", 'p c "d"']
+    assert [row[:3] for row in rows] == [["0", "a, b", 'c "d"'], ["1", "a, b", "a, b"]]
+    assert [float(row[3]) for row in rows] == y_prob.max(axis=1).tolist()
+    assert [[float(cell) for cell in row[4:]] for row in rows] == y_prob.tolist()
 
 
 def test_a_config_that_lacks_a_part_is_told(run_dir, console):
@@ -83,40 +163,160 @@ def test_damaged_predictions_are_told(run_dir):
         load_predictions(run_dir)
 
 
-def test_other_runs_on_the_same_images_join_the_table(run_dir, config, console, tmp_path):
-    train(config, console, run_dir=tmp_path / "runs" / "same")
-    limited = dataclasses.replace(config, limit=50)
-    train(limited, console, run_dir=tmp_path / "runs" / "other_images")
-    (tmp_path / "runs" / "unfinished").mkdir()
+def test_other_runs_on_the_same_images_join_the_table(run_dir, console):
+    predict_run(run_dir, console)
+    same = shutil.copytree(run_dir, run_dir.with_name("same"))
+    elsewhere = shutil.copytree(run_dir, run_dir.with_name("other_images"))
+    prints = runs.read_facts(run_dir)["data"]["fingerprints"]
+    change_facts(elsewhere, fingerprints=prints | {"test": "of other images"})
+    run_dir.with_name("unfinished").mkdir()
     evaluated = [comparison.evaluate_run(run_dir, console)]
     others = comparison.evaluate_others(evaluated, console)
     assert [run.run_dir.name for run in others] == ["same"]
     rows = comparison.table_rows(evaluated + others, all_baselines=False)
-    assert [row.source for row in rows] == [str(run_dir), str(tmp_path / "runs" / "same")]
+    assert [row.source for row in rows] == [str(run_dir), str(same)]
     assert rows[0].training_images == 108 and rows[0].num_test_images == 1001
+
+
+@pytest.fixture
+def two_runs(run_dir, console):
+    """Two runs on the same images that predict differently, without a network."""
+    generator = np.random.default_rng(0)
+    y_true = make_stripes(1001, seed=1)[1]
+    evaluated = []
+    for name, skill in (("a", 0.9), ("b", 0.3)):
+        folder = shutil.copytree(run_dir, run_dir.with_name(name))
+        for file in (runs.PREDICTIONS, runs.FLIPPED_PREDICTIONS):
+            y_prob = generator.dirichlet(np.ones(2), 1001) * (1 - skill) + np.eye(2)[y_true] * skill
+            y_prob[:100] = y_prob[:100, ::-1]  # mistakes of both
+            np.savez(folder / file, y_true=y_true, y_prob=y_prob.astype(np.float32))
+        evaluated.append(comparison.evaluate_run(folder, console))
+    return evaluated
+
+
+def test_ensembles_and_flips_are_rows_of_their_own(two_runs, console):
+    a, b = two_runs
+    combined = comparison.evaluate_combinations(two_runs, console, ensemble=True, tta=True)
+    flips_a, flips_b, ensemble, ensemble_of_flips = combined
+    for run in (a, b):  # the runs' own numbers are what they were
+        again = comparison.evaluate_run(run.run_dir, console)
+        assert again.metrics == run.metrics
+    mean = (a.predictions.y_prob + b.predictions.y_prob) / 2
+    np.testing.assert_allclose(ensemble.predictions.y_prob, mean, rtol=1e-6)
+    flipped = load_predictions(a.run_dir, predictions.FLIPPED).y_prob
+    mean = (a.predictions.y_prob + flipped) / 2
+    np.testing.assert_allclose(flips_a.predictions.y_prob, mean, rtol=1e-6)
+    mean = (flips_a.predictions.y_prob + flips_b.predictions.y_prob) / 2
+    np.testing.assert_allclose(ensemble_of_flips.predictions.y_prob, mean, rtol=1e-6)
+    rows = comparison.table_rows([*two_runs, *combined], all_baselines=False)
+    single = "tiny, 32 px, from scratch"
+    assert [(row.model, row.source) for row in rows] == [
+        (single, str(a.run_dir)),
+        (single, str(b.run_dir)),
+        (f"{single}, with flips", str(a.run_dir)),
+        (f"{single}, with flips", str(b.run_dir)),
+        ("ensemble of 2 runs", f"{a.run_dir} + {b.run_dir}"),
+        ("ensemble of 2 runs, with flips", f"{a.run_dir} + {b.run_dir}"),
+    ]
+    assert len({(row.accuracy, row.loss) for row in rows}) == 6
+    values = [comparison.to_json(run) for run in (a, flips_a, ensemble)]
+    assert [value["test_time_flips"] for value in values] == [False, True, False]
+    assert [value.get("ensemble_of") for value in values] == [
+        None,
+        None,
+        [str(a.run_dir), str(b.run_dir)],
+    ]
+
+
+def test_the_first_run_is_compared_with_what_saw_the_same_images(two_runs, console):
+    a, b = two_runs
+    (ensemble,) = comparison.evaluate_combinations(two_runs, console, ensemble=True, tta=False)
+    change_facts(b.run_dir, class_names=["other", "names"])
+    other = comparison.evaluate_run(b.run_dir, console)
+    found = comparison.compare_runs([a, b, ensemble, other])
+    assert [pair.name_b for pair in found] == [str(b.run_dir), "the ensemble of 2 runs"]
+    assert found[0].accuracy_a == a.metrics["accuracy"]
+    assert found[0].accuracy_b == b.metrics["accuracy"]
+    assert comparison.OTHER_IMAGES in comparison.table_note([a, other])
+    assert comparison.OTHER_IMAGES not in comparison.table_note([a, b, ensemble])
+
+
+def test_an_ensemble_of_other_images_is_refused(two_runs, console):
+    a, b = two_runs
+    change_facts(b.run_dir, fingerprints={"test": "of other images"})
+    other = comparison.evaluate_run(b.run_dir, console)
+    with pytest.raises(InputError, match="the same test images and classes"):
+        comparison.evaluate_combinations([a, other], console, ensemble=True, tta=False)
+
+
+def test_the_command_prints_each_row_of_its_own_as_json(two_runs):
+    folders = [str(run.run_dir) for run in two_runs]
+    done = CliRunner().invoke(evaluate.main, [*folders, "--ensemble", "--tta", "--json"])
+    assert done.exit_code == 0, done.output
+    values = json.loads(done.stdout)
+    kinds = [(value["test_time_flips"], "ensemble_of" in value) for value in values]
+    assert kinds == [(False, False)] * 2 + [(True, False)] * 2 + [(False, True), (True, True)]
+    assert values[0] == json.loads(json.dumps(comparison.to_json(two_runs[0])))
+
+
+def test_an_ensemble_of_one_run_is_wrong_usage(run_dir):
+    done = CliRunner().invoke(evaluate.main, [str(run_dir), "--ensemble"])
+    assert done.exit_code == 2 and "name at least two" in done.stderr
+
+
+def test_runs_side_by_side_are_told_apart_from_noise(two_runs, console):
+    buffer = io.StringIO()
+    wide = Console(file=buffer, width=400)
+    comparison.print_run(two_runs[0], wide)
+    comparison.print_side_by_side(two_runs, wide)
+    text = buffer.getvalue()
+    assert text.startswith(f"Run: {two_runs[0].run_dir}\nData: ")
+    assert f"{two_runs[0].run_dir} is better than {two_runs[1].run_dir}: " in text
+    assert ", p < 0.001\n" in text
+    assert "McNemar" in text and "quoted" not in text
 
 
 def test_published_rows_stand_beside_fashion_mnist_alone(run_dir, console):
     run = comparison.evaluate_run(run_dir, console)
-    assert "nothing is published" in comparison.table_note(run)
+    assert "nothing is published" in comparison.table_note([run])
     fashion = dataclasses.replace(
         run, facts=run.facts | {"data": run.facts["data"] | {"name": "fashion-mnist"}}
     )
-    assert len(comparison.table_rows([fashion], all_baselines=False)) == 1 + 13
-    assert len(comparison.table_rows([fashion], all_baselines=True)) == 1 + 126
-    assert "our rows on 1,001 of them" in comparison.table_note(fashion)
+    assert len(comparison.table_rows([fashion], all_baselines=False)) == 1 + 13 + 10
+    assert len(comparison.table_rows([fashion], all_baselines=True)) == 1 + 126 + 10
+    assert "our rows on 1,001 of them" in comparison.table_note([fashion])
     full = dataclasses.replace(fashion, metrics=run.metrics | {"num_images": 10_000})
-    assert comparison.table_note(full) is None
+    assert comparison.table_note([full]) is None
 
 
-def test_the_report_names_what_was_used_and_shows_its_pictures(run_dir, console):
-    run = comparison.evaluate_run(run_dir, console)
-    path = comparison.write_run_report(run, comparison.table_rows([run], all_baselines=False))
+def test_the_report_names_what_was_used_and_shows_its_pictures(
+    run_dir, console, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("transfer.evaluation.plots.PICTURE_DPI", 30)  # half the time
+    evaluated = [comparison.evaluate_run(run_dir, console)]
+    shutil.copytree(run_dir, run_dir.with_name("second"))
+    buffer = io.StringIO()
+    wide = Console(file=buffer, width=400)
+    path = comparison.report_runs(evaluated, [], wide, all_baselines=False)
+    assert path == run_dir / "report" / "report.md"
     text = path.read_text()
-    assert run.facts["data"]["provenance"].split(":")[0] in text
+    assert evaluated[0].facts["data"]["provenance"].split(":")[0] in text
     assert "random weights" in text
-    for picture in ("learning_curves", "confusion_matrix_counts", "confusion_matrix_shares"):
+    for picture in ("learning_curves", "confusion_matrix_counts", "reject_curve"):
         assert f"({picture}.png)" in text and (path.parent / f"{picture}.png").is_file()
+    sentence = f"{run_dir} and {run_dir.with_name('second')} are within noise: "
+    assert sentence in buffer.getvalue() and "are within noise" in text
+    assert f"Report: {path}\nReport: {path.with_suffix('.html')}\n" in buffer.getvalue()
+    assert re.search(r"best validation accuracy [\d.]+ % \[[\d.]+, [\d.]+\] in epoch", text)
+    kept = runs.read_json(run_dir / runs.CALIBRATION)
+    validation = load_predictions(run_dir, predictions.VALIDATION)
+    assert kept == fit_calibration(validation.y_true, validation.y_prob)
+    assert f"with temperature {kept['temperature']:.3f}" in text
+    values = runs.read_json(path.parent / "metrics.json")
+    assert values["run_dir"] == str(run_dir) and values["calibration"]["temperature"] > 0
+    assert values["accuracy"] == evaluated[0].metrics["accuracy"]
+    card = (run_dir / runs.CARD).read_text()
+    assert card.startswith("---\nlibrary_name: keras\n") and "\n# first\n" in card
 
 
 def test_augmented_views_are_those_of_training(run_dir, config, console):

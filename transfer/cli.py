@@ -164,7 +164,9 @@ def load_tensorflow(verbose: bool) -> None:
     try:
         with contextlib.nullcontext() if verbose else _silent_stderr():
             import keras  # noqa: F401
-            import tensorflow  # noqa: F401
+            import tensorflow
+        if not verbose:
+            tensorflow.get_logger().setLevel("ERROR")
     except ImportError as error:
         raise InputError(f"{error}; run `pip install -r requirements.txt`.") from error
 

@@ -1,9 +1,11 @@
 """From finished runs to what `evaluate.py` prints and writes: this room joins the others.
 
-A run's predictions become its metrics; runs on the same test images and the published
-results become the rows of one table; all of it becomes the run's report.
+A run's predictions become its metrics; runs on the same test images, their ensembles and the
+published results become the rows of one table; all of it becomes the run's report.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,29 +16,52 @@ from transfer import runs
 from transfer.config import Config
 from transfer.data.sources import FASHION_MNIST, Split
 from transfer.errors import InputError
-from transfer.evaluation.metrics import compute_metrics
+from transfer.evaluation.calibration import fit_calibration, measure_calibration
+from transfer.evaluation.card import model_card
+from transfer.evaluation.metrics import compute_metrics, wilson_interval
 from transfer.evaluation.predictions import (
+    FLIPPED,
+    VALIDATION,
     Predictions,
     decode_run_split,
     load_run_splits,
+    mean_predictions,
     predict_run,
 )
-from transfer.evaluation.report import TableRow, published_rows, write_report
+from transfer.evaluation.report import (
+    TableRow,
+    print_calibration,
+    print_comparisons,
+    print_metrics,
+    print_table,
+    published_rows,
+    write_report,
+)
+from transfer.evaluation.significance import PairedComparison, compare_with_first
 from transfer.formatting import format_percent
 
 NUM_FASHION_MNIST_TEST_IMAGES = 10_000
+OTHER_IMAGES = "Not all of our rows were tested on the same images."
 AUGMENTED_ORIGINALS, AUGMENTED_VIEWS = 4, 6  # rows and columns of the augmentation picture
 
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """A finished run with what it says of its test images."""
+    """A finished run, or an ensemble of several, with what it says of its test images."""
 
-    run_dir: Path
-    facts: dict  # the content of config.json
+    run_dir: Path  # of an ensemble: of its first member
+    facts: dict  # the content of config.json; of an ensemble: of its first member
     summary: dict  # the content of summary.json
     predictions: Predictions
     metrics: dict  # as `compute_metrics` returns them
+    members: tuple["EvaluatedRun", ...] = ()  # of an ensemble
+    has_flips: bool = False  # mean of each image and its mirror image
+
+    @property
+    def name(self) -> str:
+        """What it is called in a sentence."""
+        what = f"the ensemble of {len(self.members)} runs" if self.members else str(self.run_dir)
+        return f"{what} with flips" if self.has_flips else what
 
 
 def evaluate_run(run_dir: Path, console: Console) -> EvaluatedRun:
@@ -51,6 +76,77 @@ def evaluate_run(run_dir: Path, console: Console) -> EvaluatedRun:
     predictions = predict_run(run_dir, console)
     metrics = compute_metrics(predictions.y_true, predictions.y_prob, facts["data"]["class_names"])
     return EvaluatedRun(run_dir, facts, summary, predictions, metrics)
+
+
+def with_flips(run: EvaluatedRun, console: Console) -> EvaluatedRun:
+    """Returns the run with the mean of its predictions for each test image and its mirror image.
+
+    Raises:
+        InputError: its data or model cannot be used.
+    """
+    flipped = predict_run(run.run_dir, console, FLIPPED)
+    predictions = mean_predictions([run.predictions, flipped])
+    return dataclasses.replace(_with_predictions(run, predictions), has_flips=True)
+
+
+def _with_predictions(run: EvaluatedRun, predictions: Predictions) -> EvaluatedRun:
+    class_names = run.facts["data"]["class_names"]
+    metrics = compute_metrics(predictions.y_true, predictions.y_prob, class_names)
+    return dataclasses.replace(run, predictions=predictions, metrics=metrics)
+
+
+def ensemble_of(members: Sequence[EvaluatedRun]) -> EvaluatedRun:
+    """Returns the mean of the runs' probabilities, as a run of its own.
+
+    Raises:
+        InputError: the runs were not tested on the same images with the same classes.
+    """
+    first, *others = members
+    for other in others:
+        if not is_comparable(first, other):
+            raise InputError(
+                f"the runs of an ensemble should have the same test images and classes; those of "
+                f"{other.run_dir} are not those of {first.run_dir}."
+            )
+    predictions = mean_predictions([member.predictions for member in members])
+    return dataclasses.replace(_with_predictions(first, predictions), members=tuple(members))
+
+
+def is_comparable(run: EvaluatedRun, other: EvaluatedRun) -> bool:
+    """Says whether two runs were tested on the same images with the same classes."""
+    same_names = run.facts["data"]["class_names"] == other.facts["data"]["class_names"]
+    return same_names and _same_test_images(run.facts, other.facts)
+
+
+def evaluate_combinations(
+    evaluated: Sequence[EvaluatedRun], console: Console, *, ensemble: bool, tta: bool
+) -> list[EvaluatedRun]:
+    """Returns what is made of runs beside themselves: with flips, as an ensemble, and both.
+
+    Args:
+        evaluated: the runs.
+        console: where progress is told.
+        ensemble: add the mean of all runs.
+        tta: add each run with flips, and with `ensemble` the mean of all of these.
+
+    Raises:
+        InputError: the runs do not go together, or their data or models cannot be used.
+    """
+    flipped = [with_flips(run, console) for run in evaluated] if tta else []
+    groups = [group for group in (evaluated, flipped) if group] if ensemble else []
+    return flipped + [ensemble_of(group) for group in groups]
+
+
+def compare_runs(evaluated: Sequence[EvaluatedRun]) -> list[PairedComparison]:
+    """Compares the first run with each other one that was tested on the same images."""
+    first, *others = evaluated
+    comparable = [first, *(run for run in others if is_comparable(first, run))]
+    return compare_with_first(
+        [
+            (run.name, run.predictions.y_prob.argmax(axis=1) == run.predictions.y_true)
+            for run in comparable
+        ]
+    )
 
 
 def evaluate_others(evaluated: list[EvaluatedRun], console: Console) -> list[EvaluatedRun]:
@@ -78,11 +174,69 @@ def _same_test_images(facts: dict, others: dict) -> bool:
 def to_json(run: EvaluatedRun) -> dict:
     """Returns a run's metrics with where its data and weights came from, as JSON values."""
     data = {name: run.facts["data"][name] for name in ("name", "location", "provenance")}
-    return run.metrics | {
+    values = run.metrics | {
         "run_dir": str(run.run_dir),
         "data": data,
         "weights": run.facts["weights"],
+        "test_time_flips": run.has_flips,
     }
+    members = [str(member.run_dir) for member in run.members]
+    return values | ({"ensemble_of": members} if members else {})
+
+
+def print_run(run: EvaluatedRun, console: Console) -> None:
+    """Prints where a run's data and weights came from, and its metrics."""
+    for name, text in (
+        ("Run", run.run_dir),
+        ("Data", run.facts["data"]["provenance"]),
+        ("Weights", run.facts["weights"]["provenance"]),
+    ):
+        console.print(f"{name}: {text}", highlight=False, markup=False, soft_wrap=True)
+    print_metrics(run.metrics, console)
+
+
+def print_side_by_side(compared: Sequence[EvaluatedRun], console: Console) -> None:
+    """Prints a row for each run, without published ones, and whether they differ."""
+    same = all(is_comparable(compared[0], run) for run in compared)
+    console.print()
+    print_table([_table_row(run) for run in compared], console, None if same else OTHER_IMAGES)
+    print_comparisons(compare_runs(compared), console)
+
+
+def report_runs(
+    evaluated: list[EvaluatedRun],
+    combined: list[EvaluatedRun],
+    console: Console,
+    *,
+    all_baselines: bool,
+) -> Path:
+    """Prints and writes the report of the first run beside all others and published results.
+
+    Args:
+        evaluated: the runs.
+        combined: what `evaluate_combinations` made of them.
+        console: where to print.
+        all_baselines: all published results, not the best of each family.
+
+    Returns:
+        The path of report.md.
+
+    Raises:
+        InputError: the data or the model of the first run cannot be used.
+    """
+    run = evaluated[0]
+    calibration = calibrate_run(run, console)
+    compared = evaluated + combined + evaluate_others(evaluated, console)
+    rows = table_rows(compared, all_baselines=all_baselines)
+    comparisons, note = compare_runs(compared), table_note(compared)
+    print_calibration(calibration, console)
+    console.print()
+    print_table(rows, console, note)
+    print_comparisons(comparisons, console)
+    path = write_run_report(run, rows, calibration, comparisons, note)
+    for written in (path, path.with_suffix(".html")):
+        console.print(f"Report: {written}", highlight=False, markup=False, soft_wrap=True)
+    return path
 
 
 def table_rows(evaluated: list[EvaluatedRun], *, all_baselines: bool) -> list[TableRow]:
@@ -96,22 +250,41 @@ def table_rows(evaluated: list[EvaluatedRun], *, all_baselines: bool) -> list[Ta
 
 
 def _table_row(run: EvaluatedRun) -> TableRow:
-    settings, data = run.facts["settings"], run.facts["data"]
-    start = run.facts["weights"]["name"]
-    start = "from scratch" if start == "none" else f"{start} weights"
+    members = run.members or (run,)
+    optimizers = {member.facts["settings"]["optimizer"] for member in members}
+    counts = {member.facts["data"]["num_images"]["train"] for member in members}
+    model = f"ensemble of {len(members)} runs" if run.members else _model_name(run.facts)
     return TableRow(
-        model=f"{settings['backbone']}, {settings['image_size']} px, {start}",
+        model=model + (", with flips" if run.has_flips else ""),
         accuracy=run.metrics["accuracy"],
         num_test_images=run.metrics["num_images"],
         loss=run.metrics["loss"],
-        optimizer=settings["optimizer"],
-        training_images=data["num_images"]["train"],
-        source=str(run.run_dir),
+        optimizer=", ".join(sorted(optimizers)),
+        training_images=counts.pop() if len(counts) == 1 else None,
+        source=" + ".join(str(member.run_dir) for member in members),
     )
 
 
-def table_note(run: EvaluatedRun) -> str | None:
-    """Returns what a reader of the table must know, or None for the full Fashion-MNIST."""
+def _model_name(facts: dict) -> str:
+    settings, start = facts["settings"], facts["weights"]["name"]
+    start = "from scratch" if start == "none" else f"{start} weights"
+    return f"{settings['backbone']}, {settings['image_size']} px, {start}"
+
+
+def table_note(compared: Sequence[EvaluatedRun]) -> str | None:
+    """Returns what a reader of the table must know, or None for the full Fashion-MNIST alone.
+
+    Args:
+        compared: the runs of the table's rows; the first is the one reported on.
+    """
+    first, *others = compared
+    notes = [_data_note(first)] if _data_note(first) else []
+    if not all(is_comparable(first, other) for other in others):
+        notes.append(OTHER_IMAGES)
+    return " ".join(notes) or None
+
+
+def _data_note(run: EvaluatedRun) -> str | None:
     name, count = run.facts["data"]["name"], run.metrics["num_images"]
     if not name.startswith(FASHION_MNIST):
         return f"The test images are {count:,} of {name}; nothing is published for them."
@@ -124,17 +297,47 @@ def table_note(run: EvaluatedRun) -> str | None:
     )
 
 
-def write_run_report(run: EvaluatedRun, rows: list[TableRow]) -> Path:
-    """Writes report.md and its pictures into the run folder and returns the path of report.md."""
+def calibrate_run(run: EvaluatedRun, console: Console) -> dict:
+    """Fits temperature and threshold on a run's validation images and keeps them in the run.
+
+    Returns:
+        What `measure_calibration` says of them on the test images.
+
+    Raises:
+        InputError: its validation images or its model cannot be used.
+    """
+    validation = predict_run(run.run_dir, console, VALIDATION)
+    fitted = fit_calibration(validation.y_true, validation.y_prob)
+    runs.write_json(run.run_dir / runs.CALIBRATION, fitted)
+    return measure_calibration(fitted, run.predictions.y_true, run.predictions.y_prob)
+
+
+def write_run_report(
+    run: EvaluatedRun,
+    rows: list[TableRow],
+    calibration: dict,
+    comparisons: Sequence[PairedComparison] = (),
+    note: str | None = None,
+) -> Path:
+    """Writes a run's report folder and its model card and returns the path of report.md.
+
+    Args:
+        run: a single run, no ensemble.
+        rows: of the comparison table.
+        calibration: what `calibrate_run` returned.
+        comparisons: of this run with others.
+        note: what a reader of the table must know.
+    """
     splits, config = load_run_splits(run.facts), Config.from_dict(run.facts["settings"])
     class_names = run.facts["data"]["class_names"]
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     originals, augmented = augmented_views(splits.train, config)
-    return write_report(
+    path = write_report(
         run.run_dir / runs.REPORT,
-        run_name=run.run_dir.name,
+        run_name=run.run_dir.resolve().name,
         facts=_report_facts(run),
-        metrics=run.metrics,
+        metrics=to_json(run),
+        calibration=calibration,
         rows=rows,
         history=runs.read_history(run.run_dir),
         class_names=class_names,
@@ -147,8 +350,12 @@ def write_run_report(run: EvaluatedRun, rows: list[TableRow]) -> Path:
         },
         originals=originals,
         augmented=augmented,
-        note=table_note(run),
+        comparisons=comparisons,
+        note=note,
     )
+    card = model_card(run.run_dir.resolve().name, run.facts, run.metrics, calibration)
+    runs.write_atomically(run.run_dir / runs.CARD, card)
+    return path
 
 
 def augmented_views(train: Split, config: Config) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +388,8 @@ def _report_facts(run: EvaluatedRun) -> dict[str, str]:
     facts, data = run.facts, run.facts["data"]
     phases = "; ".join(
         f"{name}: {figures['epochs']} epochs, best validation accuracy "
-        f"{format_percent(figures['val_accuracy'])} in epoch {figures['best_epoch']}"
+        f"{_validation_accuracy(figures['val_accuracy'], data['num_images']['validation'])} "
+        f"in epoch {figures['best_epoch']}"
         for name, figures in run.summary["phases"].items()
     )
     images = ", ".join(f"{count:,} {name}" for name, count in data["num_images"].items())
@@ -197,3 +405,8 @@ def _report_facts(run: EvaluatedRun) -> dict[str, str]:
         "Started": facts["started"],
         "Versions": ", ".join(f"{name} {value}" for name, value in facts["versions"].items()),
     }
+
+
+def _validation_accuracy(accuracy: float, num_images: int) -> str:
+    low, high = wilson_interval(round(accuracy * num_images), num_images)
+    return f"{format_percent(accuracy)} [{100 * low:.2f}, {100 * high:.2f}]"

@@ -5,6 +5,7 @@ else: no model, no data set, no TensorFlow. Each image is counted once (correct 
 the mean of batch means), and what comes back is plain Python that `json.dumps` takes as it is.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix as count_confusions
 from sklearn.metrics import precision_recall_fscore_support
+
+from transfer.evaluation.significance import bootstrap_macro_f1, bootstrap_mean
 
 # Keras clips probabilities at the same value, so this loss can be set beside its `val_loss`.
 SMALLEST_PROBABILITY = 1e-7
@@ -64,6 +67,7 @@ def compute_metrics(
         accuracy: share of the N images whose most probable class is the true one.
         accuracy_interval: its 95 % Wilson interval, [low, high].
         loss: mean cross-entropy in nats, probabilities clipped at 1e-7.
+        loss_interval, f1_macro_interval: their 95 % bootstrap intervals, [low, high].
         precision_macro, recall_macro, f1_macro: means over the classes that occur in `y_true`;
             a class without test images has no recall, and must not pull the mean down.
         per_class: for each class a dict of class_name, precision, recall, f1 and support. What
@@ -87,10 +91,12 @@ def compute_metrics(
     return {
         "accuracy": correct / total,
         "accuracy_interval": list(wilson_interval(correct, total)),
-        "loss": _mean_cross_entropy(y_true, y_prob),
+        "loss": mean_cross_entropy(y_true, y_prob),
+        "loss_interval": list(bootstrap_mean(cross_entropies(y_true, y_prob))),
         "precision_macro": float(precision),
         "recall_macro": float(recall),
         "f1_macro": float(f1),
+        "f1_macro_interval": list(bootstrap_macro_f1(counts)),
         "per_class": _per_class(y_true, y_pred, class_names),
         "confusion_matrix": counts.tolist(),
         "most_confused": _most_confused(counts, class_names),
@@ -132,10 +138,23 @@ def _check_predictions(
     return y_true.astype(np.int64), y_prob
 
 
-def _mean_cross_entropy(y_true: np.ndarray, y_prob: np.ndarray) -> float:
+def cross_entropies(y_true: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
+    """Returns the loss of each image in nats, float64 (N,), probabilities clipped at 1e-7.
+
+    Args:
+        y_true: (N,) integers in [0, C).
+        y_prob: (N, C) floats in [0, 1].
+    """
     # sklearn's log_loss clips at another value, and warns of rows that sum to 1.0000001.
-    of_true_class = y_prob[np.arange(len(y_true)), y_true]  # (N,)
-    return float(-np.log(np.clip(of_true_class, SMALLEST_PROBABILITY, 1.0)).mean())
+    of_true_class = y_prob[np.arange(len(y_true)), y_true].astype(np.float64)  # (N,)
+    clipped = np.clip(of_true_class, SMALLEST_PROBABILITY, 1.0)
+    # math.log and not np.log, whose last digit depends on the processor.
+    return np.array([-math.log(probability) for probability in clipped.tolist()])
+
+
+def mean_cross_entropy(y_true: np.ndarray, y_prob: np.ndarray) -> float:
+    """Returns the mean of `cross_entropies`, rounded once: no order of the images changes it."""
+    return math.fsum(cross_entropies(y_true, y_prob)) / len(y_true)
 
 
 def _per_class(

@@ -11,7 +11,7 @@ import io
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,6 +30,7 @@ SAMPLE_COLUMNS = 6
 SAMPLE_WIDTH = 2.1  # inches
 CAPTION_WIDTH = 24  # characters in a line above a sample image
 LONGEST_LABEL = 32  # characters
+MOST_PAIRS_SHOWN = 3  # of confused classes
 PICTURE_DPI = 110
 
 
@@ -218,26 +219,158 @@ def plot_sample_predictions(
     Raises:
         ValueError: the arrays do not have the same N.
     """
+    is_right = _is_right(images, y_true, y_prob)
+    rng = np.random.default_rng(seed)
+    blocks = [
+        _Block(
+            _shown(word, num_each, int(mask.sum()), "drawn by chance"),
+            colour,
+            np.sort(rng.permutation(np.flatnonzero(mask))[:num_each]),
+        )
+        for word, colour, mask in (("Right", GREEN, is_right), ("Wrong", VERMILLION, ~is_right))
+    ]
+    title = "Sample predictions on test images, with confidence"
+    return _plot_blocks(title, blocks, images, y_true, y_prob, class_names)
+
+
+def plot_mistakes_and_doubts(
+    images: np.ndarray,
+    y_true: np.ndarray,
+    y_prob: np.ndarray,
+    class_names: Sequence[str],
+    num_each: int = 12,
+) -> Figure:
+    """Shows the mistakes the model was surest of, and the images it was least sure of.
+
+    The first are often wrong labels, the second images that people would argue about too.
+
+    Args:
+        images: (N, H, W, 1 or 3) uint8 in [0, 255].
+        y_true: (N,) integers in [0, C).
+        y_prob: (N, C) floats in [0, 1].
+        class_names: C names.
+        num_each: at most so many of each kind.
+
+    Returns:
+        A figure of two blocks; a block without images says so.
+
+    Raises:
+        ValueError: the arrays do not have the same N.
+    """
+    is_right = _is_right(images, y_true, y_prob)
+    confidence = np.max(y_prob, axis=1)  # (N,)
+    wrong = np.flatnonzero(~is_right)
+    surest = wrong[np.argsort(-confidence[wrong], kind="stable")[:num_each]]
+    unsure = np.argsort(confidence, kind="stable")[:num_each]
+    blocks = [
+        _Block(
+            _shown("Wrong", num_each, len(wrong), "the surest first"),
+            VERMILLION,
+            surest,
+        ),
+        _Block(
+            _shown("Right or wrong", num_each, len(is_right), "the least sure first"),
+            BLUE,
+            unsure,
+        ),
+    ]
+    title = "The most confident mistakes and the least certain test images"
+    return _plot_blocks(title, blocks, images, y_true, y_prob, class_names)
+
+
+def plot_confused_pairs(
+    images: np.ndarray,
+    y_true: np.ndarray,
+    y_prob: np.ndarray,
+    class_names: Sequence[str],
+    num_pairs: int = MOST_PAIRS_SHOWN,
+    num_each: int = SAMPLE_COLUMNS,
+) -> Figure:
+    """Shows the classes most often taken for each other, with examples of each side.
+
+    Args:
+        images: (N, H, W, 1 or 3) uint8 in [0, 255].
+        y_true: (N,) integers in [0, C).
+        y_prob: (N, C) floats in [0, 1].
+        class_names: C names.
+        num_pairs: at most so many pairs, the one with the most mistakes of both sides first.
+        num_each: at most so many images of each side, the surest mistakes first.
+
+    Returns:
+        A figure of two blocks for each pair; one empty block where nothing is confused.
+
+    Raises:
+        ValueError: the arrays do not have the same N.
+    """
+    _is_right(images, y_true, y_prob)
+    y_true, predicted = np.asarray(y_true), np.argmax(y_prob, axis=1)
+    names = _shortened(class_names, LONGEST_LABEL)
+    blocks = []
+    for pair in _confused_pairs(y_true, predicted, len(class_names))[:num_pairs]:
+        for true, other in (pair, pair[::-1]):
+            side = np.flatnonzero((y_true == true) & (predicted == other))
+            surest = side[np.argsort(-np.max(y_prob, axis=1)[side], kind="stable")[:num_each]]
+            heading = f"{names[true]} taken for {names[other]}"
+            heading = _shown(heading, num_each, len(side), "the surest first")
+            blocks.append(_Block(heading, VERMILLION, surest))
+    blocks = blocks or [_Block("No class was taken for another", GREEN, np.array([], dtype=int))]
+    title = "Classes taken for each other"
+    return _plot_blocks(title, blocks, images, y_true, y_prob, class_names)
+
+
+def _confused_pairs(
+    y_true: np.ndarray, predicted: np.ndarray, num_classes: int
+) -> list[tuple[int, int]]:
+    """Returns pairs of classes by their mistakes of both sides, the side with more first."""
+    cells = np.bincount(y_true * num_classes + predicted, minlength=num_classes**2)
+    mistakes = cells.reshape(num_classes, num_classes)
+    both = np.triu(mistakes + mistakes.T, k=1)  # each pair once, without the diagonal
+    order = np.argsort(-both, axis=None, kind="stable")[: np.count_nonzero(both)]
+    pairs = [divmod(int(cell), num_classes) for cell in order]
+    return [(a, b) if mistakes[a, b] >= mistakes[b, a] else (b, a) for a, b in pairs]
+
+
+def _is_right(images: np.ndarray, y_true: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
+    """Returns (N,) bool, or says that the arrays do not fit each other."""
     if not len(images) == len(y_true) == len(y_prob):
         raise ValueError(
             "Expected as many images as labels and predictions. "
             f"Received: {len(images)}, {len(y_true)}, {len(y_prob)}"
         )
-    images, y_true, y_prob = np.asarray(images), np.asarray(y_true), np.asarray(y_prob)
-    is_right = y_prob.argmax(axis=1) == y_true  # (N,)
-    rng = np.random.default_rng(seed)
-    chosen = [
-        np.sort(rng.permutation(np.flatnonzero(mask))[:num_each]) for mask in (is_right, ~is_right)
+    return np.argmax(y_prob, axis=1) == np.asarray(y_true)
+
+
+def _shown(word: str, most: int, total: int, how: str) -> str:
+    return f"{word}: {min(most, total):,} of {total:,}, {how}" if total else f"{word}: none"
+
+
+class _Block(NamedTuple):
+    # A heading over images, in rows of `SAMPLE_COLUMNS`.
+    heading: str
+    colour: str
+    chosen: np.ndarray  # (K,) indices into the test images
+
+
+def _plot_blocks(
+    title: str,
+    blocks: Sequence[_Block],
+    images: np.ndarray,
+    y_true: np.ndarray,
+    y_prob: np.ndarray,
+    class_names: Sequence[str],
+) -> Figure:
+    """Draws blocks of images under each other, each image with its caption."""
+    captions = [
+        [_caption(int(y_true[i]), y_prob[i], class_names) for i in b.chosen] for b in blocks
     ]
-    captions = [[_caption(int(y_true[i]), y_prob[i], class_names) for i in c] for c in chosen]
-    height, width = images.shape[1:3]
+    height, width = np.shape(images)[1:3]
     heights = [_block_height(lines, height / width) for lines in captions]
     figure = Figure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.4))
     figure.set_layout_engine("constrained", h_pad=0.06)
-    figure.suptitle("Sample predictions on test images, with confidence", fontsize="x-large")
-    right, wrong = figure.subfigures(2, 1, height_ratios=heights)
-    _draw_block(right, "Right", GREEN, images[chosen[0]], captions[0], int(is_right.sum()))
-    _draw_block(wrong, "Wrong", VERMILLION, images[chosen[1]], captions[1], int((~is_right).sum()))
+    figure.suptitle(title, fontsize="x-large")
+    parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, block, lines in zip(parts, blocks, captions, strict=True):
+        _draw_block(part, block, np.asarray(images)[block.chosen], lines)
     return figure
 
 
@@ -260,19 +393,13 @@ def _block_height(captions: Sequence[str], height_by_width: float) -> float:
 
 
 def _draw_block(
-    block: SubFigure,
-    word: str,
-    colour: str,
-    images: np.ndarray,
-    captions: Sequence[str],
-    total: int,
+    part: SubFigure, block: _Block, images: np.ndarray, captions: Sequence[str]
 ) -> None:
-    shown = f"{len(images):,} of {total:,}, drawn by chance" if total else "none"
-    block.suptitle(f"{word}: {shown}", color=colour, weight="bold")
+    part.suptitle(block.heading, color=block.colour, weight="bold")
     rows = -(-len(images) // SAMPLE_COLUMNS)
     if rows == 0:
         return
-    all_axes = block.subplots(rows, SAMPLE_COLUMNS, squeeze=False).ravel()
+    all_axes = part.subplots(rows, SAMPLE_COLUMNS, squeeze=False).ravel()
     for axes in all_axes:
         axes.set_axis_off()
     for axes, image, caption in zip(all_axes, images, captions, strict=False):
@@ -384,3 +511,94 @@ def plot_augmentation(originals: np.ndarray, augmented: np.ndarray) -> Figure:
     height, width = augmented.shape[2:4]
     grid[0, 1].set_title(f"augmented\n{height} x {width} pixels", fontsize=9)
     return figure
+
+
+def plot_reliability(
+    y_true: np.ndarray,
+    y_prob: np.ndarray,
+    calibrated: np.ndarray | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Plots how often predictions of each confidence are right.
+
+    Args:
+        y_true: (N,) integers in [0, C).
+        y_prob: (N, C) floats in [0, 1], as the model gives them.
+        calibrated: (N, C) floats in [0, 1], the same with a temperature.
+        ax: where to draw; a new figure where it is None.
+
+    Returns:
+        The figure: a curve for each of the two, a diagonal that a calibrated classifier would
+        follow, and gray bars for the share of the images of each bin of `y_prob`.
+    """
+    from transfer.evaluation import calibration  # loads scikit-learn, see above
+
+    if ax is None:
+        ax = Figure(figsize=(7, 6.4), layout="constrained").subplots()
+    bins = calibration.reliability_bins(y_true, y_prob)
+    edges = np.linspace(0, 100, len(bins.count) + 1)
+    shares = 100 * bins.count / bins.count.sum()
+    label = "share of the images, as the model says"
+    ax.bar(edges[:-1], shares, np.diff(edges), align="edge", color="#DDDDDD", label=label)
+    ax.plot([0, 100], [0, 100], color=GRAY, ls=":", label="confidence is accuracy")
+    curves = [("as the model says", y_prob, BLUE, "-", "o")]
+    if calibrated is not None:
+        curves.append(("with the temperature", calibrated, VERMILLION, "--", "s"))
+    for name, probabilities, colour, style, marker in curves:
+        bins = calibration.reliability_bins(y_true, probabilities)
+        error = calibration.expected_calibration_error(y_true, probabilities)
+        some = bins.count > 0
+        ax.plot(
+            100 * bins.confidence[some],
+            100 * bins.accuracy[some],
+            color=colour,
+            ls=style,
+            marker=marker,
+            label=f"{name}: expected calibration error {100 * error:.2f}\u00a0%",
+        )
+    ax.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
+    ax.set_title("Reliability diagram: accuracy at each confidence", pad=76)
+    ax.grid(alpha=0.3)
+    ax.set_axisbelow(True)
+    # Above the axes, where no curve can hide behind it.
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+    return _root(ax)
+
+
+def plot_reject_curve(
+    y_true: np.ndarray,
+    y_prob: np.ndarray,
+    threshold: float | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Plots accuracy against the share of images that are answered, the surest first.
+
+    Args:
+        y_true: (N,) integers in [0, C).
+        y_prob: (N, C) floats in [0, 1], with the temperature where there is one.
+        threshold: a confidence; a mark shows what comes of answering from it on.
+        ax: where to draw; a new figure where it is None.
+
+    Returns:
+        The figure.
+    """
+    from transfer.evaluation import calibration  # loads scikit-learn, see above
+
+    if ax is None:
+        ax = Figure(figsize=(7, 4.8), layout="constrained").subplots()
+    curve = calibration.reject_curve(y_true, y_prob)
+    shares, accuracies = 100 * curve.share_answered, 100 * curve.accuracy
+    ax.plot(shares, accuracies, color=BLUE)
+    answered = np.flatnonzero(curve.threshold >= threshold) if threshold is not None else []
+    if len(answered):
+        point = shares[answered[-1]], accuracies[answered[-1]]
+        label = (
+            f"from confidence {100 * threshold:.1f}\u00a0% on: {point[0]:.1f}\u00a0% answered, "
+            f"{point[1]:.2f}\u00a0% right"
+        )
+        ax.plot(*point, color=VERMILLION, marker="D", ls="", label=label)
+        ax.legend(loc="lower left")
+    ax.set(xlabel="images answered (%), the surest first", ylabel="accuracy of the answers (%)")
+    ax.set(title="Reject curve: the least certain images unanswered", xlim=(0, 100))
+    ax.grid(alpha=0.3)
+    return _root(ax)

@@ -1,0 +1,116 @@
+"""The model card: a head that model hubs read, a text that says the same."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from transfer.evaluation.calibration import fit_calibration, measure_calibration
+from transfer.evaluation.card import model_card
+from transfer.evaluation.metrics import compute_metrics
+
+NAMES = ["T-shirt/top", "yes: no", "#3"]
+
+
+def make_card(run_name="mobilenet", data="fashion-mnist", weights="imagenet"):
+    y_true = np.arange(30) % 3
+    y_prob = np.eye(3)[y_true] * 0.7 + 0.1
+    y_prob[:3] = np.roll(y_prob[:3], 1, axis=1)
+    facts = {
+        "settings": {
+            "backbone": "mobilenetv2",
+            "image_size": 96,
+            "optimizer": "adam",
+            "batch_size": 128,
+            "seed": 0,
+        },
+        "data": {
+            "name": data,
+            "class_names": NAMES,
+            "location": "/home/somebody/photos",
+            "provenance": "photos from /home/somebody/photos",
+            "num_images": {"train": 54_000, "validation": 6_000, "test": 30},
+        },
+        "weights": {"name": weights, "provenance": "weights from /home/somebody/w.h5"},
+        "precision": "float32",
+        "versions": {"keras": "3.15"},
+    }
+    metrics = compute_metrics(y_true, y_prob, NAMES)
+    measured = measure_calibration(fit_calibration(y_true, y_prob), y_true, y_prob)
+    return model_card(run_name, facts, metrics, measured)
+
+
+def scalar(text):
+    return json.loads(text) if text[0] in '"-0123456789' else text
+
+
+def parse_yaml(lines, indent=0):
+    """Reads the part of YAML that the card uses; no parser of YAML is installed with it."""
+    value = None
+    while lines and len(lines[0]) - len(lines[0].lstrip()) == indent:
+        line = lines.pop(0).strip()
+        if line.startswith("- "):
+            value = [] if value is None else value
+            if re.match(r'- "|- [^:]+$', line):
+                value.append(scalar(line[2:]))
+            else:
+                lines.insert(0, " " * (indent + 2) + line[2:])
+                value.append(parse_yaml(lines, indent + 2))
+            continue
+        value = {} if value is None else value
+        key, _, rest = line.partition(":")
+        value[key] = scalar(rest.strip()) if rest else parse_yaml(lines, indent + 2)
+    return value
+
+
+def head_of(card):
+    start, head, _ = re.split(r"^---\n", card, maxsplit=2, flags=re.MULTILINE)
+    assert start == ""
+    lines = head.splitlines()
+    values = parse_yaml(lines)
+    assert lines == []
+    return values
+
+
+def test_the_head_is_what_model_hubs_read():
+    card = make_card()
+    assert card.startswith("---\nlibrary_name: keras\npipeline_tag: image-classification\ntags:\n")
+    head = head_of(card)
+    assert {"image-classification", "keras", "mobilenetv2"} <= set(head["tags"])
+    assert head["datasets"] == ["zalando-datasets/fashion_mnist"]
+    assert head["metrics"] == ["accuracy", "f1"]
+    (model,) = head["model-index"]
+    (result,) = model["results"]
+    assert model["name"] == "mobilenet"
+    assert result["task"]["type"] == "image-classification"
+    assert result["dataset"]["type"] == "zalando-datasets/fashion_mnist"
+    assert result["dataset"]["name"] == "fashion-mnist, 30 test images"
+    assert [(m["type"], m["value"]) for m in result["metrics"]] == [
+        ("accuracy", 0.9),
+        ("f1", pytest.approx(0.9)),
+    ]
+
+
+def test_own_data_is_not_taken_for_a_data_set_of_the_hub():
+    head = head_of(make_card(data="photos"))
+    assert "datasets" not in head
+    assert head["model-index"][0]["results"][0]["dataset"]["type"] == "photos"
+
+
+@pytest.mark.parametrize("name", ["true", "a: b # c", "- x", 'say "hi"', "123", "---", "Größe 🙂"])
+def test_no_name_of_a_run_breaks_the_head(name):
+    assert head_of(make_card(run_name=name))["model-index"][0]["name"] == name
+
+
+def test_the_text_says_how_good_and_how_to_use_and_no_path_of_the_machine():
+    card = make_card()
+    assert (
+        "- **accuracy:** 90.00 % on 30 test images, 95 % Wilson interval 74.38 to 96.54 %" in card
+    )
+    assert 'keras.models.load_model("model.keras")' in card
+    assert "(N, 96, 96, 3) with values 0 to 255" in card
+    assert "from ImageNet weights" in card and "54,000 train" in card
+    assert "0 T-shirt/top, 1 yes: no, 2 \\#3" in card
+    assert "yes: no is taken for \\#3 in 10.0 % of its test images." in card
+    assert "/home" not in card and "/home" not in make_card(weights="file")

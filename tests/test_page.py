@@ -1,0 +1,83 @@
+"""Blocks of a page: any text comes out as it went in, in Markdown and in HTML."""
+
+import html
+import re
+from html.parser import HTMLParser
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transfer.evaluation import page
+
+NASTY = "<script>alert('x')</script> & $title `a` |b| [c](d) *e* _f_"
+
+
+class Words(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.words += data
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(max_size=40))
+def test_any_text_survives_html_as_text(text):
+    read = Words(page.Paragraph(text).html())
+    assert read.tags == ["p"]
+    assert read.words == text
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=40))
+def test_any_text_stays_in_its_cell_and_on_its_line(text):
+    assert len(page.Bullets([(text, page.Span(text, "code"))]).markdown().splitlines()) == 1
+    block = page.Table(("a", "b"), (False, True), [(text, "1"), (page.Span(text, "bold"), "2")])
+    lines = block.markdown().splitlines()
+    assert len(lines) == 4
+    for line, number in zip(lines[2:], "12", strict=True):
+        cells = re.split(r"(?<!\\)(?:\\\\)*\|", line)
+        assert len(cells) == 4 and cells[2].strip() == number
+
+
+def test_nothing_a_user_names_becomes_a_tag_or_a_template_word():
+    blocks = [
+        page.Heading(NASTY),
+        page.Paragraph(NASTY),
+        page.Bullets([(NASTY, NASTY), ("", page.Span(NASTY, "bold"))]),
+        page.Table((NASTY,), (False,), [(page.Span(NASTY, url='https://x/"><script>'),)]),
+        page.Picture("name", NASTY, b"png"),
+        page.Code(NASTY),
+    ]
+    text = page.to_html(NASTY, blocks)
+    assert "<script" not in text
+    # Twice in the title, six blocks, twice more in the bullets and in the picture.
+    assert text.count(html.escape(NASTY)) == 2 + 6 + 2 + 2
+    assert Words(text).tags.count("a") == 1
+
+
+def test_what_is_markdown_elsewhere_is_text_here():
+    assert page.escape_markdown("a_b|c *d*\n<e> [f](g)") == r"a\_b\|c \*d\* \<e\> [f\](g)"
+    assert page.escape_markdown("94.55 [94.09, 94.98]") == "94.55 [94.09, 94.98]"
+
+
+def test_markdown_of_each_block():
+    picture = page.Picture("curves", "The curves", b"")
+    blocks = [
+        page.Heading("Part"),
+        page.Bullets([("name", page.Span("x y", "code")), ("", "plain")]),
+        page.Table(("a", "b"), (False, True), [(page.Span("c", "bold"), page.Span("d", url="u"))]),
+        picture,
+        page.Code("x = 1\n"),
+    ]
+    assert page.to_markdown("Title", blocks) == (
+        "# Title\n\n## Part\n\n- **name:** `x y`\n- plain\n\n"
+        "| a | b |\n|:--|--:|\n| **c** | [d](u) |\n\n![The curves](curves.png)\n\n"
+        "```python\nx = 1\n```\n"
+    )
+    assert '<img alt="The curves" src="data:image/png;base64,"' in picture.html()
