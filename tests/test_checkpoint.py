@@ -106,6 +106,15 @@ def test_pickles_are_not_read(tmp_path):
         read_checkpoint(path)
 
 
+def test_a_decompression_bomb_is_refused(tmp_path):
+    path = write_checkpoint(tmp_path, make_state(), VARIABLES)
+    np.savez_compressed(path / checkpoints.VARIABLES, bomb=np.zeros(1 << 20))
+    sums = json.dumps(checkpoints._checksums(path))
+    (path / checkpoints.MANIFEST).write_text(sums)
+    with pytest.raises(CheckpointError, match="compressed"):
+        read_checkpoint(path)
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: no handler of the program sees it."""
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
+from transfer.config import Config
 from transfer.downloads import download
 from transfer.errors import InputError
 from transfer.models import weights
 from transfer.models.backbones import BACKBONES, build_backbone
+from transfer.models.classifier import build_classifier, save_classifier
 from transfer.models.weights import imagenet_url, keras_cache, load_backbone
 
 
@@ -107,6 +109,17 @@ def test_kerass_own_format_is_loaded_from_a_path(tmp_path, mobilenetv2):
     path = tmp_path / "own.weights.h5"
     mobilenetv2.save_weights(path)
     assert_same_weights(load_backbone("mobilenetv2", 32, str(path))[0], mobilenetv2)
+
+
+def test_the_backbone_of_a_trained_classifier_is_loaded(tmp_path, tiny_backbone):
+    config = Config(backbone=tiny_backbone, image_size=32)
+    trained = build_backbone(tiny_backbone, 32)
+    path = tmp_path / "model.keras"
+    classifier = build_classifier(config, trained, 3, train_batch_norm=False)
+    save_classifier(classifier, config, "float32", path)
+    backbone, found = load_backbone(tiny_backbone, 32, str(path))
+    assert found.name == "file" and str(path) in found.provenance
+    assert_same_weights(backbone, trained)
 
 
 def serve(folder):

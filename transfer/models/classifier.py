@@ -12,8 +12,8 @@ from pathlib import Path
 import keras
 
 from transfer.config import Config
-from transfer.errors import InputError
 from transfer.models.backbones import build_backbone, scale, split_blocks
+from transfer.models.files import read_weights
 
 
 @contextlib.contextmanager
@@ -92,13 +92,7 @@ def restore_classifier(config: Config, num_classes: int, policy: str, path: Path
         InputError: the file is missing, damaged or of another architecture.
     """
     classifier = _build_plain(config, num_classes, policy)
-    try:
-        classifier.load_weights(str(path))
-    except Exception as error:  # Keras, h5py and zipfile raise many kinds for such a file
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(
-            f"{path} should hold the weights of this run. Received: {reason}."
-        ) from error
+    read_weights(classifier, path, "the weights of this run")
     return classifier
 
 

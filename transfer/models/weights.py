@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from transfer.downloads import DownloadError, download, is_offline, keras_home
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone, get_backbone
+from transfer.models.files import read_weights
 
 if TYPE_CHECKING:
     import keras
@@ -132,11 +133,4 @@ def _check_checksum(path: Path, checksum: str) -> None:
 
 
 def _load_file(backbone: "keras.Model", name: str, path: Path) -> None:
-    # Every layer's weights must be there and of the right shape: Keras raises otherwise.
-    try:
-        backbone.load_weights(str(path))
-    except Exception as error:  # h5py and Keras raise many kinds for a file that does not fit
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(
-            f"{path} should hold complete weights of {name} without its top. Received: {reason}."
-        ) from error
+    read_weights(backbone, path, f"complete weights of {name} without its top")

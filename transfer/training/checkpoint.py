@@ -17,6 +17,7 @@ import os
 import shutil
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ KEPT = 2  # newest checkpoints that stay, beside the best one
 
 _PHASES = (HEAD, FINETUNE)
 _PARTIAL = ".partial-"
+_READ_ERRORS = (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile)
 
 # What the callbacks lose between two processes; their settings come from the run's own.
 _REMEMBERED = {
@@ -112,10 +114,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if manifest != _checksums(path):
             raise ValueError("a checksum differs")
         state = State(**json.loads((path / STATE).read_text(encoding="utf-8")))
+        _check_archive(path / VARIABLES)
         with np.load(path / VARIABLES, allow_pickle=False) as file:
             return Checkpoint(path, state, dict(file))
-    except (OSError, ValueError, TypeError) as error:
+    except _READ_ERRORS as error:
         raise CheckpointError(f"checkpoint {path} is damaged ({error})") from error
+
+
+def _check_archive(path: Path) -> None:
+    # The checksums tell damage; a checkpoint from a stranger may be made to fill the memory.
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError(f"{path.name} is compressed")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise ValueError(f"{path.name} declares more than it holds")
 
 
 def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint | None:

@@ -1,0 +1,382 @@
+"""What is checked before a model file is believed: every weights file goes through here.
+
+Whoever sends a model file may want more than to share weights. So nothing in a file is ever
+built or called: the architecture is always our own, and of the file only plain arrays of the
+shapes that this architecture has are copied into a fresh file, which alone Keras then reads.
+What Keras would never have written is refused by name, for the sake of whoever wants to know.
+"""
+
+import json
+import math
+import mmap
+import re
+import reprlib
+import shutil
+import stat
+import struct
+import tempfile
+import zipfile
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from transfer.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+Shapes = dict[str, tuple[int, ...] | None]  # arrays by their path in a file; None is a group
+Names = dict[tuple[str, str], list[str | bytes]]  # lists of names by group and attribute
+
+_SUFFIXES = (".keras", ".h5", ".hdf5")
+_CONFIG = "config.json"
+_WEIGHTS = "model.weights.h5"
+_MEMBERS = (_CONFIG, "metadata.json", _WEIGHTS)
+# The largest of keras.applications has 2 MB. Parsed, JSON takes up to 25 times its own size.
+_MAX_CONFIG_BYTES = 4 << 20
+_MAX_OBJECTS = 20_000  # groups and arrays; DenseNet121 with its optimizer has 2,300
+_MAX_DEPTH = 32
+_MAX_TEXTS_BYTES = 64 << 20  # of one attribute; at the most 14 MB with weights alone
+_MAX_NAME = 1000
+
+# What a file's description of its model may name, by the module that Keras writes beside it. All
+# of it is arithmetic. Nothing here takes code (Lambda, "function"), a path (TFSMLayer, the lookup
+# layers) or another package's class.
+_CLASSES = {
+    module: frozenset(names.split())
+    for module, names in {
+        "": "__ellipsis__ __keras_tensor__ __numpy__ __slice__",
+        "keras": "DTypePolicy Functional Model Sequential",
+        "keras.constraints": "MaxNorm MinMaxNorm NonNeg UnitNorm",
+        "keras.initializers": "Constant GlorotNormal GlorotUniform HeNormal HeUniform LecunNormal "
+        "LecunUniform Ones Orthogonal RandomNormal RandomUniform TruncatedNormal VarianceScaling "
+        "Zeros",
+        "keras.layers": "Activation Add Average AveragePooling2D BatchNormalization CenterCrop "
+        "Concatenate Conv2D Cropping2D Dense DepthwiseConv2D Dropout ELU Flatten GaussianDropout "
+        "GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization Identity "
+        "InputLayer LayerNormalization LeakyReLU MaxPooling2D Maximum Multiply Normalization PReLU "
+        "Permute RandomBrightness RandomContrast RandomCrop RandomFlip RandomRotation "
+        "RandomTranslation RandomZoom ReLU Rescaling Reshape Resizing SeparableConv2D Softmax "
+        "SpatialDropout2D Subtract UnitNormalization UpSampling2D ZeroPadding2D",
+        "keras.losses": "BinaryCrossentropy CategoricalCrossentropy CategoricalFocalCrossentropy "
+        "SparseCategoricalCrossentropy",
+        "keras.metrics": "AUC Accuracy CategoricalAccuracy CategoricalCrossentropy F1Score "
+        "Precision Recall SparseCategoricalAccuracy TopKCategoricalAccuracy",
+        "keras.optimizers": "Adam AdamW Lion LossScaleOptimizer Nadam RMSprop SGD",
+        "keras.optimizers.schedules": "CosineDecay CosineDecayRestarts ExponentialDecay "
+        "InverseTimeDecay PiecewiseConstantDecay PolynomialDecay",
+        "keras.regularizers": "L1 L1L2 L2",
+        "keras.src.applications.convnext": "LayerScale",
+        "keras.src.engine.functional": "Functional",
+        "keras.src.models.functional": "Functional",
+        "keras.src.models.sequential": "Sequential",
+        "keras.src.ops.numpy": "Add Divide Flip Multiply Subtract",
+    }.items()
+}
+_ALL_CLASSES = frozenset().union(*_CLASSES.values())
+_REPR = reprlib.Repr()
+_REPR.maxstring = 80
+_short = _REPR.repr
+_PATH = re.compile(r"://|^[/\\~]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")
+
+
+def read_weights(model: "keras.Model", path: Path, expected: str) -> None:
+    """Loads the weights in a file from anywhere into a model built by us.
+
+    In a `.keras` file the model may also be a part of another: the backbone of a classifier.
+
+    Args:
+        model: gets the weights; every one of them must be in the file.
+        path: a `.keras` archive, or HDF5 as `save_weights` writes it, today's or Keras 2's.
+        expected: what the file should hold, for the error.
+
+    Raises:
+        InputError: the file is missing, damaged or does not fit, or holds anything besides
+            weights and a description of layers that Keras computes alone.
+    """
+    if path.suffix not in _SUFFIXES or not path.is_file():
+        raise InputError(
+            f"{path} should hold {expected}, in a file {', '.join(_SUFFIXES)}. Received: "
+            f"{'another kind of file' if path.is_file() else 'no file'}; name such a file."
+        )
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            model.load_weights(_copy_plain(model, path, Path(folder)))
+    except InputError:
+        raise
+    except Exception as error:  # Keras, h5py and zipfile raise many kinds for a file that fails
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"{path} should hold {expected}. Received: {reason}; copy it again, or name another."
+        ) from error
+
+
+def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
+    """Checks a `.keras` archive before anything in it is used, its weights excepted.
+
+    Args:
+        archive: the opened file.
+        path: its path: for its size, and for the error.
+
+    Raises:
+        InputError: it is not as Keras writes it, or describes a model with other layers than
+            those of the list.
+    """
+
+    def refuse(found: str) -> InputError:
+        return _refusal(path, f"{', '.join(_MEMBERS)} alone, stored as Keras stores them", found)
+
+    members = archive.infolist()
+    names = [member.filename for member in members]
+    for member in members:
+        if member.filename not in _MEMBERS or names.count(member.filename) > 1:
+            raise refuse(f"the member {_short(member.filename)}")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise refuse(f"a link as {member.filename}")
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise refuse(f"{member.filename} compressed, of {member.file_size:,} bytes")
+    if missing := {_CONFIG, _WEIGHTS}.difference(names):
+        raise refuse(f"no {min(missing)}")
+    total = sum(member.file_size for member in members)
+    if total > path.stat().st_size:
+        raise refuse(f"{total:,} bytes of members in a file of {path.stat().st_size:,}")
+    if archive.getinfo(_CONFIG).file_size > _MAX_CONFIG_BYTES:
+        raise refuse(f"a {_CONFIG} of {archive.getinfo(_CONFIG).file_size:,} bytes")
+    check_architecture(archive.read(_CONFIG), path)
+
+
+def check_architecture(text: str | bytes, path: Path) -> None:
+    """Checks a file's description of its model, though we never build it.
+
+    Args:
+        text: JSON.
+        path: where it stood, for the error.
+
+    Raises:
+        InputError: it is no JSON, or names a class or a path that has no place in it.
+    """
+    accepted = "a description of layers of Keras that only compute"
+    try:
+        if len(text) > _MAX_CONFIG_BYTES:
+            raise ValueError(f"{len(text):,} bytes")
+        pending = [json.loads(text)]
+    except (ValueError, RecursionError) as error:
+        raise _refusal(path, accepted, f"{type(error).__name__}: {error}") from error
+    while pending:
+        value = pending.pop()
+        found = _find_foreign(value)
+        if found:
+            raise _refusal(path, accepted, found)
+        if isinstance(value, dict):
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+
+
+def _find_foreign(value: object) -> str | None:
+    # What is wrong with one value of the description, its own values not looked into.
+    if isinstance(value, str):
+        return f"the path {_short(value)}" if _PATH.search(value) else None
+    if not isinstance(value, dict) or "class_name" not in value:
+        return None
+    name, module = value["class_name"], value.get("module")
+    if not isinstance(name, str) or not isinstance(module, str | None):
+        return f"the class {_short(name)} of {_short(module)}"
+    # Keras 2 wrote no module.
+    if name not in (_ALL_CLASSES if module is None else _CLASSES.get(module, ())):
+        return f"the class {_short(name)}{f' of {_short(module)}' if module else ''}"
+    registered = value.get("registered_name")
+    if registered not in (None, name):  # what somebody registered would win over the class
+        return f"{_short(name)} registered as {_short(registered)}"
+    return None
+
+
+def check_hdf5(file: h5py.File, path: Path, size: int) -> Shapes:
+    """Lists an HDF5 file's groups and arrays, without following a link or reading an array.
+
+    Args:
+        file: the opened file.
+        path: where it came from, for the error.
+        size: its size in bytes. Its arrays together are no larger: nothing is unpacked, shared
+            or filled in.
+
+    Returns:
+        By its path in the file, without a leading slash, the shape of each array, and None for
+        each group.
+
+    Raises:
+        InputError: the file holds anything but groups and plain arrays of numbers.
+    """
+    shapes: Shapes = {}
+    seen = {h5py.h5o.get_info(file.id).addr}
+    pending, total = [""], 0
+    while pending:
+        prefix = pending.pop()
+        group = file[prefix or "/"]
+        for name in group:
+            place = f"{prefix}{name}"
+            found = _find_oddity(group, name, seen)
+            if found is None and len(seen) > _MAX_OBJECTS:
+                found = f"more than {_MAX_OBJECTS:,} objects"
+            if found is None and place.count("/") >= _MAX_DEPTH:
+                found = f"groups more than {_MAX_DEPTH} deep"
+            if found:
+                raise _refuse_hdf5(path, f"{found} at {_short(place)}")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                shapes[place] = None
+                pending.append(f"{place}/")
+            else:
+                shapes[place] = item.shape
+                total += _num_bytes(item)
+    if total > size:
+        raise _refuse_hdf5(path, f"arrays of {total:,} bytes in a file of {size:,}")
+    return shapes
+
+
+def _find_oddity(group: h5py.Group, name: str, seen: set[int]) -> str | None:
+    # What is wrong with one member of a group. `seen` are the addresses of all objects before.
+    link = group.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        return f"a link ({type(link).__name__})"
+    item = group[name]
+    address = h5py.h5o.get_info(item.id).addr
+    if address in seen:
+        return "a second name for one object"
+    seen.add(address)
+    if isinstance(item, h5py.Group):
+        return None
+    if not isinstance(item, h5py.Dataset):
+        return "neither a group nor an array"
+    if item.is_virtual or item.external:
+        return "an array that lies in another file"
+    # Keras writes no other layout, and only these can neither be filled in nor unpack to more.
+    if item.id.get_create_plist().get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT):
+        return "an array in chunks, which may be compressed"
+    if item.dtype.kind not in "biuf" or item.shape is None:
+        return f"an array of {item.dtype}, not of numbers"
+    if item.id.get_storage_size() < _num_bytes(item):
+        return f"an array {item.shape} without its numbers"
+    return None
+
+
+def _num_bytes(array: h5py.Dataset) -> int:
+    # Not array.nbytes, which counts in 64 bits.
+    return math.prod(array.shape) * array.dtype.itemsize
+
+
+def _unpack(path: Path, folder: Path) -> Path:
+    # Returns the HDF5 file: `path` itself, or what a .keras archive holds.
+    if path.suffix != ".keras":
+        return path
+    source = folder / _WEIGHTS
+    with zipfile.ZipFile(path) as archive:
+        check_archive(archive, path)
+        with archive.open(_WEIGHTS) as member, source.open("wb") as file:
+            shutil.copyfileobj(member, file)  # to its end, where the checksum is compared
+    return source
+
+
+def _copy_plain(model: "keras.Model", path: Path, folder: Path) -> Path:
+    # Writes the model's weights out of the file `path` into one that Keras may read.
+    source = _unpack(path, folder)
+    wanted = Counter(tuple(weight.shape) for weight in model.weights)
+    with h5py.File(source, "r") as file:
+        shapes = check_hdf5(file, path, source.stat().st_size)
+        names: Names = {}
+        if _name_keys(file) or "model_weights" in shapes:
+            root, target = _legacy_root(shapes), folder / "plain.h5"
+            names = _read_names(file, shapes, path, _longest_text(source))
+        else:
+            root, target = _find_model(shapes, wanted), folder / "plain.weights.h5"
+        with h5py.File(target, "w") as plain:
+            _copy_arrays(file, root, shapes, wanted, plain)
+            for (place, key), texts in names.items():
+                plain.require_group(f"/{place[len(root) :]}").attrs[key] = texts
+    return target
+
+
+def _copy_arrays(
+    file: h5py.File, root: str, shapes: Shapes, wanted: Counter, plain: h5py.File
+) -> None:
+    # An array of any other shape is never read, so none is larger than the model's largest.
+    mine = {
+        name: shape for name, shape in shapes.items() if shape in wanted and name.startswith(root)
+    }
+    if not wanted <= Counter(mine.values()):
+        raise ValueError("not an array of its shape for each weight of this model")
+    for name in mine:
+        plain.create_dataset(name[len(root) :], data=file[name][()])
+
+
+def _find_model(shapes: Shapes, wanted: Counter) -> str:
+    # Returns the path of the innermost model in the file that has arrays of all these shapes:
+    # "" for the whole file, "layers/functional/" for the backbone of one of our classifiers.
+    found: dict[str, Counter] = defaultdict(Counter)
+    for name, shape in shapes.items():
+        parts = name.split("/")
+        found[""][shape] += 1
+        for index, part in enumerate(parts[:-2]):
+            if part == "layers":
+                found["/".join(parts[: index + 2]) + "/"][shape] += 1
+    fitting = [root for root, held in found.items() if wanted <= held]
+    return min(fitting, key=lambda root: found[root].total(), default="")
+
+
+# --- Keras 2's layout: attributes of groups name the layers and their weights, in order ---------
+
+
+def _legacy_root(shapes: Shapes) -> str:
+    return "model_weights/" if "model_weights" in shapes else ""  # a whole model, or its weights
+
+
+def _name_keys(group: h5py.Group) -> list[str]:
+    # Keras splits a list that is too long for one attribute: layer_names0, layer_names1, ...
+    return [key for key in group.attrs if re.fullmatch("(layer|weight)_names[0-9]*", key)]
+
+
+def _read_names(file: h5py.File, shapes: Shapes, path: Path, longest: int) -> Names:
+    if "model_config" in file.attrs:
+        check_architecture(_read_texts(file, "model_config", path, longest)[0], path)
+    names: Names = {}
+    left = len(shapes)  # each name is that of an object
+    for place in ("", *(f"{name}/" for name, shape in shapes.items() if shape is None)):
+        group = file[place or "/"]
+        for key in _name_keys(group) if place.startswith(_legacy_root(shapes)) else ():
+            names[place, key] = texts = _read_texts(group, key, path, longest)
+            left -= len(texts)
+            if left < 0 or any(len(text) > _MAX_NAME for text in texts):
+                raise _refuse_hdf5(path, f"more or longer names than objects as {key}")
+    return names
+
+
+def _read_texts(group: h5py.Group, key: str, path: Path, longest: int) -> list[str | bytes]:
+    # Each text of an attribute may be the same one of the heap, so all may be as the longest.
+    attribute = group.attrs.get_id(key)
+    count, kind = math.prod(attribute.shape), h5py.check_string_dtype(attribute.dtype)
+    size = count * (longest if kind and kind.length is None else attribute.dtype.itemsize)
+    if (count and kind is None) or size > _MAX_TEXTS_BYTES:
+        raise _refuse_hdf5(path, f"up to {size:,} bytes of {attribute.dtype} as {key}")
+    return list(np.atleast_1d(group.attrs[key]))
+
+
+def _longest_text(source: Path) -> int:
+    # No text of its own length is longer than the heap it lies in, and each heap says its size.
+    # HDF5 File Format Specification 3.0, III.E: "GCOL", version, 3 reserved bytes, size.
+    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        starts = re.finditer(rb"GCOL.{4}(.{8})", content, re.DOTALL)
+        return max((struct.unpack("<Q", found[1])[0] for found in starts), default=0)
+
+
+def _refuse_hdf5(path: Path, found: str) -> InputError:
+    return _refusal(path, "whole arrays of numbers in groups, as Keras writes them", found)
+
+
+def _refusal(path: Path, accepted: str, found: str) -> InputError:
+    return InputError(
+        f"{path} should hold {accepted}. Received: {found}. Do not use it; ask its author for "
+        "the weights alone, from model.save_weights('name.weights.h5')."
+    )
