@@ -222,7 +222,7 @@ def test_a_switch_wins_over_the_file(tmp_path, saved):
 
 
 def test_train_hands_over_what_was_asked(monkeypatch, tmp_path, capsys):
-    from transfer.training import phases
+    from transfer.training import train as training
 
     calls = []
 
@@ -230,7 +230,7 @@ def test_train_hands_over_what_was_asked(monkeypatch, tmp_path, capsys):
         calls.append((config, console, given))
         raise InputError("stopped here")
 
-    monkeypatch.setattr(phases, "train", stop)
+    monkeypatch.setattr(training, "train", stop)
     monkeypatch.setattr(cli, "load_tensorflow", lambda verbose: None)
     arguments = ["--seed", 7, "--no-flip", "--run-dir", tmp_path / "wished", "--offline"]
     assert exit_code(monkeypatch, train.main, *arguments) == 1

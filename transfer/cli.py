@@ -5,6 +5,7 @@ Nothing here imports TensorFlow before a command really computes, so `--help` is
 """
 
 import contextlib
+import logging
 import os
 import shlex
 import signal
@@ -161,12 +162,11 @@ def load_tensorflow(verbose: bool) -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if not verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         with contextlib.nullcontext() if verbose else _silent_stderr():
             import keras  # noqa: F401
-            import tensorflow
-        if not verbose:
-            tensorflow.get_logger().setLevel("ERROR")
+            import tensorflow  # noqa: F401
     except ImportError as error:
         raise InputError(f"{error}; run `pip install -r requirements.txt`.") from error
 
