@@ -1,12 +1,16 @@
 """From image files to one uint8 array: the step of the walk that only data sets of files need.
 
 Each file is decoded once, in threads, straight to the working size; what comes out is what an
-array data set has from the beginning, so nothing later knows that there were files.
+array data set has from the beginning, so nothing later knows that there were files. PNG has
+checksums, the other formats have none: of them, a file that is cut off is told, a byte that has
+changed only where its decoder stumbles over it.
 """
 
 import dataclasses
 import os
+import re
 import shutil
+import stat
 import struct
 import tempfile
 import warnings
@@ -14,11 +18,12 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from transfer.data.formats import physical_memory
 from transfer.data.sources import Split, Splits
 from transfer.errors import InputError
 
@@ -50,6 +55,16 @@ _DECODE_ERRORS = (
     Image.DecompressionBombWarning,
 )
 _BATCH = 32  # images a thread takes at a time
+_MOST_FILE_BYTES = 4 * 90_000_000  # what the most pixels that Pillow takes need uncompressed
+# Decoding takes up to 16 bytes a pixel: of larger images one is decoded at a time, always by
+# the same thread, because each thread keeps some of the memory that it has freed.
+_LARGE_PIXELS = 8_000_000
+_large_images = ThreadPoolExecutor(1)
+# Every marker but those that may stand within a scan: stuffed zeros, fill bytes, restarts.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+_SCAN, _END = b"\xda", b"\xd9"
+_MOST_SCANS = 100  # progressive JPEGs have about ten
+_SIXTEEN_TO_EIGHT = ((np.arange(1 << 16, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 class _Header(NamedTuple):
@@ -174,7 +189,7 @@ def _map_files(function: Callable[..., Any], split: Split, bad: list[str]) -> li
         try:
             return function(index, path), ""
         except _DECODE_ERRORS as error:
-            return None, f"{os.path.relpath(path, split.root or None)} ({_reason(error, path)})"
+            return None, f"{os.path.relpath(path, split.root or None)} ({_reason(error)})"
 
     with warnings.catch_warnings():
         # Set in this one thread, for all: these filters are the process's.
@@ -198,7 +213,7 @@ def _map_threaded(function: Callable[[int], Any], count: int) -> list[Any]:
 
 
 def _read_header(index: int, path: str) -> _Header:
-    with Image.open(path, formats=_FORMATS) as image:
+    with _open_image(path) as image:
         orientation = _orientation(image)
         size = image.size[::-1] if orientation >= 5 else image.size
         is_gray = image.mode in _GRAY_MODES
@@ -209,21 +224,59 @@ def _read_header(index: int, path: str) -> _Header:
 
 def _read_pixels(path: str, size: tuple[int, int], is_gray: bool) -> np.ndarray:
     # Returns uint8 (H, W, 1 or 3) for size (W, H).
-    with Image.open(path, formats=_FORMATS) as image:
+    with _open_image(path) as image:
         orientation = _orientation(image)
+        if image.format in ("JPEG", "MPO"):
+            _check_jpeg(image.fp)
+        stored = image.width * image.height
         # A JPEG's decoder shrinks by 2, 4 or 8 on its way, to no less than twice what is needed.
         image.draft(None, (2 * max(size), 2 * max(size)))
-        image = _to_eight_bits(image, "L" if is_gray else "RGB")
+        is_whole = "progressive" in image.info  # such a decoder keeps the whole nevertheless
+        if (stored if is_whole else image.width * image.height) > _LARGE_PIXELS:
+            return _large_images.submit(_finish, image, orientation, size, is_gray).result()
+        return _finish(image, orientation, size, is_gray)
+
+
+def _finish(
+    image: Image.Image, orientation: int, size: tuple[int, int], is_gray: bool
+) -> np.ndarray:
+    image = _to_eight_bits(image, "L" if is_gray else "RGB")
     if orientation in _TRANSPOSES:
         image = image.transpose(_TRANSPOSES[orientation])
     return np.asarray(_squish(image, size)).reshape(size[1], size[0], -1)
 
 
+def _open_image(path: str) -> Image.Image:
+    facts = os.stat(path)
+    if not stat.S_ISREG(facts.st_mode):  # opening a pipe might wait for ever
+        raise ValueError("not a regular file")
+    if facts.st_size == 0:
+        raise ValueError("an empty file")
+    if facts.st_size > _MOST_FILE_BYTES:  # some decoders read the file whole
+        raise ValueError("too many bytes")
+    return Image.open(path, formats=_FORMATS)
+
+
+def _check_jpeg(file: IO[bytes]) -> None:
+    # Pillow says nothing of a file whose end is lost and filled up with zeros, and a few
+    # kilobytes with thousands of scans over millions of pixels take minutes.
+    file.seek(0)
+    content = file.read()
+    position, num_scans = 2, 0
+    while found := _JPEG_MARKER.search(content, position):
+        if found[1] == _END:
+            return
+        num_scans += found[1] == _SCAN
+        if num_scans > _MOST_SCANS:
+            raise ValueError(f"more than {_MOST_SCANS} scans")
+        position = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    raise ValueError("the end is missing")
+
+
 def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
     image.load()
     if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips at 255
-        wide = np.asarray(image).astype(np.uint32).clip(0, 65535)
-        image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+        image = Image.fromarray(_SIXTEEN_TO_EIGHT[np.asarray(image).clip(0, 65535)])
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -265,7 +318,7 @@ def _shrink_array(split: Split, image_size: int) -> Split:
 
 def _allocate(shape: tuple[int, ...]) -> np.ndarray:
     num_bytes = int(np.prod(shape, dtype=np.int64))
-    if num_bytes <= _physical_memory() // 4:
+    if num_bytes <= physical_memory() // 4:
         return np.empty(shape, np.uint8)
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < num_bytes:  # a hole in the file would kill the process when it is written to
@@ -276,13 +329,6 @@ def _allocate(shape: tuple[int, ...]) -> np.ndarray:
         )
     with tempfile.TemporaryFile() as file:  # has no name: it goes with the last who uses it
         return np.memmap(file, np.uint8, "w+", shape=shape)
-
-
-def _physical_memory() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 8 << 30  # where the system does not say
 
 
 def _report(found: list[str], bad: list[str] | None, total: int, root: str, skip: bool) -> None:
@@ -309,13 +355,13 @@ def _check_classes(before: Split, after: Split) -> None:
         )
 
 
-def _reason(error: BaseException, path: str) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
-        if os.path.getsize(path) == 0:
-            return "an empty file"
         return "not a PNG, JPEG, BMP, WebP or GIF image"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too many pixels"
+    if isinstance(error, MemoryError):
+        return "too large for the memory"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).split("\n")[0].rstrip(".") or type(error).__name__

@@ -2,16 +2,21 @@
 
 A loader knows nothing of where users keep their data or how it is divided; that is
 `sources.py`, whose table `SOURCES` has one row for each loader here. Every damage that can be
-told is told in one line with the file and the place in it.
+told is told in one line with the file and the place in it. A changed pixel or label of a plain
+IDX or CSV file, and CSV rows missing at the end, cannot be told by the file itself: only by the
+checksum, where one is published. Nothing is unpickled, and nothing is allocated or decompressed
+that the size of the file does not make plausible.
 """
 
 import dataclasses
 import gzip
 import hashlib
+import io
 import lzma
 import math
 import os
 import re
+import stat
 import struct
 import tokenize
 import warnings
@@ -20,6 +25,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -51,6 +57,7 @@ _SPLIT_FOLDERS = {
     "validation": ("validation", "val", "valid"),
     "test": ("test",),
 }
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 EXPECTED = (
     "a folder with the four IDX files or with Kaggle's two CSV files, a train CSV, an .npz, "
     "or a folder of images with one sub-folder a class"
@@ -105,6 +112,46 @@ class MissingFileError(InputError):
     """A place has no such file: nothing is wrong with it, the search goes on."""
 
 
+# --- What a file may ask of this machine ----------------------------------------------------
+
+# Compressed images are a tenth of their size, drawings a fiftieth; a decompression bomb of
+# deflate is a thousandth. Small arrays may be all zeros.
+_MOST_EXPANSION = 200
+_SMALL_BYTES = 256 << 20
+
+
+def physical_memory() -> int:
+    """Returns the size of the machine's memory in bytes."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30  # where the system does not say
+
+
+def _regular_size(path: Path) -> int:
+    # Returns the size of a file in bytes. Opening a pipe or a terminal might wait for ever.
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe or a device"
+        raise InputError(f"{path} should be a file. Received: {kind}.")
+    return facts.st_size
+
+
+def _check_room(num_bytes: int, file_bytes: int, path: Path) -> None:
+    # Before anything is allocated: a header of a few bytes can promise terabytes.
+    if num_bytes > max(_SMALL_BYTES, _MOST_EXPANSION * file_bytes):
+        raise InputError(
+            f"{path} should not promise more than {_MOST_EXPANSION} times its own size. Received: "
+            f"a file of {file_bytes:,} bytes that promises {num_bytes:,}; it is damaged or made "
+            "to fill the memory."
+        )
+    if num_bytes > physical_memory():
+        raise InputError(
+            f"{path} should fit into the memory of {physical_memory() / 1e9:.1f} GB. "
+            f"Received: {num_bytes / 1e9:.1f} GB; take a part of it, or a machine with more."
+        )
+
+
 # --- IDX ------------------------------------------------------------------------------------
 
 
@@ -144,7 +191,9 @@ def read_idx_folder(folder: Path) -> tuple[Split, Split, dict[str, str]]:
         path = find_idx_file(folder, stem)
         content = read_bytes(path)
         digests[stem] = hashlib.sha256(content).hexdigest()
-        arrays[stem] = _parse_idx(content, 3 if "idx3" in stem else 1, path)
+        shape = _read_idx_header(io.BytesIO(content), path)
+        pixels = np.frombuffer(content, np.uint8, offset=_idx_header_bytes(path))
+        arrays[stem] = pixels.reshape(shape)
     splits = []
     for part in ("train", "t10k"):
         images, labels = arrays[f"{part}-images-idx3-ubyte"], arrays[f"{part}-labels-idx1-ubyte"]
@@ -170,43 +219,76 @@ def find_idx_file(folder: Path, stem: str) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a file whole, decompressing .gz and .xz.
+    """Reads an IDX file whole, decompressing .gz and .xz, and no further than its header promises.
+
+    Returns:
+        The header and as many bytes after it as its shape needs.
 
     Raises:
-        InputError: it cannot be read, or its compression is damaged.
+        InputError: it cannot be read, its compression is damaged, or its header is not that of
+            an IDX file or not of so many bytes.
     """
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
     try:
-        with opener(path, "rb") as file:
-            return file.read()
-    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-        raise InputError(
-            f"{path} should be a whole {path.suffix} file. Received: {error}; fetch it again."
-        ) from error
+        file_bytes = _regular_size(path)
+        with open(path, "rb") as file:
+            if opener is None:
+                return _read_promised(file, file_bytes, False, path)
+            try:
+                with opener(file) as unpacked:
+                    return _read_promised(unpacked, file_bytes, True, path)
+            except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
+                raise InputError(
+                    f"{path} should be a whole {path.suffix} file. Received: {error} "
+                    f"(in its first {file.tell():,} bytes); fetch it again."
+                ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _parse_idx(content: bytes, num_dimensions: int, path: Path) -> np.ndarray:
-    # The format is described at the foot of http://yann.lecun.com/exdb/mnist/.
-    header_bytes = 4 + 4 * num_dimensions
-    if len(content) < header_bytes:
+def _read_promised(file: IO[bytes], file_bytes: int, is_packed: bool, path: Path) -> bytes:
+    header_bytes = _idx_header_bytes(path)
+    shape = _read_idx_header(file, path)
+    promised = math.prod(shape)
+    found = file_bytes - header_bytes
+    if is_packed or found == promised:
+        _check_room(promised, file_bytes, path)
+        file.seek(0)
+        content = file.read(header_bytes + promised + 1)  # one more, to see the end and checksum
+        found = len(content) - header_bytes
+        if found == promised:
+            return content
+    more = " or more" if is_packed and found > promised else ""
+    raise InputError(
+        f"{path} should have {promised:,} bytes after its header, for the shape {shape}. "
+        f"Received: {found:,}{more}; fetch it again."
+    )
+
+
+def _idx_header_bytes(path: Path) -> int:
+    return 4 + 4 * _idx_dimensions(path)
+
+
+def _idx_dimensions(path: Path) -> int:
+    return 3 if "idx3" in path.name else 1
+
+
+def _read_idx_header(file: IO[bytes], path: Path) -> tuple[int, ...]:
+    # Returns the shape. The format is described at the foot of http://yann.lecun.com/exdb/mnist/.
+    num_dimensions = _idx_dimensions(path)
+    header = file.read(_idx_header_bytes(path))
+    if len(header) < _idx_header_bytes(path):
         raise InputError(
-            f"{path} should begin with {header_bytes} bytes of header. "
-            f"Received: {len(content)} bytes in all; fetch it again."
+            f"{path} should begin with {_idx_header_bytes(path)} bytes of header. "
+            f"Received: {len(header)} bytes in all; fetch it again."
         )
-    magic, *shape = struct.unpack(f">{num_dimensions + 1}I", content[:header_bytes])
+    magic, *shape = struct.unpack(f">{num_dimensions + 1}I", header)
     if magic != 0x0800 + num_dimensions:
         raise InputError(
             f"{path} should begin with the magic number 0x{0x0800 + num_dimensions:08x} (unsigned "
             f"bytes in {num_dimensions} dimensions). Received: 0x{magic:08x}."
         )
-    if len(content) - header_bytes != math.prod(shape):
-        raise InputError(
-            f"{path} should have {math.prod(shape):,} bytes after its header, for the shape "
-            f"{tuple(shape)}. Received: {len(content) - header_bytes:,}; fetch it again."
-        )
-    return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape)
+    return tuple(shape)
 
 
 # --- CSV ------------------------------------------------------------------------------------
@@ -214,6 +296,8 @@ def _parse_idx(content: bytes, num_dimensions: int, path: Path) -> np.ndarray:
 _KAGGLE_CSV = ("fashion-mnist_train.csv", "fashion-mnist_test.csv")
 _WHOLE_NUMBER = re.compile(rb"\s*([0-9]{1,9})(\.0*)?\s*")
 _BLOCK_BYTES = 1 << 22
+_MOST_HEADER_BYTES = 1 << 22
+_MOST_FIELD_BYTES = 32  # of a number with blanks around it
 
 
 def holds_csv(path: Path) -> bool:
@@ -255,11 +339,12 @@ def _is_kaggle(path: Path, num_pixels: int) -> bool:
 
 def _read_csv(path: Path) -> Split:
     try:
+        _regular_size(path)
         with open(path, "rb") as file:
-            columns = _read_csv_header(file.readline(), path)
+            columns = _read_csv_header(file.readline(_MOST_HEADER_BYTES), path)
             highest_label = 9 if _is_kaggle(path, len(columns) - 1) else 255
             blocks, row = [], 2
-            while lines := file.readlines(_BLOCK_BYTES):
+            while lines := _read_lines(file, row, len(columns), path):
                 values = _parse_rows(lines, len(columns), highest_label)
                 if values is None:
                     values = _parse_rows_one_by_one(lines, row, columns, highest_label, path)
@@ -270,19 +355,34 @@ def _read_csv(path: Path) -> Split:
             f"{path} should be there, beside the other CSV file. Received: no such file."
         ) from error
     side = math.isqrt(len(columns) - 1)
-    if not blocks:
+    if not any(len(labels) for labels, _ in blocks):
         raise InputError(f"{path} should have a row for each image. Received: only the header.")
     pixels = np.concatenate([pixels for _, pixels in blocks]).reshape(-1, side, side)
     return _make_split(pixels, np.concatenate([labels for labels, _ in blocks]), str(path))
 
 
+def _read_lines(file: IO[bytes], first_row: int, num_columns: int, path: Path) -> list[bytes]:
+    # Returns whole lines, about a block of them. A last row without a line break may be cut off
+    # within its last number, and a line without an end would fill the memory.
+    most = num_columns * _MOST_FIELD_BYTES
+    lines = io.BytesIO(file.read(_BLOCK_BYTES) + file.readline(most)).readlines()
+    last = lines[-1] if lines else b"\n"
+    if not last.endswith(b"\n") and (len(last) >= most or not last.isspace()):
+        raise InputError(
+            f"{path}, row {first_row + len(lines) - 1}: should end with a line break within "
+            f"{most:,} bytes. Received: none; the file is cut off (fetch it again), or only this "
+            "line break is missing (add it)."
+        )
+    return lines
+
+
 def _read_csv_header(line: bytes, path: Path) -> list[str]:
     text = line.decode("utf-8-sig", "backslashreplace")
-    columns = [field.strip().strip('"') for field in text.split(",")]
+    columns = [field.strip().strip('"')[:40] for field in text.split(",")]
     if columns[0].lower() != "label":
         raise InputError(
             f"{path}, row 1: the first column should be called 'label' and the others be pixels. "
-            f"Received: {columns[0][:40]!r}."
+            f"Received: {columns[0]!r}."
         )
     side = math.isqrt(len(columns) - 1)
     if not side or side * side != len(columns) - 1:
@@ -323,9 +423,9 @@ def _parse_rows_one_by_one(
     # The slow way, for rows with blanks or "12.0", and to find the place of an error.
     rows = []
     for row, line in enumerate(lines, first_row):
-        fields = line.rstrip(b"\r\n").split(b",")
-        if not line.strip():
+        if line.isspace():
             continue
+        fields = line.rstrip(b"\r\n").split(b",")
         if len(fields) != len(columns):
             raise InputError(
                 f"{path}, row {row}: there should be {len(columns)} columns, as in the header. "
@@ -355,6 +455,13 @@ def _parse_field(field: bytes, highest: int, where: str) -> int:
 # --- NPZ ------------------------------------------------------------------------------------
 
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+_ZIP_END = struct.Struct("<10xH10x")  # the end of the list of members: how many there are
+_MOST_MEMBERS = 1000
+_MOST_NAME_LENGTH = 255
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 # What zipfile, its decompressors and numpy's header parser raise for damaged bytes.
 _NPZ_ERRORS = (
     zipfile.BadZipFile,
@@ -384,12 +491,15 @@ def load_npz(path: Path) -> Loaded:
     unit_range = _is_unit_range(arrays["x_train"], f"{path}, x_train")
     splits = []
     for part in ("train", "test"):
+        where = f"{path}, {part} arrays"
+        _check_as_many(arrays[f"x_{part}"], arrays[f"y_{part}"], where)
         images = _to_uint8(arrays[f"x_{part}"], unit_range, f"{path}, x_{part}")
         labels = _to_labels(arrays[f"y_{part}"], f"{path}, y_{part}")
-        splits.append(_make_split(images, labels, f"{path}, {part} arrays"))
+        splits.append(_make_split(images, labels, where))
     _check_same_shape(*splits, str(path))
     if "class_names" in arrays:
-        class_names = _to_class_names(arrays["class_names"], f"{path}, class_names")
+        most = splits[0].num_images
+        class_names = _to_class_names(arrays["class_names"], most, f"{path}, class_names")
         _check_labels(*splits, class_names, str(path))
     else:
         class_names = _number_classes(*splits, str(path))
@@ -399,7 +509,7 @@ def load_npz(path: Path) -> Loaded:
 def read_arrays(
     path: Path, required: Sequence[str], optional: Sequence[str] = ()
 ) -> dict[str, np.ndarray]:
-    """Reads arrays from an .npz file; never a pickle.
+    """Reads arrays from an .npz file; never a pickle. Other members are never decompressed.
 
     Args:
         path: the file.
@@ -407,30 +517,69 @@ def read_arrays(
         optional: names of arrays that are read where they are there.
 
     Raises:
-        InputError: an array is missing, damaged or pickled.
+        InputError: an array is missing, damaged or pickled, or would not fit into memory.
     """
     # Not np.load: it does not read a member to its end, where the zip file's checksum is compared.
     arrays = {}
     key = "the archive"
     try:
-        with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
+        file_bytes = _regular_size(path)
+        with (
+            open(path, "rb") as file,
+            zipfile.ZipFile(file) as archive,
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # numpy's remarks on headers from Python 2
-            present = {name.removesuffix(".npy") for name in archive.namelist()}
-            if absent := [key for key in required if key not in present]:
+            members = _list_members(archive, file)
+            if absent := [key for key in required if key not in members]:
                 raise InputError(
                     f"{path} should hold {', '.join(required)}. Received: no {', '.join(absent)}."
                 )
-            for key in (*required, *present.intersection(optional)):
-                with archive.open(f"{key}.npy") as member:
-                    arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
-                    if member.read(1):
-                        raise ValueError("more bytes than the array's shape needs")
+            keys = [*required, *(key for key in optional if key in members)]
+            _check_room(sum(members[key].file_size for key in keys), file_bytes, path)
+            for key in keys:
+                arrays[key] = _read_array(archive, members[key])
     except _NPZ_ERRORS as error:
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise InputError(
-            f"{path}, {key}: should be a whole .npz of plain arrays. Received: {reason}."
+            f"{path}, {key}: should be a whole .npz of plain arrays. Received: {reason[:200]}."
         ) from error
     return arrays
+
+
+def _list_members(archive: zipfile.ZipFile, file: IO[bytes]) -> dict[str, zipfile.ZipInfo]:
+    # Returns the members by the names of their arrays. That none is lost or has another name
+    # is compared here: zipfile does neither for members that are not read.
+    members = {}
+    file.seek(-_ZIP_END.size - len(archive.comment), os.SEEK_END)
+    (count,) = _ZIP_END.unpack(file.read(_ZIP_END.size))
+    if count not in (len(archive.infolist()), 0xFFFF):  # ZIP64 may tell it elsewhere
+        raise ValueError(f"{len(archive.infolist())} members instead of {count}")
+    for member in archive.infolist():
+        key = member.filename.removesuffix(".npy")
+        if key in members or len(members) == _MOST_MEMBERS:
+            raise ValueError(f"{key!r} twice" if key in members else "thousands of members")
+        archive.open(member.filename).close()
+        members[key] = member
+    return members
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("a compression that NumPy does not write")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _NPY_HEADERS:
+            raise ValueError(f"version {version} of NumPy's format, not that of plain arrays")
+        shape, _, dtype = _NPY_HEADERS[version](file)
+        promised, found = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+    if not dtype.hasobject and (promised != found or not dtype.itemsize):
+        than = "more" if found > promised else "fewer"
+        raise ValueError(f"{than} bytes than the array's shape {shape} needs, {found:,}")
+    with archive.open(member) as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+        file.read(1)  # nothing, but only at its end the member's checksum is compared
+    return array
 
 
 def _is_unit_range(images: np.ndarray, where: str) -> bool:
@@ -480,12 +629,21 @@ def _to_labels(labels: np.ndarray, where: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _to_class_names(names: np.ndarray, where: str) -> tuple[str, ...]:
-    class_names = tuple(str(name) for name in names.ravel())
-    if names.dtype.kind != "U" or names.ndim != 1 or len(set(class_names)) != names.size:
+def _to_class_names(names: np.ndarray, most: int, where: str) -> tuple[str, ...]:
+    if (
+        names.dtype.kind != "U"
+        or names.ndim != 1
+        or names.size > most  # a bomb: a class needs an image
+        or names.dtype.itemsize > 4 * _MOST_NAME_LENGTH
+    ):
         raise InputError(
-            f"{where} should hold texts (N,), all different. Received: {names.dtype} {names.shape}."
+            f"{where} should hold texts (N,), at most one for each image and of at most "
+            f"{_MOST_NAME_LENGTH} characters. Received: {names.dtype} {names.shape}."
         )
+    class_names = tuple(str(name) for name in names)
+    if len(set(class_names)) != len(class_names):
+        raise InputError(f"{where} should be all different. Received: one of them twice.")
+    _check_printable(class_names, where)
     return class_names
 
 
@@ -502,6 +660,7 @@ def load_image_folder(root: Path) -> Loaded:
     """
     parts = {part: _list_classes(folder) for part, folder in _find_split_folders(root).items()}
     class_names = tuple(parts["train"])
+    _check_printable(class_names, str(root))
     for part, classes in parts.items():
         if tuple(classes) != class_names:
             odd = sorted(set(classes) ^ set(class_names))
@@ -595,12 +754,27 @@ def _make_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
             f"{where} should hold images (N, H, W), (N, H, W, 1) or (N, H, W, 3). "
             f"Received: {images.shape}."
         )
-    if len(images) != len(labels):
+    _check_as_many(images, labels, where)
+    return Split(images, labels.astype(np.int64))
+
+
+def _check_as_many(images: np.ndarray, labels: np.ndarray, where: str) -> None:
+    if images.shape[:1] != labels.shape[:1]:
+        count = [f"{array.shape[0]:,}" if array.ndim else "no" for array in (images, labels)]
         raise InputError(
             f"{where} should have as many labels as images. "
-            f"Received: {len(images):,} images, {len(labels):,} labels."
+            f"Received: {count[0]} images, {count[1]} labels."
         )
-    return Split(images, labels.astype(np.int64))
+
+
+def _check_printable(class_names: tuple[str, ...], where: str) -> None:
+    # They are shown in terminals and written into files.
+    for name in class_names:
+        if not name or _CONTROL_CHARACTERS.search(name):
+            raise InputError(
+                f"{where}: names of classes should be texts without control characters and, as "
+                f"names of folders, in UTF-8. Received: {name!r}."
+            )
 
 
 def _check_same_shape(train: Split, test: Split, where: str) -> None:

@@ -395,7 +395,9 @@ def _load_path(data: str) -> Loaded:
             if source.recognise(path):
                 return source.load(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise InputError(
+            f"{error.filename or path} cannot be read: {error.strerror or error}."
+        ) from error
     except MemoryError as error:
         raise InputError(f"{path} does not fit into memory.") from error
     raise InputError(f"{path} should be {formats.EXPECTED}. Received: a file of another kind.")
