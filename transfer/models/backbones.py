@@ -134,12 +134,12 @@ def get_backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def build_backbone(name: str, image_size: int) -> "keras.Model":
+def build_backbone(name: str, image_size: int | None) -> "keras.Model":
     """Builds the network without its top and with random weights.
 
     Args:
         name: a row of `BACKBONES`.
-        image_size: side of the square input, in pixels, at least 32.
+        image_size: side of the square input, in pixels, at least 32, or None for any size.
 
     Returns:
         A model named "backbone": (B, image_size, image_size, 3), scaled as the row says,

@@ -1,0 +1,419 @@
+"""Pretrains a backbone on composed fractals, on the TensorFlow or the JAX backend of Keras.
+
+One `fit` at each of two image sizes, over one schedule. What it takes and leaves is in
+`transfer/pretraining/folder.py`.
+"""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from rich.console import Console
+
+from transfer.errors import InputError
+from transfer.formatting import format_percent, format_seconds
+from transfer.models.backbones import build_backbone, scale
+from transfer.models.classifier import dtype_policy
+from transfer.pretraining import Settings
+from transfer.pretraining import folder as kept
+from transfer.pretraining.composition import TRAINING, VALIDATION, Batches, Composer
+from transfer.pretraining.fractals import load_bank
+from transfer.pretraining.textures import NUM_TEXTURES, make_textures
+
+FINISHED = "finished"
+ROWS = 100  # of the log; a checkpoint is kept with each
+SHORTEST_ROW = 20  # steps
+WARMUP_SHARE = 0.05
+WEIGHT_DECAY = 0.05
+MOMENTUM = 0.99  # of BatchNorm's statistics; Keras's MobileNetV2 has 0.999, too slow to follow
+VALIDATION_SHARE = 8  # one in so many renderings of each class is never trained on
+VALIDATION_IMAGES = 1024
+RECALIBRATION_IMAGES = 5120
+SAMPLE_ROWS, SAMPLE_COLUMNS = 8, 12
+
+
+class Pretrainer(keras.Model):
+    """A composer, and the network that learns from its images.
+
+    Args:
+        composer: plans -> images.
+        network: images -> logits; its layer "backbone" is what is wanted.
+    """
+
+    def __init__(self, composer: Composer, network: keras.Model) -> None:
+        super().__init__(name="pretrainer")
+        self.composer, self.network = composer, network
+
+    def call(self, plan: dict, training: bool | None = None) -> keras.KerasTensor:
+        return self.network(self.composer(plan), training=training)
+
+    def set_image_size(self, image_size: int) -> None:
+        """Composes images of another size from here on; the network takes any."""
+        self.composer.image_size = image_size
+        self.make_train_function(force=True)
+        self.make_test_function(force=True)
+
+
+def pretrain(
+    settings: Settings,
+    folder: Path,
+    console: Console,
+    *,
+    resume: bool = False,
+    time_limit: float = math.inf,
+    command: str = "",
+) -> str:
+    """Pretrains, or goes on with a pretraining that was stopped.
+
+    Args:
+        settings: of the pretraining; when resuming, those it was begun with.
+        folder: where everything is kept.
+        console: where progress goes to.
+        resume: go on from the checkpoint in `folder`.
+        time_limit: seconds from now after which training stops and a checkpoint is kept.
+        command: the command as typed, for the record.
+
+    Returns:
+        `FINISHED`, "time limit", or the name of the signal that stopped it.
+
+    Raises:
+        InputError: `folder` is in use, or holds nothing to go on with.
+    """
+    deadline = time.monotonic() + time_limit
+    if not resume:
+        kept.begin(folder, settings, choose_policy(settings.precision), command)
+    model = build_pretrainer(settings, folder, console)
+    if resume:
+        kept.load_checkpoint(folder, model.network, model.optimizer)
+    else:
+        kept.write_samples(folder, _compose_samples(model, settings), SAMPLE_COLUMNS)
+    keeper = Keeper(model, settings, folder, console, deadline)
+    reason = _train(model, settings, keeper)
+    if reason == FINISHED:
+        _finish(model, settings, keeper)
+    return reason
+
+
+def choose_policy(precision: str) -> str:
+    """Returns the Keras dtype policy: "auto" is bfloat16 on a GPU or TPU, float32 on a CPU."""
+    if precision == "auto":
+        on_cpu = all(device.startswith("cpu") for device in keras.distribution.list_devices())
+        precision = "float32" if on_cpu else "bfloat16"
+    return {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
+
+
+def build_pretrainer(settings: Settings, folder: Path, console: Console) -> Pretrainer:
+    """Builds and compiles what is trained, with a bank of sprites from `folder`.
+
+    The loss is the cross-entropy of one softmax against the classes in the image, in equal
+    parts: for many classes Mahajan et al. 2018, arXiv:1805.00932, found it better than a
+    sigmoid for each. "accuracy" is the share of images whose likeliest class is in them.
+    """
+    started = time.perf_counter()
+    bank = load_bank(
+        folder, settings.systems, settings.silhouettes, settings.renderings, settings.seed
+    )
+    textures = make_textures(settings.seed, NUM_TEXTURES)
+    console.print(
+        f"sprites and textures: {format_seconds(time.perf_counter() - started)}", highlight=False
+    )
+    keras.utils.set_random_seed(settings.seed)
+    network = build_network(settings.backbone, len(bank), choose_policy(settings.precision))
+    model = Pretrainer(Composer(bank, textures, settings.image_size), network)
+    model.compile(
+        make_optimizer(settings),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.MeanMetricWrapper(_top_class_present, name="accuracy")],
+        jit_compile=keras.backend.backend() == "jax",  # XLA on a CPU slows TensorFlow down
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def build_network(backbone_name: str, num_classes: int, policy: str) -> keras.Model:
+    """Returns images (B, S, S, 3) in [0, 255] -> float32 logits (B, num_classes), any S."""
+    with dtype_policy(policy):
+        backbone = build_backbone(backbone_name, None)
+        if keras.backend.backend() == "tensorflow":
+            from transfer.models.normalization import fuse_batch_norm
+
+            backbone = fuse_batch_norm(backbone, MOMENTUM)
+        else:  # XLA fuses by itself
+            for layer in _norm_layers(backbone):
+                layer.momentum = MOMENTUM
+        images = keras.Input((None, None, 3), name="image")
+        features = backbone(scale(backbone_name, images))
+        pooled = keras.layers.GlobalAveragePooling2D(name="pooling")(features)
+        logits = keras.layers.Dense(num_classes, dtype="float32", name="classes")(pooled)
+    return keras.Model(images, logits, name="network")
+
+
+def make_optimizer(settings: Settings) -> keras.optimizers.Optimizer:
+    """AdamW whose rate rises for a while and then falls to zero along a cosine, by the step."""
+    steps = count_steps(settings)
+    warmup = math.ceil(WARMUP_SHARE * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warmup), warmup_target=settings.learning_rate, warmup_steps=warmup
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def count_steps(settings: Settings) -> int:
+    """Returns the number of steps of the whole schedule."""
+    return math.ceil(settings.sample_steps / settings.batch_size)
+
+
+def make_batches(settings: Settings, stream: int, length: int) -> Batches:
+    """Returns the batches of the training or the validation stream."""
+    held_out = math.ceil(settings.renderings / VALIDATION_SHARE)
+    first_held_out = settings.renderings - held_out
+    renderings = range(first_held_out)
+    if stream == VALIDATION:
+        renderings = range(first_held_out, settings.renderings)
+    return Batches(
+        num_classes=settings.systems + settings.silhouettes,
+        renderings=renderings,
+        per_class=settings.renderings,
+        instances=settings.instances,
+        num_textures=NUM_TEXTURES,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        stream=stream,
+        length=length,
+    )
+
+
+def _top_class_present(labels: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
+    top = ops.argmax(logits, axis=-1)[:, None]
+    return ops.cast(ops.take_along_axis(labels, top, axis=-1) > 0, "float32")[:, 0]
+
+
+def _norm_layers(backbone: keras.Model) -> list[keras.layers.BatchNormalization]:
+    kind = keras.layers.BatchNormalization
+    return [layer for layer in backbone.layers if isinstance(layer, kind)]
+
+
+def _train(model: Pretrainer, settings: Settings, keeper: "Keeper") -> str:
+    steps = count_steps(settings)
+    final_steps = round(settings.final_share * steps)
+    phases = ((settings.image_size, steps - final_steps), (settings.final_image_size, steps))
+    with _noting_signals(keeper.signals):
+        for image_size, last_step in phases:
+            keeper.last_step = last_step
+            if keeper.step < last_step and not keeper.reason:
+                model.set_image_size(image_size)
+                _fit(model, settings, keeper)
+            if keeper.step < last_step:
+                return keeper.reason
+    return FINISHED
+
+
+def _fit(model: Pretrainer, settings: Settings, keeper: "Keeper") -> None:
+    training = make_batches(settings, TRAINING, count_steps(settings))
+    steps_per_row = max(math.ceil(count_steps(settings) / ROWS), SHORTEST_ROW)
+    model.fit(
+        (training[step] for step in range(keeper.step, keeper.last_step)),
+        epochs=math.ceil((keeper.last_step - keeper.step) / steps_per_row),
+        steps_per_epoch=steps_per_row,
+        validation_data=_validation(settings),
+        callbacks=[keeper],
+        shuffle=False,
+        verbose=0,
+    )
+
+
+def _validation(settings: Settings) -> Batches:
+    return make_batches(settings, VALIDATION, math.ceil(VALIDATION_IMAGES / settings.batch_size))
+
+
+class Keeper(keras.callbacks.Callback):
+    """Writes a row of the log and a checkpoint at times, and stops the training when due.
+
+    Args:
+        model: what is trained.
+        settings: of the pretraining.
+        folder: of the pretraining; its log goes on.
+        console: where progress goes to.
+        deadline: on the clock of `time.monotonic`.
+    """
+
+    def __init__(
+        self,
+        model: Pretrainer,
+        settings: Settings,
+        folder: Path,
+        console: Console,
+        deadline: float,
+    ) -> None:
+        super().__init__()
+        self.settings, self.folder, self.console = settings, folder, console
+        self.deadline = deadline
+        self.signals: list[str] = []  # names of those that came; one stops the training
+        self.step = int(model.optimizer.iterations)
+        self.last_step = self.step  # where the present `fit` ends
+        self.rows = kept.read_rows(folder, last_step=self.step)
+
+    @property
+    def reason(self) -> str:
+        """Why to stop before the last step, or nothing."""
+        if self.signals:
+            return self.signals[0]
+        return "time limit" if time.monotonic() >= self.deadline else ""
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._first_step, self._started = self.step, time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.step += 1
+        # `self.model` makes the JAX backend bring the weights up to date, so only at the end.
+        if self.step == self.last_step or self.reason:
+            self.model.stop_training = True
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self._trained = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if not math.isfinite(logs["loss"]):
+            raise InputError(
+                f"the loss at step {self.step} is {logs['loss']}; begin again with a lower "
+                "--learning-rate."
+            )
+        self.rows.append(self._make_row(logs))
+        kept.write_rows(self.folder, self.rows)
+        kept.save_checkpoint(self.folder, self.model.network, self.model.optimizer)
+        self._print(self.rows[-1])
+
+    def _make_row(self, logs: dict) -> dict:
+        images = (self.step - self._first_step) * self.settings.batch_size
+        before = self.rows[-1]["seconds"] if self.rows else 0.0
+        numbers = ("loss", "accuracy", "val_loss", "val_accuracy")
+        return {
+            "step": self.step,
+            "samples": self.step * self.settings.batch_size,
+            "image_size": self.model.composer.image_size,
+            **{name: round(float(logs[name]), 5) for name in numbers},
+            "learning_rate": float(f"{float(self.model.optimizer.learning_rate):.4g}"),
+            "images_per_second": round(images / (self._trained - self._started), 1),
+            "seconds": round(before + time.perf_counter() - self._started, 1),
+        }
+
+    def _print(self, row: dict) -> None:
+        self.console.print(
+            f"step {row['step']:,} of {count_steps(self.settings):,}, {row['image_size']} pixels: "
+            f"loss {row['loss']:.3f}, accuracy {format_percent(row['accuracy'])}; "
+            f"validation loss {row['val_loss']:.3f}, "
+            f"accuracy {format_percent(row['val_accuracy'])}; "
+            f"{row['images_per_second']:,.0f} images/s, {format_seconds(row['seconds'])}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@contextlib.contextmanager
+def _noting_signals(noted: list[str]) -> Iterator[None]:
+    """Adds Ctrl-C and SIGTERM to a list instead of obeying them; the second one is obeyed."""
+    before = {}
+
+    def note(number: int, frame: object) -> None:
+        noted.append(signal.Signals(number).name)
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _compose_samples(model: Pretrainer, settings: Settings) -> np.ndarray:
+    """Composes the first training images, float32 (N, S, S, 3) in [0, 255]."""
+    training = make_batches(settings, TRAINING, count_steps(settings))
+    batches = math.ceil(SAMPLE_ROWS * SAMPLE_COLUMNS / settings.batch_size)
+    images = [ops.convert_to_numpy(model.composer(training[i][0])) for i in range(batches)]
+    return np.concatenate(images)[: SAMPLE_ROWS * SAMPLE_COLUMNS]
+
+
+def _finish(model: Pretrainer, settings: Settings, keeper: "Keeper") -> None:
+    """Writes the backbone and the results."""
+    model.set_image_size(settings.final_image_size)
+    path = keeper.folder / kept.WEIGHTS
+    export_backbone(model, settings, path)
+    result = model.evaluate(_validation(settings), verbose=0, return_dict=True)
+    samples, seconds = keeper.rows[-1]["samples"], keeper.rows[-1]["seconds"]
+    results = {
+        "sample_steps": samples,
+        "seconds": seconds,
+        "recalibrated": {name: round(float(value), 5) for name, value in result.items()},
+        "curves": keeper.rows,
+    }
+    kept.finish(keeper.folder, results)
+    keeper.console.print(
+        f"{path}: {samples:,} images in {format_seconds(seconds)}; "
+        f"validation accuracy {format_percent(result['accuracy'])}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def export_backbone(model: Pretrainer, settings: Settings, path: Path) -> None:
+    """Writes the trained backbone for `keras.applications`, BatchNorm's statistics made exact.
+
+    The model gets the new statistics too, so that it can be evaluated as it was written.
+
+    Args:
+        model: the trained one; its composer makes the images for the statistics.
+        settings: of the pretraining.
+        path: of the float32 .weights.h5 file; appears only when it is whole.
+    """
+    with dtype_policy("float32"):
+        backbone = build_backbone(settings.backbone, None)
+    trained = model.network.get_layer("backbone")
+    backbone.set_weights(trained.get_weights())
+    first = count_steps(settings)  # batches not trained on
+    batches = make_batches(settings, TRAINING, first)
+    recalibrate(
+        backbone,
+        (
+            scale(settings.backbone, model.composer(batches[first + number][0]))
+            for number in range(math.ceil(RECALIBRATION_IMAGES / settings.batch_size))
+        ),
+    )
+    trained.set_weights(backbone.get_weights())
+    temporary = path.with_name(f"partial-{path.name}")
+    backbone.save_weights(temporary)
+    temporary.replace(path)
+
+
+def recalibrate(backbone: keras.Model, batches: Iterable) -> None:
+    """Replaces the moving statistics of BatchNorm by those of some batches.
+
+    Source: "precise BatchNorm", Wu and Johnson, arXiv:2105.07576.
+
+    Args:
+        backbone: of Keras's own layers; their momentum is set to 0 and left there.
+        batches: float32 (B, S, S, 3), scaled as the backbone wants it.
+    """
+    layers = _norm_layers(backbone)
+    for layer in layers:
+        layer.momentum = 0.0  # the moving statistics are then those of the last batch
+    means, squares = [0.0] * len(layers), [0.0] * len(layers)
+    for count, images in enumerate(batches, start=1):
+        backbone(images, training=True)
+        for i, layer in enumerate(layers):
+            mean = ops.convert_to_numpy(layer.moving_mean).astype(np.float64)
+            square = ops.convert_to_numpy(layer.moving_variance) + mean**2
+            means[i] += (mean - means[i]) / count
+            squares[i] += (square - squares[i]) / count
+    for layer, mean, square in zip(layers, means, squares, strict=True):
+        layer.moving_mean.assign(mean)
+        layer.moving_variance.assign(square - mean**2)
