@@ -24,6 +24,7 @@ import click
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests import commands  # noqa: E402
+from transfer import cli  # noqa: E402
 
 EPOCHS = 6
 OPTIONS = (
@@ -183,6 +184,7 @@ def _sha256(run_dir: Path) -> dict:
 @click.option("--seed", default=0, show_default=True, help="Of the moments.")
 def main(kills: int, seed: int) -> None:
     """Kill small training runs at random moments and count what is lost: nothing should be."""
+    cli.load_tensorflow(verbose=False)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         tally = kill_runs(Path(folder), kills, seed)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from tests import commands
 from tests.conftest import tiny_row
+from transfer.data import sources
 from transfer.models.backbones import BACKBONES
 
 REPOSITORY = Path(__file__).parent.parent
@@ -145,6 +147,20 @@ def test_auto_without_data_or_network_takes_the_sample_and_says_so(tmp_path):
     assert "fashion-mnist-sample: 5,400 training, 600 validation and 1,000 test" in process.stdout
     assert "not the full Fashion-MNIST" in process.stdout
     assert process.stderr.startswith("Error: no ImageNet weights at ")
+
+
+def close_network():
+    """Ends the process when it looks for the network; hides the data and weights of the machine."""
+    use_small_networks()
+    sources.SYSTEM_FOLDER = Path("nowhere")
+    socket.socket.connect = socket.getaddrinfo = lambda *args, **kwargs: os._exit(99)
+
+
+def test_offline_never_touches_the_network(tmp_path, monkeypatch):
+    monkeypatch.delenv("TRANSFER_OFFLINE")
+    words = ["python", "train.py", *QUICK]
+    run_command([*words, "--offline"], tmp_path, prepare=close_network)
+    run_command(words, tmp_path, expect=99, prepare=close_network)
 
 
 @pytest.mark.real_data

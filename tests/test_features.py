@@ -102,7 +102,7 @@ def test_many_chunks_are_one_array(monkeypatch):
 
 
 def test_large_features_stay_on_the_disk(monkeypatch):
-    monkeypatch.setattr(cache, "_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(cache, "physical_memory", lambda: 1000)
     assert isinstance(load_features(make_extractor(), make_split(70), CONFIG), np.memmap)
 
 

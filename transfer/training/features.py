@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from transfer.config import Config
+from transfer.data.formats import physical_memory
 from transfer.data.pipeline import make_evaluation_dataset
 from transfer.data.sources import Split, fingerprint
 from transfer.downloads import keras_home
@@ -147,19 +148,12 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     # None: not there, or not what was written.
     if not path.is_file():
         return None
-    large = path.stat().st_size > MEMORY_SHARE * _memory_bytes()
+    large = path.stat().st_size > MEMORY_SHARE * physical_memory()
     try:
         features = np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
     except (ValueError, EOFError):
         return None
     return features if (features.shape, features.dtype) == (shape, np.float16) else None
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError):  # Windows does not say; most machines have more
-        return 8 * 2**30
 
 
 def _make_room(newest: Path) -> None:
