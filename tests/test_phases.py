@@ -210,6 +210,20 @@ def test_a_loss_that_is_not_a_number_is_told_with_the_mend(scratch, console, tmp
     assert not (tmp_path / "run" / runs.SUMMARY).exists()
 
 
+def test_a_batch_that_cannot_fit_into_memory_is_told_before_anything_is_made(
+    config, console, monkeypatch, tmp_path
+):
+    # 32 images; convolution and BatchNorm in four blocks of 16, 8, 4 and 2 pixels, 8 channels.
+    least = 32 * 2 * 8 * (16**2 + 8**2 + 4**2 + 2**2) * 4 * 3 // 4
+    monkeypatch.setattr(training, "physical_memory", lambda: least - 1)
+    with pytest.raises(InputError, match="batches of 32 images .* take --batch-size 16 or less"):
+        train(config, console, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(dataclasses.replace(config, unfreeze=0.5), console, run_dir=tmp_path / "half")
+    monkeypatch.setattr(training, "physical_memory", lambda: least)
+    train(config, console, run_dir=tmp_path / "run")
+
+
 def test_the_same_seed_gives_the_same_run_and_another_one_does_not(config, console, tmp_path):
     def losses(name, seed):
         result = train(dataclasses.replace(config, seed=seed), console, run_dir=tmp_path / name)

@@ -24,12 +24,18 @@ import transfer
 from transfer import runs
 from transfer.config import Config
 from transfer.data.decode import decode_splits
+from transfer.data.formats import physical_memory
 from transfer.data.sources import Split, Splits, fingerprint, load_splits
 from transfer.errors import InputError, Interrupted
 from transfer.formatting import format_percent, format_seconds
-from transfer.models.classifier import build_classifier, dtype_policy, save_classifier
+from transfer.models.classifier import (
+    build_classifier,
+    dtype_policy,
+    least_training_bytes,
+    save_classifier,
+)
 from transfer.models.normalization import fuse_batch_norm
-from transfer.models.precision import choose_precision
+from transfer.models.precision import choose_precision, has_accelerator
 from transfer.models.weights import Weights, load_backbone
 from transfer.training.callbacks import FINETUNE, HistoryRecorder
 from transfer.training.checkpoint import (
@@ -87,6 +93,7 @@ def train(
     _tell(console, f"Weights: {weights.provenance}")
     settled = _settle(config, weights, console)
     _tell(console, f"Precision: {policy}, {reason}")
+    _check_memory(settled, backbone, policy)
     run_dir = runs.create_run(config.backbone, run_dir)
     with runs.lock_run(run_dir), _one_line_for_every_end(run_dir, config):
         facts = _describe_run(config, settled, splits, weights)
@@ -234,6 +241,23 @@ def _settle(config: Config, weights: Weights, console: Console) -> Config:
     return dataclasses.replace(config, head_epochs=0, unfreeze="all", train_batch_norm=True)
 
 
+def _check_memory(settled: Config, backbone: keras.Model, policy: str) -> None:
+    # Early and in words: a system that runs out of memory kills the process without any.
+    needed, there = least_training_bytes(settled, backbone, policy), physical_memory()
+    if settled.finetune_epochs and not has_accelerator() and needed > there:
+        raise InputError(
+            f"{_too_large(settled)}: they need more than {needed / 1e9:.0f} GB, and this machine "
+            f"has {there / 1e9:.0f}; take --batch-size {settled.batch_size // 2} or less."
+        )
+
+
+def _too_large(config: Config) -> str:
+    return (
+        f"there is not enough memory for batches of {config.batch_size} images of "
+        f"{config.image_size} pixels"
+    )
+
+
 def _build(settled: Config, backbone: keras.Model, num_classes: int, policy: str) -> keras.Model:
     with dtype_policy(policy):
         if settled.train_batch_norm:
@@ -303,8 +327,7 @@ def _one_line_for_every_end(run_dir: Path, config: Config) -> Iterator[None]:
         raise Interrupted(number, f"Stopped. {_how_to_go_on(run_dir)}") from error
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise InputError(
-            f"there is not enough memory for batches of {config.batch_size} images of "
-            f"{config.image_size} pixels; begin again with --batch-size "
+            f"{_too_large(config)}; begin again with --batch-size "
             f"{max(1, config.batch_size // 2)}. {_kept(run_dir)}."
         ) from error
     except OSError as error:
