@@ -6,6 +6,7 @@ model, so the head phase trains the very layers that the classifier then uses.
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -68,6 +69,8 @@ def save_classifier(classifier: keras.Model, config: Config, policy: str, path: 
     plain.set_weights(classifier.get_weights())
     temporary = path.with_name(f".partial-{path.name}")
     plain.save(temporary)
+    with open(temporary, "rb+") as file:  # on the disk before it gets its name
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 
