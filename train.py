@@ -49,7 +49,7 @@ def main(
 
     if resume:
         run_dir = runs.newest_unfinished_run() if resume == NEWEST else Path(resume)
-        given = cli.given_settings(ctx)
+        given = cli.given_settings(ctx, settings)
         result = train.resume(run_dir, console, given=given, offline=offline)
     else:
         command = cli.command_line()

@@ -300,10 +300,11 @@ def test_a_diverged_epoch_is_no_checkpoint(config, console, tmp_path):
     ("error", "told"),
     [
         (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(30, "Read-only file system"), "Read-only file system"),
         (MemoryError(), "--batch-size 16"),
         (KeyboardInterrupt(), "train.py --resume"),
     ],
-    ids=["disk full", "no memory", "ctrl-c"],
+    ids=["disk full", "read-only", "no memory", "ctrl-c"],
 )
 def test_however_a_run_ends_the_last_checkpoint_is_named(
     config, console, monkeypatch, tmp_path, error, told

@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from transfer import __main__ as commands
+from transfer import cli
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
 from transfer.pretraining import Settings, composition, pretrain
@@ -268,3 +269,16 @@ def test_only_backends_that_can_train_are_taken(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "numpy")
     result = CliRunner().invoke(commands.main, ["pretrain"])
     assert "tensorflow or jax" in str(result.exception)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_says_how_to_go_on_and_exits_as_a_shell_has_it(
+    monkeypatch, capsys, tmp_path, number
+):
+    monkeypatch.setattr(pretrain, "pretrain", lambda *_, **__: signal.Signals(number).name)
+    monkeypatch.setattr(sys, "argv", ["transfer", "pretrain", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(commands.main)
+    assert stopped.value.code == 128 + number
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and told[0].endswith(f"go on with `--resume --out {tmp_path}`.")

@@ -5,13 +5,14 @@ import importlib.util
 import math
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
 import click
 
 from transfer import cli
-from transfer.errors import InputError
+from transfer.errors import InputError, Interrupted
 from transfer.pretraining import Settings
 
 DEFAULTS = Settings()
@@ -90,17 +91,17 @@ def pretrain(
         time_limit=60 * time_limit,
         command=shlex.join(["python", "-m", "transfer", *sys.argv[1:]]),
     )
-    if reason != FINISHED:
-        click.echo(f"Stopped by {reason}; go on with `--resume --out {out}`.", err=True)
+    told = f"Stopped by {reason}; go on with `--resume --out {out}`."
     if reason.startswith("SIG"):
-        raise click.Abort
+        raise Interrupted(signal.Signals[reason], told)
+    if reason != FINISHED:
+        click.echo(told, err=True)
 
 
 def _check_same(ctx: click.Context, settings: dict) -> None:
     """Raises `click.UsageError` for an option that contradicts the settings resumed."""
-    for name, value in ctx.params.items():
-        given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if given and name in settings and settings[name] != value:
+    for name, value in cli.given_settings(ctx, settings).items():
+        if settings[name] != value:
             raise click.UsageError(
                 f"--{name.replace('_', '-')} of this pretraining is {settings[name]}. "
                 f"Received: {value}; leave it out to resume."

@@ -10,7 +10,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,13 +118,13 @@ def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         ctx.default_map = Config.from_json(path).to_dict()
 
 
-def given_settings(ctx: click.Context) -> dict[str, Any]:
-    """Returns the settings that the user gave, in options or `--config`, without the defaults."""
+def given_settings(ctx: click.Context, names: Container[str]) -> dict[str, Any]:
+    """Returns those of `names` that the user gave, in options or `--config`, not the defaults."""
     default = click.core.ParameterSource.DEFAULT
     return {
         name: value
         for name, value in ctx.params.items()
-        if name in settings() and ctx.get_parameter_source(name) is not default
+        if name in names and ctx.get_parameter_source(name) is not default
     }
 
 

@@ -54,6 +54,9 @@ REPORT = "report"
 CARD = "README.md"
 
 
+_EXISTS = "{} exists already, and runs are never overwritten; name another --run-dir."
+
+
 def create_run(backbone: str, run_dir: Path | None = None) -> Path:
     """Makes a new, empty run folder; never takes one that is in use.
 
@@ -88,9 +91,6 @@ def check_new(run_dir: Path | None) -> None:
     """
     if run_dir is not None and os.path.lexists(run_dir):
         raise InputError(_EXISTS.format(run_dir))
-
-
-_EXISTS = "{} exists already, and runs are never overwritten; name another --run-dir."
 
 
 def _make_folder(path: Path) -> Path:

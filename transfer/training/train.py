@@ -142,7 +142,7 @@ def resume(
         )
         _tell(console, f"Going on {_describe_checkpoint(checkpoint)}")
         splits, fingerprints = _load_data(config, offline, console)
-        if fingerprints != facts["data"]["fingerprints"]:
+        if fingerprints != facts["data"].get("fingerprints"):
             raise InputError(
                 f"the data of {run_dir} have changed since it began: it took "
                 f"{facts['data']['provenance']}. Received: {splits.provenance}. Put them back, "
@@ -280,7 +280,7 @@ def _load_backbone_again(
             config.weights if needed else "none",
             offline=offline,
         )
-    if needed and fingerprint_variables(backbone.weights) != facts["weights"]["sha256"]:
+    if needed and fingerprint_variables(backbone.weights) != facts["weights"].get("sha256"):
         raise InputError(
             f"{run_dir} began with {facts['weights']['provenance']}. Received: "
             f"{weights.provenance}, which differ. Put them back, or begin a new run."
