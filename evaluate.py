@@ -28,21 +28,25 @@ def main(
 ) -> None:
     """Evaluate finished runs, by default the newest one in runs/, on their test images.
 
+    Without any run it evaluates the model that comes with the package.
     Every test image is predicted once; the predictions are kept in the run. Of several runs the
     first is compared with each other one. --report also writes a report, as report.md and
     report.html, and a model card into the first run's folder.
     """
     from transfer import runs
+    from transfer.evaluation import included
 
     if ensemble and len(run_dirs) < 2:
         raise click.UsageError("--ensemble is the mean of several runs; name at least two.")
-    run_dirs = run_dirs or (runs.newest_finished_run(),)
+    if not run_dirs and (runs.finished_runs() or not included.is_included()):
+        run_dirs = (runs.newest_finished_run(),)
     for run_dir in run_dirs:
         runs.check_finished(run_dir)  # before anything slow
     console = cli.make_console(quiet or as_json)
     cli.load_tensorflow(verbose)
     from transfer.evaluation import comparison
 
+    run_dirs = run_dirs or (included.unpack_included(console),)
     evaluated = [comparison.evaluate_run(run_dir, console) for run_dir in run_dirs]
     combined = comparison.evaluate_combinations(evaluated, console, ensemble=ensemble, tta=tta)
     for run in evaluated:

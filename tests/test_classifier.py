@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -5,16 +7,19 @@ import tensorflow as tf
 
 from transfer.config import Config
 from transfer.errors import InputError
-from transfer.models.backbones import build_backbone
+from transfer.models.backbones import BACKBONES, build_backbone
 from transfer.models.classifier import (
     build_classifier,
     build_head,
     dtype_policy,
     feature_extractor,
+    outputs_by_depth,
     restore_classifier,
     save_classifier,
+    standardize_features,
     unfreeze_backbone,
 )
+from transfer.models.folding import fold_classifier
 from transfer.models.normalization import fuse_batch_norm
 
 
@@ -183,3 +188,65 @@ def test_head_options():
     assert [type(layer).__name__ for layer in build_head(Config(dropout=0.0), 8, 4).layers] == [
         "Dense"
     ]
+
+
+@pytest.fixture
+def several(config):
+    return dataclasses.replace(config, head_features="multi")
+
+
+def test_a_head_at_several_depths_reads_each_resolution(several, images):
+    classifier = make_classifier(several)
+    backbone = classifier.get_layer("backbone")
+    assert [output.shape[1:] for output in backbone.outputs] == [
+        (16, 16, 8),
+        (8, 8, 8),
+        (4, 4, 8),
+        (2, 2, 8),
+    ]
+    # 8 channels in 4x4 positions, three times, and in 2x2.
+    assert classifier.get_layer("pooling").output.shape == (None, 3 * 128 + 32)
+    scaled = keras.applications.mobilenet_v2.preprocess_input(images.copy())
+    first = backbone(scaled)[0].numpy().reshape(6, 4, 4, 4, 4, 8).mean((2, 4)).reshape(6, -1)
+    np.testing.assert_allclose(feature_extractor(classifier)(images)[:, :128], first, atol=1e-5)
+
+
+def test_features_of_several_depths_are_standardized(several):
+    head = build_head(several, 5, 3)
+    features = np.random.default_rng(0).normal(7, 3, (20_000, 5)).astype(np.float16)
+    features[:, 2] = 1.5  # a dead one
+    standardize_features(head, features)
+    outputs = head.layers[0](features.astype(np.float32), training=True).numpy()
+    np.testing.assert_allclose(outputs.mean(0), 0, atol=1e-2)
+    np.testing.assert_allclose(outputs.std(0), [1, 1, 0, 1, 1], atol=1e-2)
+    assert len(head.trainable_variables) == 2
+
+
+def test_a_head_of_the_last_output_is_not_standardized(config):
+    head = build_head(config, 5, 3)
+    before = head.get_weights()
+    standardize_features(head, np.ones((4, 5), np.float16))
+    for was, now in zip(before, head.get_weights(), strict=True):
+        np.testing.assert_array_equal(was, now)
+
+
+def test_a_classifier_with_several_depths_is_saved_folded_and_restored(several, images, tmp_path):
+    classifier = make_classifier(several)
+    features = feature_extractor(classifier)(images).numpy()
+    standardize_features(classifier.get_layer("head"), features)
+    expected = classifier(images).numpy()
+    save_classifier(classifier, several, "float32", tmp_path / "model.keras")
+    restored = restore_classifier(several, 3, "float32", tmp_path / "model.keras")
+    np.testing.assert_allclose(restored(images), expected, atol=1e-5)
+    np.testing.assert_allclose(fold_classifier(restored)(images), expected, atol=1e-4)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_has_several_depths(name):
+    backbone = build_backbone(name, 64)
+    outputs = outputs_by_depth(backbone)
+    sides = [output.shape[1] for output in outputs]
+    assert sides == sorted(sides, reverse=True) and len(sides) >= 4
+    assert outputs[-1] is backbone.output

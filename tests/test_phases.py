@@ -8,11 +8,12 @@ from rich.console import Console
 
 from transfer import runs
 from transfer.config import Config, settings
+from transfer.data.sources import load_splits
 from transfer.errors import InputError
-from transfer.models.backbones import BACKBONES, build_backbone
+from transfer.models.backbones import build_backbone
 from transfer.training import phases
 from transfer.training import train as training
-from transfer.training.phases import choose_finetune_learning_rate, make_optimizer
+from transfer.training.phases import make_optimizer
 from transfer.training.train import train
 
 
@@ -253,11 +254,37 @@ def test_every_optimizer_is_made(name):
     assert float(optimizer.learning_rate) == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_learning_rate_rule(name):
-    config = Config(backbone=name)
-    assert choose_finetune_learning_rate(config, pretrained=True) == 1e-4
-    scratch = choose_finetune_learning_rate(config, pretrained=False)
-    assert scratch == BACKBONES[name].scratch_learning_rate
-    sgd = dataclasses.replace(config, optimizer="sgd")
-    assert choose_finetune_learning_rate(sgd, pretrained=False) == pytest.approx(10 * scratch)
+@pytest.mark.parametrize("train_batch_norm", [False, True])
+def test_a_head_at_several_depths_goes_through_both_phases(
+    config, console, tmp_path, monkeypatch, train_batch_norm
+):
+    kept = capture_classifier(monkeypatch)
+    several = dataclasses.replace(
+        config,
+        head_features="multi",
+        recalibrate_batch_norm="yes",
+        train_batch_norm=train_batch_norm,
+    )
+    result = train(several, console, run_dir=tmp_path / "run")
+    assert [row["phase"] for row in result.history] == ["head"] * 3 + ["fine-tune"] * 2
+    assert result.history[-1]["val_accuracy"] > 0.9  # stripes
+    assert len(kept["classifier"].get_layer("backbone").outputs) == 4
+    assert not train_batch_norm or any("moving_mean" in path for path in moved_weights(kept))
+
+
+def test_new_statistics_are_those_of_the_training_images(config, console, tmp_path, monkeypatch):
+    kept = capture_classifier(monkeypatch)
+    train(
+        dataclasses.replace(config, recalibrate_batch_norm="yes", finetune_epochs=0),
+        console,
+        run_dir=tmp_path / "run",
+    )
+    norm = kept["classifier"].get_layer("backbone").get_layer("block1_bn")
+    images = np.load(config.data)["x_train"]
+    splits = load_splits(config.data, validation_fraction=0.1, seed=0, limit=None, offline=True)
+    assert splits.train.num_images < len(images)
+    scaled = np.repeat(splits.train.images / 127.5 - 1, 3, axis=-1).astype(np.float32)
+    resized = keras.ops.image.resize(scaled, (32, 32), "bilinear")
+    before = kept["classifier"].get_layer("backbone").get_layer("block1_conv")(resized).numpy()
+    np.testing.assert_allclose(norm.moving_mean, before.mean((0, 1, 2)), atol=0.02)
+    np.testing.assert_allclose(norm.moving_variance, before.var((0, 1, 2)), rtol=0.1)

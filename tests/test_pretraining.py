@@ -234,15 +234,6 @@ def test_a_damaged_checkpoint_is_told_in_one_line(settings, tmp_path):
         pretrain.pretrain(settings, tmp_path, QUIET, resume=True)
 
 
-def test_recalibration_gives_the_statistics_of_all_the_images():
-    backbone = keras.Sequential([keras.Input((None, None, 2)), keras.layers.BatchNormalization()])
-    batches = np.random.default_rng(0).normal(3, 2, (5, 8, 4, 4, 2)).astype("float32")
-    pretrain.recalibrate(backbone, batches)
-    _, _, mean, variance = backbone.get_weights()
-    np.testing.assert_allclose(mean, batches.mean((0, 1, 2, 3)), rtol=1e-4)
-    np.testing.assert_allclose(variance, batches.var((0, 1, 2, 3)), rtol=1e-4)
-
-
 def test_the_learning_rate_rises_and_falls_to_zero_over_the_schedule():
     settings = Settings(sample_steps=12_800, learning_rate=0.5)
     schedule = pretrain.make_optimizer(settings)._learning_rate

@@ -86,7 +86,10 @@ class Config:
         "auto, fashion-mnist, sample, or the path of an image folder, CSV, npz or IDX folder.",
     )
     weights: str = _setting(
-        "auto", str, "auto, imagenet, none (train from scratch), or the path of a weights file."
+        "auto",
+        str,
+        "auto, imagenet, bundled (made from fractals), fashion (trained on Fashion-MNIST), none "
+        "(train from scratch), or the path of a weights file.",
     )
     image_size: int = _setting(
         96, int, "Side of the square images the backbone sees, in pixels.", minimum=32, maximum=1024
@@ -131,6 +134,18 @@ class Config:
         maximum=1,
         open_maximum=True,
     )
+    head_features: str = _setting(
+        "auto",
+        str,
+        "What the head sees of the backbone: its last output, or outputs at several depths.",
+        choices=("auto", "last", "multi"),
+    )
+    recalibrate_batch_norm: str = _setting(
+        "auto",
+        str,
+        "Give BatchNorm the statistics of the training images before the first phase.",
+        choices=("auto", "yes", "no"),
+    )
     hidden_units: int = _setting(
         0, int, "Units of a hidden layer in the head; 0 for none.", minimum=0, maximum=65_536
     )
@@ -164,6 +179,13 @@ class Config:
         0.0, float, "Largest random shift, as a share of the image.", minimum=0, maximum=1
     )
     flip: bool = _setting(True, bool, "Mirror half of the training images left to right.")
+    erase_probability: float = _setting(
+        0.0,
+        float,
+        "Share of the training images in which a rectangle is replaced by noise.",
+        minimum=0,
+        maximum=1,
+    )
     validation_fraction: float = _setting(
         0.1,
         float,

@@ -12,6 +12,9 @@ import tensorflow as tf
 
 from transfer.config import Config
 
+ERASED_AREAS = (0.02, 0.33)  # shares of the image
+MOST_ERASED_RATIO = 10 / 3  # of height to width, and of width to height
+
 
 def draw_warps(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Tensor:
     """Draws one random affine map for each image of an epoch.
@@ -38,6 +41,53 @@ def draw_warps(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Te
         tf.stack([sine, cosine, shift_y * config.translation_fraction], axis=1),
     ]
     return tf.stack(rows, axis=1)  # (N, 2, 3)
+
+
+def draw_boxes(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Tensor:
+    """Draws the rectangle that is erased in each image of an epoch, empty in most.
+
+    Random erasing, Zhong et al., arXiv:1708.04896: of an image's area 2 to 33 %, its height
+    0.3 to 3.3 times its width.
+
+    Args:
+        config: uses `seed` and `erase_probability`.
+        epoch: number of the epoch from 0; each epoch draws anew.
+        num_images: N, the images of the split.
+
+    Returns:
+        float32 (N, 4): top, left, bottom, right in [0, 1]; all 0 where nothing is erased.
+    """
+    key = epoch_key(config.seed, epoch, purpose=3)
+    chance, area, ratio, top, left = tf.unstack(
+        tf.random.stateless_uniform((num_images, 5), key), axis=1
+    )
+    area = ERASED_AREAS[0] + area * (ERASED_AREAS[1] - ERASED_AREAS[0])
+    ratio = tf.exp((2 * ratio - 1) * math.log(MOST_ERASED_RATIO))
+    height, width = tf.minimum(tf.sqrt(area * ratio), 1.0), tf.minimum(tf.sqrt(area / ratio), 1.0)
+    top, left = top * (1 - height), left * (1 - width)
+    boxes = tf.stack([top, left, top + height, left + width], axis=1)
+    return tf.where(chance[:, tf.newaxis] < config.erase_probability, boxes, 0.0)
+
+
+def erase(images: tf.Tensor, boxes: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """Replaces a rectangle of each image by noise.
+
+    Args:
+        images: float32 (B, S, S, 3) in [0, 255].
+        boxes: float32 (B, 4), as `draw_boxes` makes them.
+        key: (2,) integers, the key of the noise.
+
+    Returns:
+        float32 (B, S, S, 3) in [0, 255].
+    """
+    size = images.shape[1]
+    middles = (tf.range(size, dtype=tf.float32) + 0.5) / size  # (S,)
+    top, left, bottom, right = (side[:, tf.newaxis] for side in tf.unstack(boxes, axis=1))
+    rows = (middles >= top) & (middles < bottom)  # (B, S)
+    columns = (middles >= left) & (middles < right)
+    inside = (rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :])[..., tf.newaxis]
+    noise = tf.random.stateless_uniform(tf.shape(images), key, 0.0, 255.0)
+    return tf.where(inside, noise, images)
 
 
 def epoch_key(seed: int, epoch: tf.Tensor | int, *, purpose: int) -> tf.Tensor:

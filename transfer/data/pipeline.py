@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from transfer.config import Config
-from transfer.data.augment import draw_warps, epoch_key, identity_warps, warp
+from transfer.data.augment import draw_boxes, draw_warps, epoch_key, erase, identity_warps, warp
 from transfer.data.sources import Split
 
 
@@ -40,12 +40,24 @@ def make_training_dataset(
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = epoch_order(split.num_images, config.seed, epoch)
-        warps = tf.gather(draw_warps(config, epoch, split.num_images), order)
-        return tf.data.Dataset.from_tensor_slices((order, warps)).batch(config.batch_size)
+        drawn = (
+            order,
+            tf.gather(draw_warps(config, epoch, split.num_images), order),
+            tf.gather(draw_boxes(config, epoch, split.num_images), order),
+        )
+        batches = tf.data.Dataset.from_tensor_slices(drawn).batch(config.batch_size)
+        return batches.map(lambda indices, warps, boxes: (indices, warps, boxes, epoch))
 
-    def load(indices: tf.Tensor, warps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def load(
+        indices: tf.Tensor, warps: tf.Tensor, boxes: tf.Tensor, epoch: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = _gather(split, indices, num_classes)
-        return warp(images, warps, config.image_size), labels
+        warped = warp(images, warps, config.image_size)
+        if config.erase_probability:
+            key = epoch_key(config.seed, epoch, purpose=4)
+            key = tf.random.experimental.stateless_fold_in(key, indices[0])
+            warped = erase(warped, boxes, key)
+        return warped, labels
 
     epochs = tf.data.Dataset.range(first_epoch, config.finetune_epochs).flat_map(one_epoch)
     return epochs.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

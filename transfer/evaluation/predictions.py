@@ -108,7 +108,7 @@ def _load_classifier(run_dir: Path) -> "keras.Model":
     from transfer.models.folding import fold_classifier
 
     facts = runs.read_facts(run_dir)
-    config, num_classes = Config.from_dict(facts["settings"]), len(facts["data"]["class_names"])
+    config, num_classes = Config.from_dict(facts["settled"]), len(facts["data"]["class_names"])
     return fold_classifier(
         restore_classifier(config, num_classes, facts["precision"], run_dir / runs.MODEL)
     )

@@ -11,10 +11,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
+from sklearn.preprocessing import StandardScaler
 
 from transfer.config import Config
 from transfer.models.backbones import build_backbone, scale, split_blocks
 from transfer.models.files import read_weights
+
+LAST, MULTI = "last", "multi"  # a head reads the backbone's last output, or several depths
+MOST_FEATURES = 2048  # of one depth: its channels, times the positions they are pooled to
+MOST_POSITIONS = 4  # a side
+_STANDARDIZATION = "standardization"
+_ROWS = 8192  # of features in memory at once
 
 
 @contextlib.contextmanager
@@ -34,7 +42,8 @@ def build_classifier(
     """Puts a backbone between its scaling and a fresh head. The backbone starts frozen.
 
     Args:
-        config: uses `backbone`, `image_size`, `hidden_units`, `dropout`, `l2`, `seed`.
+        config: uses `backbone`, `image_size`, `head_features`, `hidden_units`, `dropout`, `l2`,
+            `seed`.
         backbone: (B, S, S, 3) -> (B, h, w, features).
         num_classes: width of the output.
         train_batch_norm: whether BatchNorm will use batch statistics while training;
@@ -44,6 +53,8 @@ def build_classifier(
         A model from float images (B, S, S, 3) in [0, 255] to float32 (B, num_classes)
         probabilities. Its layers "backbone" and "head" are models of their own.
     """
+    if config.head_features == MULTI:
+        backbone = keras.Model(backbone.input, outputs_by_depth(backbone), name="backbone")
     backbone.trainable = False
     images = keras.Input((config.image_size, config.image_size, 3), name="image")
     # As the Keras guide on transfer learning: training=False is what keeps BatchNorm's
@@ -51,9 +62,37 @@ def build_classifier(
     features = backbone(
         scale(config.backbone, images), training=None if train_batch_norm else False
     )
-    pooled = keras.layers.GlobalAveragePooling2D(name="pooling")(features)  # (B, features)
+    pooled = _pool(features)  # (B, features)
     head = build_head(config, pooled.shape[-1], num_classes)
     return keras.Model(images, head(pooled), name="classifier")
+
+
+def outputs_by_depth(backbone: keras.Model) -> list[keras.KerasTensor]:
+    """Returns the last output at each resolution, from half of the image's side downwards.
+
+    The last layer of a network is the one that its pretraining shapes most; what the ones
+    before it see transfers better where the images of both are far apart.
+    """
+    final, half = backbone.output.shape[1], backbone.input.shape[1] // 2
+    last = {}
+    for layer in backbone.layers:
+        shape = layer.output.shape
+        is_padding = isinstance(layer, keras.layers.ZeroPadding2D)
+        if len(shape) == 4 and final <= shape[1] <= half and not is_padding:
+            last[shape[1]] = layer.output
+    return [*(output for side, output in last.items() if side > final), backbone.output]
+
+
+def _pool(outputs: keras.KerasTensor | list[keras.KerasTensor]) -> keras.KerasTensor:
+    # (B, h, w, channels), one or several -> (B, features)
+    if not isinstance(outputs, list):
+        return keras.layers.GlobalAveragePooling2D(name="pooling")(outputs)
+    pooled = []
+    for output in outputs:
+        side = min(math.isqrt(MOST_FEATURES // output.shape[-1]) or 1, MOST_POSITIONS)
+        grid = keras.layers.AdaptiveAveragePooling2D(min(side, output.shape[1]))(output)
+        pooled.append(keras.layers.Flatten()(grid))
+    return keras.layers.Concatenate(name="pooling")(pooled)
 
 
 def save_classifier(classifier: keras.Model, config: Config, policy: str, path: Path) -> None:
@@ -103,6 +142,8 @@ def build_head(config: Config, num_features: int, num_classes: int) -> keras.Mod
     """Returns features (B, num_features) -> float32 probabilities (B, num_classes)."""
     penalty = keras.regularizers.L2(config.l2) if config.l2 else None
     layers = [keras.Input((num_features,))]
+    if config.head_features == MULTI:
+        layers.append(_build_standardization())
     if config.hidden_units:
         layers.append(keras.layers.Dense(config.hidden_units, "relu", kernel_regularizer=penalty))
     if config.dropout:
@@ -112,6 +153,30 @@ def build_head(config: Config, num_features: int, num_classes: int) -> keras.Mod
         keras.layers.Dense(num_classes, "softmax", kernel_regularizer=penalty, dtype="float32")
     )
     return keras.Sequential(layers, name="head")
+
+
+def _build_standardization() -> keras.Layer:
+    # Of several depths each has a scale of its own. BatchNorm as plain arithmetic, which never
+    # trains: `standardize_features` gives it its mean and variance.
+    return keras.layers.BatchNormalization(
+        center=False, scale=False, epsilon=1e-5, trainable=False, name=_STANDARDIZATION
+    )
+
+
+def standardize_features(head: keras.Model, features: np.ndarray) -> None:
+    """Makes a head that reads several depths bring each feature to mean 0 and variance 1.
+
+    Args:
+        head: as `build_head` makes it; one that reads the last output alone stays as it is.
+        features: (N, features) of the training images, perhaps memory-mapped.
+    """
+    names = [layer.name for layer in head.layers]
+    if _STANDARDIZATION not in names:
+        return
+    scaler = StandardScaler()
+    for start in range(0, len(features), _ROWS):
+        scaler.partial_fit(features[start : start + _ROWS].astype(np.float32))
+    head.get_layer(_STANDARDIZATION).set_weights([scaler.mean_, scaler.var_])
 
 
 def feature_extractor(classifier: keras.Model) -> keras.Model:

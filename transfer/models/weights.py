@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: Keras's cache, the download, a file, or nowhere.
+"""Where a backbone's weights come from: Keras's cache, the download, this package, or a file.
 
 "auto" takes the first that there is and says which; an explicit choice is exact or an
 error that names every place tried.
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from transfer.downloads import DownloadError, download, is_offline, keras_home
 from transfer.errors import InputError
+from transfer.models import pretrained
 from transfer.models.backbones import build_backbone, get_backbone
 from transfer.models.files import read_weights
+from transfer.models.pretrained import BUNDLED, FASHION
 
 if TYPE_CHECKING:
     import keras
@@ -25,7 +27,7 @@ _MOBILENETV2_SIZES = (96, 128, 160, 192, 224)
 class Weights:
     """What a backbone starts from."""
 
-    name: str  # "imagenet", "none" or "file"
+    name: str  # "imagenet", "bundled", "fashion", "file" or "none"
     provenance: str  # one printable line
 
     @property
@@ -42,7 +44,7 @@ def load_backbone(
     Args:
         name: a row of `BACKBONES`.
         image_size: side of the square input, in pixels.
-        weights: "auto", "imagenet", "none" or the path of a weights file.
+        weights: "auto", "imagenet", "bundled", "fashion", "none" or the path of a weights file.
         offline: never use the network.
 
     Returns:
@@ -54,11 +56,13 @@ def load_backbone(
     backbone = build_backbone(name, image_size)
     if weights == "none":
         return backbone, Weights("none", "random weights, as asked for (--weights none)")
+    if weights in (BUNDLED, FASHION):
+        return backbone, _load_embedded(backbone, name, weights)
     if weights not in ("auto", "imagenet"):
         path = Path(weights)
         if not path.is_file():
             raise InputError(
-                f"weights should be auto, imagenet, none or the path of a file. "
+                f"weights should be auto, imagenet, bundled, fashion, none or the path of a file. "
                 f"Received: {weights!r}, which is not there."
             )
         _load_file(backbone, name, path)
@@ -71,8 +75,22 @@ def load_backbone(
                 f"{error} Put the file from {imagenet_url(name, image_size)} there, or use "
                 "--weights none."
             ) from error
-        return backbone, Weights("none", f"random weights, because there are {error}")
+        return backbone, _load_fallback(backbone, name, error)
     return backbone, Weights("imagenet", f"ImageNet weights from {path}")
+
+
+def _load_fallback(backbone: "keras.Model", name: str, error: InputError) -> Weights:
+    # "auto" without ImageNet weights: the package's own, where it has some for this backbone.
+    if name in pretrained.available(BUNDLED):
+        taken = _load_embedded(backbone, name, BUNDLED)
+        return Weights(BUNDLED, f"{taken.provenance}, because there are {error}")
+    return Weights("none", f"random weights, because there are {error}")
+
+
+def _load_embedded(backbone: "keras.Model", name: str, kind: str) -> Weights:
+    path = pretrained.find(kind, name)
+    read_weights(backbone, path, f"the {kind} weights of {name}")
+    return Weights(kind, f"{kind} weights, {pretrained.MADE_FROM[kind]} ({path.name})")
 
 
 def keras_cache() -> Path:

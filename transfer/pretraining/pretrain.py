@@ -8,7 +8,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -20,6 +20,7 @@ from transfer.errors import InputError
 from transfer.formatting import format_percent, format_seconds
 from transfer.models.backbones import build_backbone, scale
 from transfer.models.classifier import dtype_policy
+from transfer.models.recalibration import batch_norm_layers, recalibrate
 from transfer.pretraining import Settings
 from transfer.pretraining import folder as kept
 from transfer.pretraining.composition import TRAINING, VALIDATION, Batches, Composer
@@ -145,7 +146,7 @@ def build_network(backbone_name: str, num_classes: int, policy: str) -> keras.Mo
 
             backbone = fuse_batch_norm(backbone, MOMENTUM)
         else:  # XLA fuses by itself
-            for layer in _norm_layers(backbone):
+            for layer in batch_norm_layers(backbone):
                 layer.momentum = MOMENTUM
         images = keras.Input((None, None, 3), name="image")
         features = backbone(scale(backbone_name, images))
@@ -194,11 +195,6 @@ def make_batches(settings: Settings, stream: int, length: int) -> Batches:
 def _top_class_present(labels: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
     top = ops.argmax(logits, axis=-1)[:, None]
     return ops.cast(ops.take_along_axis(labels, top, axis=-1) > 0, "float32")[:, 0]
-
-
-def _norm_layers(backbone: keras.Model) -> list[keras.layers.BatchNormalization]:
-    kind = keras.layers.BatchNormalization
-    return [layer for layer in backbone.layers if isinstance(layer, kind)]
 
 
 def _train(model: Pretrainer, settings: Settings, keeper: "Keeper") -> str:
@@ -392,28 +388,3 @@ def export_backbone(model: Pretrainer, settings: Settings, path: Path) -> None:
     temporary = path.with_name(f"partial-{path.name}")
     backbone.save_weights(temporary)
     temporary.replace(path)
-
-
-def recalibrate(backbone: keras.Model, batches: Iterable) -> None:
-    """Replaces the moving statistics of BatchNorm by those of some batches.
-
-    Source: "precise BatchNorm", Wu and Johnson, arXiv:2105.07576.
-
-    Args:
-        backbone: of Keras's own layers; their momentum is set to 0 and left there.
-        batches: float32 (B, S, S, 3), scaled as the backbone wants it.
-    """
-    layers = _norm_layers(backbone)
-    for layer in layers:
-        layer.momentum = 0.0  # the moving statistics are then those of the last batch
-    means, squares = [0.0] * len(layers), [0.0] * len(layers)
-    for count, images in enumerate(batches, start=1):
-        backbone(images, training=True)
-        for i, layer in enumerate(layers):
-            mean = ops.convert_to_numpy(layer.moving_mean).astype(np.float64)
-            square = ops.convert_to_numpy(layer.moving_variance) + mean**2
-            means[i] += (mean - means[i]) / count
-            squares[i] += (square - squares[i]) / count
-    for layer, mean, square in zip(layers, means, squares, strict=True):
-        layer.moving_mean.assign(mean)
-        layer.moving_variance.assign(square - mean**2)

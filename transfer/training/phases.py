@@ -26,8 +26,11 @@ from transfer.data.pipeline import (
 )
 from transfer.data.sources import Split, Splits
 from transfer.errors import InputError
-from transfer.models.backbones import get_backbone
-from transfer.models.classifier import feature_extractor, unfreeze_backbone
+from transfer.models.classifier import (
+    feature_extractor,
+    standardize_features,
+    unfreeze_backbone,
+)
 from transfer.models.folding import fold_classifier
 from transfer.models.precision import has_accelerator
 from transfer.progress import PhaseProgress
@@ -105,6 +108,7 @@ def fit_head(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
         num_classes,
         first_epoch=run.first_epoch(HEAD),
     )
+    standardize_features(head, views[0])
     targets = keras.utils.to_categorical(splits.validation.labels, num_classes)
     _fit(head, HEAD, batches, (validation, targets), splits.train, run)
     return head
@@ -142,17 +146,6 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         [BatchNormRecalibration(classifier, batches_from(0))] if recalibrates else [],
     )
     return classifier
-
-
-def choose_finetune_learning_rate(config: Config, *, pretrained: bool) -> float:
-    """Returns the learning rate that "auto" means.
-
-    1e-4 for pretrained weights (low, so that what they know is not lost at once), the
-    backbone's own rate for random weights; ten times that for SGD, whose steps are not
-    normalised as Adam's are.
-    """
-    rate = 1e-4 if pretrained else get_backbone(config.backbone).scratch_learning_rate
-    return rate * 10 if config.optimizer == "sgd" else rate
 
 
 def make_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:

@@ -25,9 +25,11 @@ from transfer import runs
 from transfer.config import Config
 from transfer.data.decode import decode_splits
 from transfer.data.formats import physical_memory
+from transfer.data.pipeline import make_evaluation_dataset
 from transfer.data.sources import Split, Splits, fingerprint, load_splits
 from transfer.errors import InputError, Interrupted
 from transfer.formatting import format_percent, format_seconds
+from transfer.models.backbones import scale
 from transfer.models.classifier import (
     build_classifier,
     dtype_policy,
@@ -36,6 +38,7 @@ from transfer.models.classifier import (
 )
 from transfer.models.normalization import fuse_batch_norm
 from transfer.models.precision import choose_precision, has_accelerator
+from transfer.models.recalibration import RECALIBRATION_IMAGES, recalibrate
 from transfer.models.weights import Weights, load_backbone
 from transfer.training.callbacks import FINETUNE, HistoryRecorder
 from transfer.training.checkpoint import (
@@ -44,8 +47,9 @@ from transfer.training.checkpoint import (
     newest_checkpoint,
     remove_checkpoints,
 )
+from transfer.training.defaults import settle
 from transfer.training.fingerprints import fingerprint_history, fingerprint_variables
-from transfer.training.phases import Run, choose_finetune_learning_rate, fit_finetune, fit_head
+from transfer.training.phases import Run, fit_finetune, fit_head
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def train(
         facts |= {"precision": policy, "command": command}
         runs.write_json(run_dir / runs.CONFIG, facts)
         _tell(console, f"Run folder: {run_dir}")
-        classifier = _build(settled, backbone, len(splits.class_names), policy)
+        classifier = _build(settled, backbone, splits, policy)
         run = Run(settled, console, HistoryRecorder(run_dir), started)
         return _train_phases(classifier, splits, policy, run)
 
@@ -149,7 +153,7 @@ def resume(
                 "or begin a new run."
             )
         backbone = _load_backbone_again(run_dir, facts, config, checkpoint, offline)
-        classifier = _build(settled, backbone, len(splits.class_names), facts["precision"])
+        classifier = _build(settled, backbone, splits, facts["precision"])
         recorder = HistoryRecorder(run_dir)
         if checkpoint:
             recorder.rows = checkpoint.state.history
@@ -221,24 +225,20 @@ def _named(splits: Splits) -> list[tuple[str, Split]]:
 
 
 def _settle(config: Config, weights: Weights, console: Console) -> Config:
-    # What "auto" means once the weights are known.
-    rate = config.finetune_learning_rate
-    if rate == "auto":
-        rate = choose_finetune_learning_rate(config, pretrained=weights.pretrained)
-    config = dataclasses.replace(config, finetune_learning_rate=rate)
     if weights.pretrained:
-        return config
+        return settle(config, weights)
     if not config.finetune_epochs:
         raise InputError(
             "finetune_epochs is 0 and there are no pretrained weights: a frozen random backbone "
             "teaches nothing. Give --finetune-epochs, or --weights."
         )
+    settled = settle(config, weights)
     _tell(
         console,
         "Head phase skipped: a frozen random backbone teaches nothing. All layers and BatchNorm "
-        f"train from scratch at learning rate {rate:g}.",
+        f"train from scratch at learning rate {settled.finetune_learning_rate:g}.",
     )
-    return dataclasses.replace(config, head_epochs=0, unfreeze="all", train_batch_norm=True)
+    return settled
 
 
 def _check_memory(settled: Config, backbone: keras.Model, policy: str) -> None:
@@ -258,13 +258,26 @@ def _too_large(config: Config) -> str:
     )
 
 
-def _build(settled: Config, backbone: keras.Model, num_classes: int, policy: str) -> keras.Model:
+def _build(settled: Config, backbone: keras.Model, splits: Splits, policy: str) -> keras.Model:
+    if settled.recalibrate_batch_norm == "yes":
+        recalibrate(backbone, _recalibration_batches(settled, splits.train))
     with dtype_policy(policy):
         if settled.train_batch_norm:
             backbone = fuse_batch_norm(backbone)
         return build_classifier(
-            settled, backbone, num_classes, train_batch_norm=settled.train_batch_norm
+            settled,
+            backbone,
+            len(splits.class_names),
+            train_batch_norm=settled.train_batch_norm,
         )
+
+
+def _recalibration_batches(settled: Config, train: Split) -> tf.data.Dataset:
+    # Drawn at random: a folder's images come class by class.
+    order = np.random.default_rng(settled.seed).permutation(train.num_images)
+    part = train.take(np.sort(order[:RECALIBRATION_IMAGES]))
+    batches = make_evaluation_dataset(part, settled.image_size, settled.batch_size, num_classes=1)
+    return batches.map(lambda images, labels: scale(settled.backbone, images))
 
 
 def _load_backbone_again(

@@ -1,0 +1,46 @@
+import dataclasses
+
+import pytest
+
+from transfer.config import Config
+from transfer.models.backbones import BACKBONES
+from transfer.models.weights import Weights
+from transfer.training.defaults import choose_finetune_learning_rate, settle
+
+NONE, IMAGENET, FILE = (Weights(name, "") for name in ("none", "imagenet", "file"))
+BUNDLED, FASHION = (Weights(name, "") for name in ("bundled", "fashion"))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_learning_rate_rule(name):
+    config = Config(backbone=name)
+    assert choose_finetune_learning_rate(config, IMAGENET) == 1e-4
+    assert choose_finetune_learning_rate(config, FILE) == 1e-4
+    scratch = choose_finetune_learning_rate(config, NONE)
+    assert scratch == BACKBONES[name].scratch_learning_rate
+    sgd = dataclasses.replace(config, optimizer="sgd")
+    assert choose_finetune_learning_rate(sgd, NONE) == pytest.approx(10 * scratch)
+    assert choose_finetune_learning_rate(sgd, FILE) == pytest.approx(1e-3)
+
+
+def test_weights_from_fractals_get_a_head_at_several_depths_and_new_statistics():
+    settled = settle(Config(), BUNDLED)
+    assert (settled.head_features, settled.recalibrate_batch_norm) == ("multi", "yes")
+    for weights in (IMAGENET, FILE, FASHION, NONE):
+        settled = settle(Config(), weights)
+        assert (settled.head_features, settled.recalibrate_batch_norm) == ("last", "no")
+
+
+def test_what_is_asked_for_stays():
+    asked = Config(
+        finetune_learning_rate=0.5, head_features="last", recalibrate_batch_norm="no", head_epochs=3
+    )
+    assert settle(asked, BUNDLED) == asked
+    asked = dataclasses.replace(asked, head_features="multi", recalibrate_batch_norm="yes")
+    assert settle(asked, IMAGENET) == asked
+
+
+def test_random_weights_have_no_head_phase_and_train_whole():
+    settled = settle(Config(head_epochs=3, unfreeze=0.3, recalibrate_batch_norm="yes"), NONE)
+    assert (settled.head_epochs, settled.unfreeze, settled.train_batch_norm) == (0, "all", True)
+    assert settled.recalibrate_batch_norm == "no"

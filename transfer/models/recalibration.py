@@ -1,0 +1,47 @@
+"""BatchNorm's statistics, computed anew from other images with the weights as they are.
+
+Works on every backend of Keras: pretraining makes its last statistics exact with it, and a run
+gives pretrained weights the statistics of its own images before the head phase.
+"""
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+from keras import ops
+
+RECALIBRATION_IMAGES = 2560  # enough for statistics that hardly change with more
+
+
+def recalibrate(backbone: keras.Model, batches: Iterable) -> None:
+    """Replaces the moving statistics of BatchNorm by the mean over some batches.
+
+    Sources: "precise BatchNorm", Wu and Johnson, arXiv:2105.07576; on the images of another
+    task, "AdaBN", Li et al., arXiv:1603.04779.
+
+    Args:
+        backbone: of Keras's own layers, all trainable.
+        batches: float32 (B, S, S, 3), scaled as the backbone wants it; at least one.
+    """
+    layers = batch_norm_layers(backbone)
+    momenta = [layer.momentum for layer in layers]
+    means, squares = [0.0] * len(layers), [0.0] * len(layers)
+    for layer in layers:
+        layer.momentum = 0.0  # the moving statistics are then those of the last batch
+    for count, images in enumerate(batches, start=1):
+        backbone(images, training=True)
+        for i, layer in enumerate(layers):
+            mean = ops.convert_to_numpy(layer.moving_mean).astype(np.float64)
+            square = ops.convert_to_numpy(layer.moving_variance) + mean**2
+            means[i] += (mean - means[i]) / count
+            squares[i] += (square - squares[i]) / count
+    for layer, momentum, mean, square in zip(layers, momenta, means, squares, strict=True):
+        layer.momentum = momentum
+        layer.moving_mean.assign(mean)
+        layer.moving_variance.assign(square - mean**2)
+
+
+def batch_norm_layers(backbone: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Returns the BatchNorm layers of a backbone, in its order."""
+    kind = keras.layers.BatchNormalization
+    return [layer for layer in backbone.layers if isinstance(layer, kind)]

@@ -1,0 +1,52 @@
+"""What "auto" means in a training run, once it is known what the backbone starts from.
+
+Small pure functions of the settings and the weights.
+"""
+
+import dataclasses
+
+from transfer.config import Config
+from transfer.models.backbones import get_backbone
+from transfer.models.classifier import LAST, MULTI
+from transfer.models.weights import BUNDLED, FASHION, Weights
+
+# Low for weights that know photographs, so that what they know is not lost at once. Fractals are
+# further from a user's images: there a higher rate was better on validation images.
+FINETUNE_LEARNING_RATES = {BUNDLED: 1e-3, FASHION: 3e-4}
+OTHER_FINETUNE_LEARNING_RATE = 1e-4
+
+
+def settle(config: Config, weights: Weights) -> Config:
+    """Returns the settings with every "auto" replaced that depends on the weights.
+
+    A random backbone has no head phase (frozen, it would teach nothing), and all of it trains,
+    BatchNorm included.
+    """
+    from_fractals = weights.name == BUNDLED
+    settled = {
+        "finetune_learning_rate": config.finetune_learning_rate,
+        "head_features": config.head_features,
+        "recalibrate_batch_norm": config.recalibrate_batch_norm,
+    }
+    chosen = {
+        "finetune_learning_rate": choose_finetune_learning_rate(config, weights),
+        "head_features": MULTI if from_fractals else LAST,
+        "recalibrate_batch_norm": "yes" if from_fractals else "no",
+    }
+    settled = {name: chosen[name] if value == "auto" else value for name, value in settled.items()}
+    if not weights.pretrained:
+        settled |= {"head_epochs": 0, "unfreeze": "all", "train_batch_norm": True}
+        settled |= {"recalibrate_batch_norm": "no"}
+    return dataclasses.replace(config, **settled)
+
+
+def choose_finetune_learning_rate(config: Config, weights: Weights) -> float:
+    """Returns the learning rate that "auto" means.
+
+    For pretrained weights by their kind, for random weights the backbone's own rate; ten times
+    that for SGD, whose steps are not normalised as Adam's are.
+    """
+    rate = get_backbone(config.backbone).scratch_learning_rate
+    if weights.pretrained:
+        rate = FINETUNE_LEARNING_RATES.get(weights.name, OTHER_FINETUNE_LEARNING_RATE)
+    return rate * 10 if config.optimizer == "sgd" else rate
