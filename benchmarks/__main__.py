@@ -58,7 +58,7 @@ def make_ways(backbone: str, image_size: int, batch_size: int) -> dict[str, Call
 
     from transfer.models.backbones import build_backbone
     from transfer.models.folding import fold_classifier
-    from transfer.models.normalization import fuse_batch_norm
+    from transfer.models.normalization import freeze_batch_norm, fuse_batch_norm
 
     generator = np.random.default_rng(0)
     shape = (batch_size, image_size, image_size, 3)
@@ -78,8 +78,11 @@ def make_ways(backbone: str, image_size: int, batch_size: int) -> dict[str, Call
     return {
         "training: as Keras builds it": training(build_backbone(backbone, image_size), True),
         "training: fused BatchNorm (from scratch)": training(fused, True),
-        "training: BatchNorm frozen (fine-tuning)": training(
+        "training: BatchNorm frozen, as Keras does": training(
             build_backbone(backbone, image_size), False
+        ),
+        "training: BatchNorm frozen (fine-tuning)": training(
+            freeze_batch_norm(build_backbone(backbone, image_size)), False
         ),
         "inference: as Keras builds it": inference(stock),
         "inference: BatchNorm folded": inference(fold_classifier(stock)),

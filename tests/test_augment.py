@@ -9,7 +9,14 @@ from scipy.ndimage import map_coordinates
 
 from transfer.config import Config
 from transfer.data import sources
-from transfer.data.augment import draw_warps, epoch_key, identity_warps, warp
+from transfer.data.augment import (
+    draw_boxes,
+    draw_warps,
+    epoch_key,
+    erase,
+    identity_warps,
+    warp,
+)
 from transfer.evaluation import plots
 
 OUTPUT = Path(__file__).parent / "output"
@@ -260,3 +267,30 @@ def test_a_picture_of_originals_beside_their_augmented_views():
     OUTPUT.mkdir(exist_ok=True)
     (OUTPUT / "augmentation.png").write_bytes(picture)
     assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
+
+
+def test_boxes_cover_what_random_erasing_says():
+    boxes = draw_boxes(Config(erase_probability=0.5), 0, NUM_DRAWS).numpy()
+    top, left, bottom, right = boxes.T
+    assert boxes.min() >= 0 and boxes.max() <= 1 + 1e-6
+    height, width = bottom - top, right - left
+    erased = height > 0
+    assert abs(erased.mean() - 0.5) < 0.05
+    area, ratio = (height * width)[erased], height[erased] / width[erased]
+    assert area.max() <= 0.33 + 1e-5 and area.min() < 0.03 < 0.3 < area.max()
+    assert ratio.max() > 3 and ratio.min() < 1 / 3 and 0.8 < np.median(ratio) < 1.25
+    again, other = (draw_boxes(Config(erase_probability=0.5), e, NUM_DRAWS) for e in (0, 1))
+    assert np.array_equal(boxes, again) and not np.array_equal(boxes, other)
+    assert not draw_boxes(Config(), 0, NUM_DRAWS).numpy().any()
+
+
+def test_erasing_puts_noise_inside_the_box_and_leaves_the_rest():
+    images = np.full((2, 8, 8, 3), 300.0, np.float32)  # out of the range of the noise
+    boxes = np.array([[0.25, 0.5, 0.75, 1.0], [0, 0, 0, 0]], np.float32)
+    erased = erase(images, boxes, tf.constant([1, 2])).numpy()
+    changed = (erased != images).any(-1)
+    expected = np.zeros((2, 8, 8), bool)
+    expected[0, 2:6, 4:] = True
+    np.testing.assert_array_equal(changed, expected)
+    noise = erased[changed]
+    assert noise.min() >= 0 and noise.max() <= 255 and noise.std() > 50

@@ -250,3 +250,6 @@ def test_every_backbone_has_several_depths(name):
     sides = [output.shape[1] for output in outputs]
     assert sides == sorted(sides, reverse=True) and len(sides) >= 4
     assert outputs[-1] is backbone.output
+    # Files of weights know layers by their order.
+    several = keras.Model(backbone.input, outputs)
+    assert [layer.name for layer in several.layers] == [layer.name for layer in backbone.layers]

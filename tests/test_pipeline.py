@@ -236,3 +236,18 @@ def test_features_are_the_same_at_any_number_of_threads():
 def test_features_of_one_view_are_enough():
     made = batches(make_feature_dataset(make_views()[:1], LABELS, CONFIG, NUM_CLASSES))
     assert not any(features[:, 0].any() for features, _ in made)
+
+
+def test_training_batches_are_erased_and_every_epoch_anew():
+    config = dataclasses.replace(
+        CONFIG, erase_probability=1.0, rotation_degrees=0.0, zoom_fraction=0.0, flip=False
+    )
+    split = Split(np.zeros((NUM_IMAGES, 6, 6, 3), np.uint8), LABELS)
+    pixels = np.concatenate([x for x, _ in batches(make_training_dataset(split, config, 7))])
+    shares = (pixels > 0).any(-1).mean((1, 2))
+    assert len(pixels) == 3 * NUM_IMAGES and (shares > 0).all() and shares.max() <= 0.4
+    assert not np.array_equal(pixels[0], pixels[NUM_IMAGES])
+    again = np.concatenate([x for x, _ in batches(make_training_dataset(split, config, 7), 1)])
+    np.testing.assert_array_equal(pixels, again)
+    validation = make_evaluation_dataset(split, 32, 128, 7)
+    assert not any(x.any() for x, _ in batches(validation))

@@ -54,13 +54,14 @@ _CLASSES = {
         "keras.initializers": "Constant GlorotNormal GlorotUniform HeNormal HeUniform LecunNormal "
         "LecunUniform Ones Orthogonal RandomNormal RandomUniform TruncatedNormal VarianceScaling "
         "Zeros",
-        "keras.layers": "Activation Add Average AveragePooling2D BatchNormalization CenterCrop "
-        "Concatenate Conv2D Cropping2D Dense DepthwiseConv2D Dropout ELU Flatten GaussianDropout "
-        "GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization Identity "
-        "InputLayer LayerNormalization LeakyReLU MaxPooling2D Maximum Multiply Normalization PReLU "
-        "Permute RandomBrightness RandomContrast RandomCrop RandomFlip RandomRotation "
-        "RandomTranslation RandomZoom ReLU Rescaling Reshape Resizing SeparableConv2D Softmax "
-        "SpatialDropout2D Subtract UnitNormalization UpSampling2D ZeroPadding2D",
+        "keras.layers": "Activation AdaptiveAveragePooling2D Add Average AveragePooling2D "
+        "BatchNormalization CenterCrop Concatenate Conv2D Cropping2D Dense DepthwiseConv2D "
+        "Dropout ELU Flatten GaussianDropout GaussianNoise GlobalAveragePooling2D "
+        "GlobalMaxPooling2D GroupNormalization Identity InputLayer LayerNormalization LeakyReLU "
+        "MaxPooling2D Maximum Multiply Normalization PReLU Permute RandomBrightness "
+        "RandomContrast RandomCrop RandomFlip RandomRotation RandomTranslation RandomZoom ReLU "
+        "Rescaling Reshape Resizing SeparableConv2D Softmax SpatialDropout2D Subtract "
+        "UnitNormalization UpSampling2D ZeroPadding2D",
         "keras.losses": "BinaryCrossentropy CategoricalCrossentropy CategoricalFocalCrossentropy "
         "SparseCategoricalCrossentropy",
         "keras.metrics": "AUC Accuracy CategoricalAccuracy CategoricalCrossentropy F1Score "

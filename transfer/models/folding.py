@@ -22,7 +22,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     Returns:
         A new model with weights of its own; its layers keep their names.
     """
-    folded = {norm.name: layer for norm, layer in _foldable_pairs(model)}
+    folded = {norm.name: layer for norm, layer in foldable_pairs(model)}
     with_bias = {layer.name for layer in folded.values()}
 
     def clone(layer: keras.Layer) -> keras.Layer:
@@ -61,8 +61,8 @@ def fold_classifier(classifier: keras.Model) -> keras.Model:
     return copy
 
 
-def _foldable_pairs(model: keras.Model) -> list[tuple[keras.Layer, keras.Layer]]:
-    # BatchNorm layers, each with the layer whose output it alone reads.
+def foldable_pairs(model: keras.Model) -> list[tuple[keras.Layer, keras.Layer]]:
+    """Returns the BatchNorm layers that can be folded, each with the layer it alone reads."""
     readers: dict[int, list[keras.Layer]] = {}
     for layer in model.layers:
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]

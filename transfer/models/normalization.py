@@ -1,13 +1,16 @@
-"""BatchNorm that trains in one fused pass, for backbones that learn their statistics.
+"""BatchNorm that costs a training step less than Keras's own, and computes the same.
 
-Keras computes a training step of BatchNorm from separate operations, each a pass over
-memory; TensorFlow has one operation for it (`python -m benchmarks` measures the gain).
+Where it trains: Keras computes its step from separate operations, each a pass over memory;
+TensorFlow has one operation for it. Where it is frozen: its scale goes into the kernel before it,
+so that no pass is left but the addition of its offset (`python -m benchmarks` measures the gain).
 """
 
 from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import tensorflow as tf
+
+from transfer.models.folding import foldable_pairs
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -61,6 +64,86 @@ def fuse_batch_norm(model: keras.Model, momentum: float = 0.9) -> keras.Model:
     fused = keras.models.clone_model(model, clone_function=clone)
     fused.set_weights(model.get_weights())
     return fused
+
+
+class OffsetBatchNormalization(keras.layers.BatchNormalization):
+    """A frozen BatchNorm whose scale is in the convolution before it: it adds its offset."""
+
+    def factor(self) -> tf.Tensor:
+        """Returns float32 (channels,): what inference multiplies by."""
+        gamma = self.gamma if self.scale else 1.0
+        return gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
+
+    def call(self, inputs, training=None, mask=None):
+        beta = self.beta if self.center else 0.0
+        offset = beta - self.moving_mean * self.factor()
+        return tf.nn.bias_add(inputs, tf.cast(offset, inputs.dtype))
+
+
+class ScaledConv2D(keras.layers.Conv2D):
+    """A convolution that computes with its kernel times a factor for each channel it puts out."""
+
+    factor = staticmethod(lambda: tf.ones(()))  # that of the BatchNorm behind it, once known
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel * tf.cast(self.factor(), kernel.dtype))
+
+
+class ScaledDepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """The same for a depthwise convolution that puts out one channel for each it takes."""
+
+    factor = staticmethod(lambda: tf.ones((1,)))
+
+    def call(self, inputs):
+        factor = tf.cast(self.factor(), self.compute_dtype)[:, tf.newaxis]
+        outputs = keras.ops.depthwise_conv(
+            inputs,
+            self.kernel * factor,
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )
+        return outputs + self.bias if self.use_bias else outputs
+
+
+_SCALED = {
+    keras.layers.Conv2D: ScaledConv2D,
+    keras.layers.DepthwiseConv2D: ScaledDepthwiseConv2D,
+}
+
+
+def freeze_batch_norm(model: keras.Model) -> keras.Model:
+    """Returns a copy of a model, weights included, for training with BatchNorm as in inference.
+
+    It computes what the model computes with `training=False`, and so do its gradients; a
+    BatchNorm that follows anything but a convolution without a bias stays as it is.
+
+    Args:
+        model: a functional model; its layers keep their names and the order of their weights.
+    """
+    before = {
+        norm.name: layer.name
+        for norm, layer in foldable_pairs(model)
+        if type(layer) in _SCALED
+        and not layer.use_bias
+        and getattr(layer, "depth_multiplier", 1) == 1
+    }
+    convolutions = set(before.values())
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        kind = type(layer)
+        if layer.name in before:
+            kind = OffsetBatchNormalization
+        elif layer.name in convolutions:
+            kind = _SCALED[kind]
+        return kind.from_config(layer.get_config())
+
+    frozen = keras.models.clone_model(model, clone_function=clone)
+    frozen.set_weights(model.get_weights())
+    for norm_name, name in before.items():
+        frozen.get_layer(name).factor = frozen.get_layer(norm_name).factor
+    return frozen
 
 
 def make_recalibration(model: keras.Model) -> Callable[[Iterable[tf.Tensor]], None]:

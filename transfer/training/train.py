@@ -36,7 +36,7 @@ from transfer.models.classifier import (
     least_training_bytes,
     save_classifier,
 )
-from transfer.models.normalization import fuse_batch_norm
+from transfer.models.normalization import freeze_batch_norm, fuse_batch_norm
 from transfer.models.precision import choose_precision, has_accelerator
 from transfer.models.recalibration import RECALIBRATION_IMAGES, recalibrate
 from transfer.models.weights import Weights, load_backbone
@@ -262,8 +262,7 @@ def _build(settled: Config, backbone: keras.Model, splits: Splits, policy: str) 
     if settled.recalibrate_batch_norm == "yes":
         recalibrate(backbone, _recalibration_batches(settled, splits.train))
     with dtype_policy(policy):
-        if settled.train_batch_norm:
-            backbone = fuse_batch_norm(backbone)
+        backbone = (fuse_batch_norm if settled.train_batch_norm else freeze_batch_norm)(backbone)
         return build_classifier(
             settled,
             backbone,
