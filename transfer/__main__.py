@@ -34,6 +34,11 @@ def _setting(name: str, kind: click.ParamType, text: str):
 @_setting("silhouettes", click.IntRange(0), "Textured silhouettes, further classes.")
 @_setting("renderings", click.IntRange(2), "Pictures of each class in the bank of sprites.")
 @_setting("instances", click.IntRange(1, 16), "Most sprites in an image; 1 for one label each.")
+@_setting(
+    "curriculum",
+    click.FloatRange(0, 1),
+    "Share of the steps over which the images become as hard as they get.",
+)
 @_setting("image_size", SIDE, "Side of the images for most of the schedule, in pixels.")
 @_setting("final_image_size", SIDE, "Side of the images for the rest of it, in pixels.")
 @_setting("final_share", click.FloatRange(0, 1), "Share of the steps at the final size.")

@@ -20,6 +20,7 @@ class Settings:
     silhouettes: int = 0  # textured silhouettes, further classes
     renderings: int = 64  # sprites of each class
     instances: int = 3  # most sprites in an image; 1 makes it a single-label task
+    curriculum: float = 0.5  # share of the steps over which the images become harder
     image_size: int = 64  # pixels, for most of the schedule
     final_image_size: int = 96  # pixels, for the rest
     final_share: float = 0.15  # share of the steps at the final size

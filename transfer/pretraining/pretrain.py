@@ -189,6 +189,7 @@ def make_batches(settings: Settings, stream: int, length: int) -> Batches:
         seed=settings.seed,
         stream=stream,
         length=length,
+        ramp=round(settings.curriculum * count_steps(settings)) if stream == TRAINING else 0,
     )
 
 
