@@ -141,6 +141,30 @@ def test_labels_are_the_classes_of_the_sprites_in_the_image():
     assert (_batches(instances=1)[0][1].max(1) == 1).all()
 
 
+def test_images_become_harder_until_the_ramp_ends(composer):
+    def first(instances, ramp, index):
+        return _batches(instances=instances, length=9, ramp=ramp)[index][0]
+
+    for instances in (1, 3):
+        hard = first(instances, 0, 0)
+        easiest = first(instances, 4, 0)
+        assert not easiest["light"].any()
+        assert (easiest["colors"] == np.array([[120.0] * 3, [255.0] * 3])).all()
+        moved = not np.array_equal(easiest["center"], hard["center"])
+        assert moved == (instances == 1)  # several in the middle would hide each other
+        lights = [first(instances, 4, i)["light"] / first(instances, 0, i)["light"] for i in (1, 3)]
+        np.testing.assert_allclose(lights, np.full((2, 200), [[0.25], [0.75]]), rtol=1e-5)
+        for name, values in first(instances, 4, 4).items():
+            np.testing.assert_array_equal(values, first(instances, 0, 4)[name])
+    size, center = (first(1, 4, 0)[name] for name in ("size", "center"))
+    assert (np.abs(size) == 1).all() and (center == 0.5).all() and (size < 0).any()
+
+
+def test_validation_is_hard_from_the_start(settings):
+    assert pretrain.make_batches(settings, VALIDATION, 9).ramp == 0
+    assert pretrain.make_batches(settings, TRAINING, 5).ramp == 2  # half of 5 steps
+
+
 def test_half_of_the_images_are_gray(composer):
     plan, _ = _batches(num_classes=1, renderings=range(2), per_class=2, num_textures=2)[0]
     images = keras.ops.convert_to_numpy(composer(plan))
@@ -185,7 +209,7 @@ def test_a_pretraining_leaves_weights_that_load_and_says_how_it_went(settings, t
     with (tmp_path / kept.LOG).open() as file:
         rows = [(row["step"], row["image_size"]) for row in csv.DictReader(file)]
     assert rows == [("2", "32"), ("3", "32"), ("5", "48")]
-    assert Image.open(tmp_path / kept.SAMPLES).size == (12 * 32, 8 * 32)
+    assert Image.open(tmp_path / kept.SAMPLES).size == (8 * 32, 8 * 32)
     assert not (tmp_path / kept.CHECKPOINT).exists()
     with pytest.raises(InputError, match="already"):
         pretrain.pretrain(settings, tmp_path, QUIET)
@@ -205,7 +229,7 @@ def test_a_stopped_pretraining_goes_on_as_if_it_had_not_been(settings, tmp_path,
     parts = tmp_path / "parts"
     with monkeypatch.context() as patch:
         patch.setattr(Batches, "__getitem__", interrupt)
-        patch.setattr(pretrain, "_compose_samples", lambda *_: np.zeros((12, 32, 32, 3)))
+        patch.setattr(pretrain, "_compose_samples", lambda *_: np.zeros((8, 32, 32, 3)))
         assert pretrain.pretrain(settings, parts, QUIET) == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert (parts / kept.CHECKPOINT).exists() and not (parts / kept.WEIGHTS).exists()

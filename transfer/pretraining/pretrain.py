@@ -93,7 +93,8 @@ def pretrain(
     if resume:
         kept.load_checkpoint(folder, model.network, model.optimizer)
     else:
-        kept.write_samples(folder, _compose_samples(model, settings), SAMPLE_COLUMNS)
+        columns = min(SAMPLE_COLUMNS, settings.batch_size)
+        kept.write_samples(folder, _compose_samples(model, settings), columns)
     keeper = Keeper(model, settings, folder, console, deadline)
     reason = _train(model, settings, keeper)
     if reason == FINISHED:
@@ -333,11 +334,16 @@ def _noting_signals(noted: list[str]) -> Iterator[None]:
 
 
 def _compose_samples(model: Pretrainer, settings: Settings) -> np.ndarray:
-    """Composes the first training images, float32 (N, S, S, 3) in [0, 255]."""
-    training = make_batches(settings, TRAINING, count_steps(settings))
-    batches = math.ceil(SAMPLE_ROWS * SAMPLE_COLUMNS / settings.batch_size)
-    images = [ops.convert_to_numpy(model.composer(training[i][0])) for i in range(batches)]
-    return np.concatenate(images)[: SAMPLE_ROWS * SAMPLE_COLUMNS]
+    """Composes training images of the whole schedule, row by row from its start to its end.
+
+    Returns:
+        float32 (N, S, S, 3) in [0, 255].
+    """
+    last = count_steps(settings) - 1
+    training = make_batches(settings, TRAINING, last + 1)
+    steps = np.linspace(0, last, SAMPLE_ROWS).astype(int)
+    images = [ops.convert_to_numpy(model.composer(training[step][0])) for step in steps]
+    return np.concatenate([row[:SAMPLE_COLUMNS] for row in images])
 
 
 def _finish(model: Pretrainer, settings: Settings, keeper: "Keeper") -> None:
