@@ -89,9 +89,12 @@ def _pool(outputs: keras.KerasTensor | list[keras.KerasTensor]) -> keras.KerasTe
         return keras.layers.GlobalAveragePooling2D(name="pooling")(outputs)
     pooled = []
     for output in outputs:
-        side = min(math.isqrt(MOST_FEATURES // output.shape[-1]) or 1, MOST_POSITIONS)
-        grid = keras.layers.AdaptiveAveragePooling2D(min(side, output.shape[1]))(output)
-        pooled.append(keras.layers.Flatten()(grid))
+        side = min(math.isqrt(MOST_FEATURES // output.shape[-1]), MOST_POSITIONS, output.shape[1])
+        if side > 1:
+            grid = keras.layers.AdaptiveAveragePooling2D(side)(output)
+            pooled.append(keras.layers.Flatten()(grid))
+        else:
+            pooled.append(keras.layers.GlobalAveragePooling2D()(output))
     return keras.layers.Concatenate(name="pooling")(pooled)
 
 
