@@ -42,9 +42,10 @@ def main(
     console = cli.make_console(quiet or as_json)
     cli.load_tensorflow(verbose)
     from transfer.evaluation import comparison
+    from transfer.evaluation.evaluate import evaluate_combinations, evaluate_run, to_json
 
-    evaluated = [comparison.evaluate_run(run_dir, console) for run_dir in run_dirs]
-    combined = comparison.evaluate_combinations(evaluated, console, ensemble=ensemble, tta=tta)
+    evaluated = [evaluate_run(run_dir, console) for run_dir in run_dirs]
+    combined = evaluate_combinations(evaluated, console, ensemble=ensemble, tta=tta)
     for run in evaluated:
         comparison.print_run(run, console)
     if report or all_baselines:
@@ -52,7 +53,7 @@ def main(
     elif evaluated[1:] or combined:
         comparison.print_side_by_side(evaluated + combined, console)
     if as_json:
-        values = [comparison.to_json(run) for run in evaluated + combined]
+        values = [to_json(run) for run in evaluated + combined]
         click.echo(json.dumps(values[0] if len(values) == 1 else values, indent=2))
 
 

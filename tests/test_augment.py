@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 from transfer.config import Config
 from transfer.data import sources
 from transfer.data.augment import draw_warps, epoch_key, identity_warps, warp
-from transfer.evaluation import plots
+from transfer.evaluation import galleries, plots
 
 OUTPUT = Path(__file__).parent / "output"
 NUM_DRAWS = 2_000
@@ -256,7 +256,7 @@ def test_a_picture_of_originals_beside_their_augmented_views():
         axis=1,
     )  # (6, views, S, S, 3)
     assert len(np.unique(augmented.reshape(len(images) * views, -1), axis=0)) == 6 * views
-    picture = plots.png(plots.plot_augmentation(images, augmented))
+    picture = plots.png(galleries.plot_augmentation(images, augmented))
     OUTPUT.mkdir(exist_ok=True)
     (OUTPUT / "augmentation.png").write_bytes(picture)
     assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
