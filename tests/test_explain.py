@@ -1,4 +1,4 @@
-"""Explanations: exact where they can be worked out, in the right place, and gone with the weights."""
+"""Explanations: exact where they can be worked out, in the right place, gone with the weights."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from transfer.config import Config
 from transfer.evaluation import explain
 from transfer.models.backbones import BACKBONES, build_backbone
-from transfer.models.classifier import build_classifier, dtype_policy, feature_extractor
+from transfer.models.classifier import build_classifier, build_head, dtype_policy, feature_extractor
 from transfer.models.folding import fold_classifier
 
 SIZE, CELLS = 64, 4  # pixels, and cells of the last map of the tiny network
@@ -80,7 +80,6 @@ def test_maps_are_gone_when_the_weights_are(trained):
         others = explain.class_activation_maps(random, images, labels)
         assert others.max() == 1
         similarities.append(similarity(maps, others))
-    print(similarities)
     assert np.abs(similarities).max() < 0.3
 
 
@@ -115,31 +114,69 @@ def test_any_number_format_and_head(tiny_backbone, policy, hidden_units):
     assert maps.dtype == np.float32 and np.isfinite(maps).all() and maps.max() == 1
 
 
-# The layer explained at 64 pixels; each is the last of its network with at least 4 x 4 cells.
-EXPLAINED = {
-    "mobilenetv2": "block_13_expand_relu",
-    "vgg16": "block5_conv3",
-    "mobilenetv3small": None,
-    "mobilenetv3large": None,
-    "efficientnetv2b0": None,
-    "resnet50v2": None,
-    "densenet121": "pool4_conv",
-    "convnexttiny": None,
+# At 64 pixels the layer explained is the last in the trunk of 4 x 4 cells; its channels tell which.
+CHANNELS = {
+    "mobilenetv2": 576,  # block_13_expand_relu
+    "vgg16": 512,  # block5_conv3
+    "mobilenetv3small": 288,
+    "mobilenetv3large": 672,
+    "efficientnetv2b0": 672,  # block6a_expand_activation
+    "resnet50v2": 1024,  # conv4_block5_out
+    "densenet121": 512,  # pool4_conv
+    "convnexttiny": 384,  # the sum that ends stage 2
 }
 
 
-@pytest.mark.parametrize("name", EXPLAINED)
+@pytest.mark.parametrize("name", CHANNELS)
 def test_every_backbone_can_be_explained(name):
     config = Config(backbone=name, image_size=SIZE)
     classifier = fold_classifier(make_classifier(config, 3))
-    backbone = classifier.get_layer("backbone")
-    layer = explain.explained_layer(backbone)
-    print(name, layer.name, layer.output.shape, [l.name for l in explain.trunk_layers(backbone)][-5:])
-    assert layer.name == EXPLAINED[name]
-    images, labels, _ = make_patches(2)
+    layer = explain.explained_layer(classifier.get_layer("backbone"))
+    assert layer.output.shape[1:] == (4, 4, CHANNELS[name])
+    images, labels, _ = make_patches(1)
     maps = explain.class_activation_maps(classifier, images, labels)
-    assert maps.shape == (2, *layer.output.shape[1:3]) and np.isfinite(maps).all()
+    assert maps.shape == (1, 4, 4) and np.isfinite(maps).all()
+
+
+def test_feature_maps_are_of_each_resolution(trained):
+    images, _, _ = make_patches(1)
+    found = explain.feature_maps(trained, images[0])
+    assert [each.layer for each in found] == [f"block{number}_relu" for number in range(1, 5)]
+    assert [each.maps.shape for each in found] == [(side, side, 8) for side in (32, 16, 8, 4)]
+    expected = trained.get_layer("backbone")(images / 127.5 - 1, training=False)[0]
+    np.testing.assert_allclose(found[-1].maps, expected, atol=1e-4)
+
+
+def test_a_head_that_reads_two_depths_can_be_explained(tiny_backbone):
+    config = Config(backbone=tiny_backbone, image_size=SIZE)
+    whole = build_backbone(tiny_backbone, SIZE)
+    outputs = [whole.get_layer("block2_relu").output, whole.output]
+    backbone = keras.Model(whole.inputs, outputs, name="backbone")
+    images = keras.Input((SIZE, SIZE, 3))
+    pooled = [keras.layers.GlobalAveragePooling2D()(each) for each in backbone(images)]
+    head = build_head(config, 16, 3)
+    classifier = keras.Model(images, head(keras.layers.Concatenate()(pooled)))
+    assert explain.explained_layer(backbone).name == "block4_relu"
+    pictures, labels, _ = make_patches(4)
+    maps = explain.class_activation_maps(classifier, pictures, labels)
+    assert maps.shape == (4, CELLS, CELLS) and maps.max() == 1
+
+
+def test_the_trunk_has_no_branch():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="stem")(inputs)
+    branch = keras.layers.Conv2D(4, 3, padding="same", name="branch")(x)
+    branch = keras.layers.ReLU(name="branch_relu")(branch)
+    x = keras.layers.Add(name="sum")([x, branch])
+    x = keras.layers.ZeroPadding2D(name="padding")(x)
+    x = keras.layers.Conv2D(4, 3, 2, name="down")(x)
+    x = x + keras.layers.ReLU(name="branch_2")(x)  # a sum that is no layer
+    x = keras.layers.ReLU(name="last")(x)
+    found = explain.trunk_layers(keras.Model(inputs, x))
+    names = [layer.name for layer in found]
+    assert names[:3] == ["stem", "sum", "down"] and names[4:] == ["last"]
+    assert names[3].startswith("add")
 
 
 def test_every_row_of_the_table_is_tested():
-    assert set(EXPLAINED) == set(BACKBONES) - {"tiny"}
+    assert set(CHANNELS) == set(BACKBONES) - {"tiny"}

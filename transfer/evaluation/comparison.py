@@ -6,6 +6,7 @@ table; all of it becomes the run's report.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -37,8 +38,11 @@ from transfer.evaluation.report import (
     write_report,
 )
 from transfer.evaluation.significance import PairedComparison, compare_with_first
-from transfer.evaluation.table import TableRow, print_table, published_rows
+from transfer.evaluation.table import TableRow, baseline_row, print_table, published_rows
 from transfer.formatting import format_percent
+
+if TYPE_CHECKING:
+    from transfer.evaluation.baselines import MeasuredBaseline
 
 NUM_FASHION_MNIST_TEST_IMAGES = 10_000
 OTHER_IMAGES = "Not all of our rows were tested on the same images."
@@ -100,6 +104,7 @@ def report_runs(
     console: Console,
     *,
     all_baselines: bool,
+    measure_baselines: bool = False,
 ) -> Path:
     """Prints and writes the report of the first run beside all others and published results.
 
@@ -108,6 +113,7 @@ def report_runs(
         combined: what `evaluate_combinations` made of them.
         console: where to print.
         all_baselines: all published results, not the best of each family.
+        measure_baselines: measure some of the published classifiers on the first run's images.
 
     Returns:
         The path of report.md.
@@ -118,7 +124,8 @@ def report_runs(
     run = evaluated[0]
     calibration = calibrate_run(run, console)
     compared = evaluated + combined + evaluate_others(evaluated, console)
-    rows = table_rows(compared, all_baselines=all_baselines)
+    measured = measure_run_baselines(run, console) if measure_baselines else []
+    rows = table_rows(compared, measured, all_baselines=all_baselines)
     comparisons, note = compare_runs(compared), table_note(compared)
     print_calibration(calibration, console)
     console.print()
@@ -130,14 +137,38 @@ def report_runs(
     return path
 
 
-def table_rows(evaluated: list[EvaluatedRun], *, all_baselines: bool) -> list[TableRow]:
+def measure_run_baselines(run: EvaluatedRun, console: Console) -> list["MeasuredBaseline"]:
+    """Measures classic classifiers on a run's images, or reads what was measured before.
+
+    Raises:
+        InputError: its data cannot be used.
+    """
+    from transfer.evaluation.baselines import measure_baselines
+
+    config = Config.from_dict(run.facts["settings"])
+    splits = load_run_splits(run.facts)
+    return measure_baselines(splits, console, skip_bad_images=config.skip_bad_images)
+
+
+def table_rows(
+    evaluated: Sequence[EvaluatedRun],
+    measured: Sequence["MeasuredBaseline"] = (),
+    *,
+    all_baselines: bool,
+) -> list[TableRow]:
     """Returns the rows of the comparison table: our runs, then the published results.
 
     Published results are of Fashion-MNIST; beside other data they would say nothing.
+
+    Args:
+        evaluated: the runs.
+        measured: classic classifiers on the images of the first run.
+        all_baselines: all published results, not the best of each family.
     """
     rows = [_table_row(run) for run in evaluated]
-    is_fashion = evaluated[0].facts["data"]["name"].startswith(FASHION_MNIST)
-    return rows + (published_rows(all_baselines) if is_fashion else [])
+    if evaluated[0].facts["data"]["name"].startswith(FASHION_MNIST):
+        return rows + published_rows(all_baselines, measured)
+    return rows + [baseline_row(result) for result in measured]
 
 
 def _table_row(run: EvaluatedRun) -> TableRow:
@@ -218,11 +249,17 @@ def write_run_report(
         calibration: what `calibrate_run` returned.
         comparisons: of this run with others.
         note: what a reader of the table must know.
+
+    Raises:
+        InputError: its data or its model cannot be used.
     """
+    from transfer.evaluation.explain import explain_run
+
     splits, config = load_run_splits(run.facts), Config.from_dict(run.facts["settings"])
     class_names = run.facts["data"]["class_names"]
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     originals, augmented = augmented_views(splits.train, config)
+    test = decode_run_split(splits.test, config)
     path = write_report(
         run.run_dir / runs.REPORT,
         run_name=run.run_dir.resolve().name,
@@ -234,13 +271,14 @@ def write_run_report(
         class_names=class_names,
         y_true=run.predictions.y_true,
         y_prob=run.predictions.y_prob,
-        test_images=decode_run_split(splits.test, config).images,
+        test_images=test.images,
         class_counts={
             name: np.bincount(split.labels, minlength=len(class_names))
             for name, split in parts.items()
         },
         originals=originals,
         augmented=augmented,
+        explanations=explain_run(run.run_dir, test, run.predictions, config.image_size),
         comparisons=comparisons,
         note=note,
     )

@@ -188,36 +188,37 @@ def _without_softmax(head: keras.Model) -> keras.Model:
     return copy
 
 
-def explained_layer(backbone: keras.Model) -> keras.Layer:
+def explained_layer(backbone: keras.Model) -> keras.Operation:
     """Returns the deepest layer of the trunk whose map still says where: 4 x 4 cells or more."""
     trunk = trunk_layers(backbone)
     fine = [layer for layer in trunk if min(layer.output.shape[1:3]) >= SMALLEST_SIDE]
     return (fine or trunk)[-1]
 
 
-def trunk_layers(backbone: keras.Model) -> list[keras.Layer]:
+def trunk_layers(backbone: keras.Model) -> list[keras.Operation]:
     """Returns the layers that everything passes through: none in a branch beside another.
 
     Args:
         backbone: a functional model of fixed image size.
 
     Returns:
-        Layers with a map (B, h, w, channels) as output, from input to output. Padding is left
-        out: its cells do not divide the image evenly.
+        Layers, or plain sums of two, with a map (B, h, w, channels) as output, from input to
+        output. Padding is left out: its cells do not divide the image evenly.
     """
-    last_reader: dict[str, int] = {}  # name of a layer to the position of the last that reads it
-    for position, layer in enumerate(backbone.layers):
+    nodes = backbone.operations  # its layers, and sums of branches where they are no layers
+    last_reader: dict[str, int] = {}  # name of a node to the position of the last that reads it
+    for position, node in enumerate(nodes):
         # A nested model does not know its place in the graph; it reads what stands before it.
-        inputs = [] if isinstance(layer, keras.Model) else keras.tree.flatten(layer.input)
+        inputs = [] if isinstance(node, keras.Model) else keras.tree.flatten(node.input)
         for tensor in inputs:
             last_reader[tensor._keras_history.operation.name] = position
+    skipped = (keras.Model, keras.layers.InputLayer, keras.layers.ZeroPadding2D)
     trunk, read_until = [], 0
-    for position, layer in enumerate(backbone.layers):
-        skipped = (keras.Model, keras.layers.InputLayer, keras.layers.ZeroPadding2D)
-        is_map = not isinstance(layer, skipped) and len(layer.output.shape) == 4
+    for position, node in enumerate(nodes):
+        is_map = not isinstance(node, skipped) and len(node.output.shape) == 4
         if is_map and read_until <= position:
-            trunk.append(layer)
-        read_until = max(read_until, last_reader.get(layer.name, position))
+            trunk.append(node)
+        read_until = max(read_until, last_reader.get(node.name, position))
     return trunk
 
 

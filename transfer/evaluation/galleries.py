@@ -6,18 +6,24 @@ the same colours.
 
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 
 from transfer.evaluation.plots import BLUE, GREEN, LONGEST_LABEL, VERMILLION, shortened
+
+if TYPE_CHECKING:
+    from transfer.evaluation.explain import Explanations, FeatureMaps  # loads TensorFlow
 
 SAMPLE_COLUMNS = 6
 SAMPLE_WIDTH = 2.1  # inches
 CAPTION_WIDTH = 24  # characters in a line above a sample image
 MOST_PAIRS_SHOWN = 3  # of confused classes
+MAP_OPACITY = 0.6  # of a map over its image
 
 
 def plot_sample_predictions(
@@ -270,8 +276,146 @@ def plot_augmentation(originals: np.ndarray, augmented: np.ndarray) -> Figure:
     return figure
 
 
+def plot_explanations(
+    images: np.ndarray,
+    y_true: np.ndarray,
+    y_prob: np.ndarray,
+    class_names: Sequence[str],
+    explanations: "Explanations",
+) -> Figure:
+    """Shows images and, over them, where they speak for a class to the classifier.
+
+    Args:
+        images: (N, H, W, 1 or 3) uint8 in [0, 255].
+        y_true: (N,) integers in [0, C).
+        y_prob: (N, C) floats in [0, 1].
+        class_names: C names.
+        explanations: which images, and their maps.
+
+    Returns:
+        A figure of two blocks, right and wrong; each image stands above its map for the class
+        predicted and, where that is wrong, its map for the true class.
+    """
+    num_right, wrong = len(explanations.right), explanations.wrong
+    predicted_row = "for the class predicted"
+    blocks = [
+        (
+            _Block("Right, drawn by chance", GREEN, explanations.right),
+            {predicted_row: explanations.for_predicted[:num_right]},
+        ),
+        (
+            _Block("Wrong, the surest first", VERMILLION, wrong),
+            {
+                predicted_row: explanations.for_predicted[num_right:],
+                "for the true class": explanations.for_true,
+            },
+        ),
+    ]
+    blocks = [(block, maps) for block, maps in blocks if len(block.chosen)]
+    cell = SAMPLE_WIDTH * min(images.shape[1] / images.shape[2], 1.5) * 0.92
+    heights = [0.8 + cell * (1 + len(maps)) for _, maps in blocks]
+    figure = Figure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.6))
+    figure.set_layout_engine("constrained", h_pad=0.04)
+    figure.suptitle(
+        f"What speaks for a class (Grad-CAM at layer {explanations.layer})", fontsize="x-large"
+    )
+    parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (block, maps) in zip(parts, blocks, strict=True):
+        captions = [_caption(int(y_true[i]), y_prob[i], class_names) for i in block.chosen]
+        _draw_maps(part, block, images[block.chosen], captions, maps)
+    return figure
+
+
+def _draw_maps(
+    part: SubFigure,
+    block: _Block,
+    images: np.ndarray,
+    captions: Sequence[str],
+    maps: dict[str, np.ndarray],
+) -> None:
+    part.suptitle(block.heading, color=block.colour, weight="bold")
+    grid = part.subplots(1 + len(maps), SAMPLE_COLUMNS, squeeze=False)
+    for axes in grid.ravel():
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for axes, image, caption in zip(grid[0], images, captions, strict=False):
+        _show_pixels(axes, image)
+        axes.set_title(caption, fontsize=9)
+    for row, (name, of_images) in zip(grid[1:], maps.items(), strict=True):
+        row[0].set_ylabel(name)
+        for axes, image, one in zip(row, images, of_images, strict=False):
+            _show_pixels(axes, image)
+            _show_map(axes, one, image.shape)
+    weak_to_strong = ScalarMappable(Normalize(0, 1), "cividis")
+    label = "share of the strongest cell"
+    part.colorbar(weak_to_strong, ax=grid, label=label, alpha=MAP_OPACITY, fraction=0.03, pad=0.01)
+
+
+def _show_map(axes: Axes, one: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Draws a map (h, w) in [0, 1] over an image of `shape` (H, W, channels)."""
+    height, width = shape[:2]
+    whole = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes.imshow(
+        one,
+        cmap="cividis",
+        vmin=0,
+        vmax=1,
+        alpha=MAP_OPACITY,
+        extent=whole,
+        interpolation="bilinear",
+    )
+
+
+def plot_feature_maps(image: np.ndarray, layers: Sequence["FeatureMaps"]) -> Figure:
+    """Shows what layers make of an image: of each the channels that vary most over it.
+
+    Args:
+        image: (H, W, 1 or 3) uint8 in [0, 255].
+        layers: (h, w, channels) floats of each layer.
+
+    Returns:
+        A figure of a block for the image and one for each layer; each channel has a scale of its
+        own, from dark to light.
+    """
+    chosen = [_most_varied(layer.maps) for layer in layers]
+    heights = [SAMPLE_WIDTH + 0.5] * (1 + len(layers))
+    figure = Figure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.6))
+    figure.set_layout_engine("constrained", h_pad=0.04)
+    figure.suptitle(
+        "Feature maps of a test image, each from its lowest to its highest value",
+        fontsize="x-large",
+    )
+    first, *parts = figure.subfigures(1 + len(layers), 1, height_ratios=heights)
+    height, width = image.shape[:2]
+    _draw_block(
+        first, _Block(f"Test image, {height} x {width} pixels", BLUE, np.array([0])), [image], [""]
+    )
+    for part, layer, channels in zip(parts, layers, chosen, strict=True):
+        height, width, count = layer.maps.shape
+        cells = f"{layer.layer}: {height} x {width} cells"
+        heading = f"{cells}, {len(channels)} of {count:,} channels, those that vary most"
+        part.suptitle(heading, color=BLUE, weight="bold")
+        row = part.subplots(1, SAMPLE_COLUMNS)
+        for axes in row:
+            axes.set_axis_off()
+        for axes, channel in zip(row, channels, strict=False):
+            axes.imshow(layer.maps[..., channel], cmap="cividis", interpolation="nearest")
+            axes.set_title(f"channel {channel}", fontsize=9)
+    return figure
+
+
+def _most_varied(maps: np.ndarray, most: int = SAMPLE_COLUMNS) -> np.ndarray:
+    """Returns the numbers of the channels of (h, w, channels) with the largest deviation."""
+    deviations = maps.std(axis=(0, 1))
+    return np.argsort(-deviations, kind="stable")[:most]
+
+
 def _show_image(axes: Axes, image: np.ndarray) -> None:
     """Draws uint8 (H, W, 1 or 3); small images keep their pixels visible."""
     axes.set_axis_off()
+    _show_pixels(axes, image)
+
+
+def _show_pixels(axes: Axes, image: np.ndarray) -> None:
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

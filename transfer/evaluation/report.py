@@ -7,7 +7,7 @@ Metrics are printed, and all of it, with the table of `table.py` and the picture
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -27,6 +27,9 @@ from transfer.evaluation.table import (
 )
 from transfer.formatting import format_percent
 from transfer.runs import write_atomically
+
+if TYPE_CHECKING:
+    from transfer.evaluation.explain import Explanations
 
 PREDICTIONS_FILE, METRICS_FILE = "predictions.csv", "metrics.json"
 NARROWEST_CLASS_TABLE = 50  # columns of a terminal; below, lines run over rather than lose digits
@@ -158,6 +161,7 @@ def write_report(
     class_counts: Mapping[str, np.ndarray],
     originals: np.ndarray,
     augmented: np.ndarray,
+    explanations: "Explanations",
     comparisons: Sequence[PairedComparison] = (),
     note: str | None = None,
 ) -> Path:
@@ -180,6 +184,7 @@ def write_report(
         class_counts: split name to (C,) counts.
         originals: (K, h, w, 1 or 3) uint8 in [0, 255], a few training images.
         augmented: (K, A, H, W, 3) in [0, 255], A augmented views of each.
+        explanations: of a few test images.
         comparisons: of this run with others, each a sentence.
         note: a sentence for right under the title of the comparison table.
 
@@ -200,6 +205,10 @@ def write_report(
         "sample_predictions": lambda: galleries.plot_sample_predictions(*sample),
         "mistakes_and_doubts": lambda: galleries.plot_mistakes_and_doubts(*sample),
         "confused_pairs": lambda: galleries.plot_confused_pairs(*sample),
+        "explanations": lambda: galleries.plot_explanations(*sample, explanations),
+        "feature_maps": lambda: galleries.plot_feature_maps(
+            test_images[explanations.example], explanations.feature_maps
+        ),
         "class_distribution": lambda: plots.plot_class_distribution(class_counts, class_names),
         "augmentation": lambda: galleries.plot_augmentation(originals, augmented),
     }

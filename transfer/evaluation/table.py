@@ -3,8 +3,10 @@
 Nothing is computed here but the interval beside each accuracy.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -13,6 +15,9 @@ from rich.text import Text
 
 from transfer.evaluation import page, published
 from transfer.evaluation.metrics import wilson_interval
+
+if TYPE_CHECKING:
+    from transfer.evaluation.baselines import MeasuredBaseline  # loads most of scikit-learn
 
 MISSING = "–"
 TABLE_TITLE = "Accuracy on the test images"
@@ -58,23 +63,63 @@ class TableRow:
         return self.source_url is not None
 
 
-def published_rows(all_baselines: bool = False) -> list[TableRow]:
-    """Returns rows of the published results: the best of each family, or all of them."""
+def published_rows(
+    all_baselines: bool = False, measured: Sequence["MeasuredBaseline"] = ()
+) -> list[TableRow]:
+    """Returns rows of the published results, and below each family what was measured of it here.
+
+    Args:
+        all_baselines: all of them, not the best of each family.
+        measured: results of the paper's classifiers here.
+    """
     results = published.all_results() if all_baselines else published.best_per_family()
-    return [
-        TableRow(
-            model=f"{result.family} ({result.settings})" if result.settings else result.family,
-            accuracy=result.accuracy,
-            num_test_images=result.num_test_images,
-            loss=None,
-            optimizer=None,
-            training_images=result.training_images,
-            source=result.source_name,
-            source_url=result.source_url,
-            caveat=result.caveat,
-        )
-        for result in results
-    ]
+    accuracies = {(one.family, one.settings): one.accuracy for one in published.all_results()}
+    rows = []
+    for family, members in itertools.groupby(results, key=lambda result: result.family):
+        rows += [_published_row(result) for result in members]
+        rows += [
+            baseline_row(result, accuracies[result.family, result.settings])
+            for result in measured
+            if result.family == family
+        ]
+    return rows
+
+
+def _published_row(result: published.PublishedResult) -> TableRow:
+    return TableRow(
+        model=f"{result.family} ({result.settings})" if result.settings else result.family,
+        accuracy=result.accuracy,
+        num_test_images=result.num_test_images,
+        loss=None,
+        optimizer=None,
+        training_images=result.training_images,
+        source=result.source_name,
+        source_url=result.source_url,
+        caveat=result.caveat,
+    )
+
+
+def baseline_row(measured: "MeasuredBaseline", published_accuracy: float | None = None) -> TableRow:
+    """Returns the row of a classic classifier measured here.
+
+    Args:
+        measured: its result.
+        published_accuracy: of the same classifier, in [0, 1], to say the difference; None where
+            nothing is published.
+    """
+    source = measured.library
+    if published_accuracy is not None:
+        points = 100 * (measured.accuracy - published_accuracy)
+        source += f"; published {100 * published_accuracy:.1f}, here {points:+.2f} points"
+    return TableRow(
+        model=f"{measured.family} ({measured.settings})",
+        accuracy=measured.accuracy,
+        num_test_images=measured.num_test_images,
+        loss=None,
+        optimizer=None,
+        training_images=measured.training_images,
+        source=source,
+    )
 
 
 def _cells(row: TableRow) -> tuple[str, str, str, str, str, str, str]:
@@ -134,7 +179,7 @@ def _rich_table(rows: Sequence[TableRow], is_wide: bool, console_width: int) -> 
     table.add_column("source", overflow="fold")
     sources, gap = list(_sources(rows)), " " if is_wide else "\n"
     for i, row in enumerate(rows):
-        if i > 0 and row.is_published != rows[i - 1].is_published:
+        if i > 0 and row.is_published and not any(above.is_published for above in rows[:i]):
             table.add_section()
         model, accuracy, interval, *others, source = _cells(row)
         cells = [
