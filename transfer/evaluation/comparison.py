@@ -4,6 +4,8 @@ Runs on the same test images, their ensembles and the published results become t
 table; all of it becomes the run's report.
 """
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,9 +37,10 @@ from transfer.evaluation.report import (
     print_calibration,
     print_comparisons,
     print_metrics,
+    print_repeats,
     write_report,
 )
-from transfer.evaluation.significance import PairedComparison, compare_with_first
+from transfer.evaluation.significance import PairedComparison, Repeats, compare_with_first
 from transfer.evaluation.table import TableRow, baseline_row, print_table, published_rows
 from transfer.formatting import format_percent
 
@@ -59,6 +62,32 @@ def compare_runs(evaluated: Sequence[EvaluatedRun]) -> list[PairedComparison]:
             for run in comparable
         ]
     )
+
+
+def group_repeats(compared: Sequence[EvaluatedRun]) -> list[Repeats]:
+    """Finds runs that differ in their seed alone, whether one command made them or several.
+
+    Of two runs with the same seed the first counts. Ensembles are no repeats of each other.
+    """
+    groups: dict[str, dict[int, EvaluatedRun]] = {}
+    for run in compared:
+        if run.members or not is_comparable(compared[0], run):
+            continue
+        settings = Config.from_dict(run.facts["settings"]).to_dict()
+        seed = settings.pop("seed")
+        start = {name: run.facts["weights"].get(name) for name in ("name", "provenance")}
+        key = json.dumps([settings, start, run.facts["precision"], run.has_flips])
+        groups.setdefault(key, {}).setdefault(seed, run)
+    return [
+        Repeats(
+            model=_table_row(next(iter(members.values()))).model,
+            seeds=tuple(sorted(members)),
+            accuracies=tuple(members[seed].metrics["accuracy"] for seed in sorted(members)),
+            losses=tuple(members[seed].metrics["loss"] for seed in sorted(members)),
+        )
+        for members in groups.values()
+        if len(members) > 1
+    ]
 
 
 def evaluate_others(evaluated: list[EvaluatedRun], console: Console) -> list[EvaluatedRun]:
@@ -95,6 +124,7 @@ def print_side_by_side(compared: Sequence[EvaluatedRun], console: Console) -> No
     same = all(is_comparable(compared[0], run) for run in compared)
     console.print()
     print_table([_table_row(run) for run in compared], console, None if same else OTHER_IMAGES)
+    print_repeats(group_repeats(compared), console)
     print_comparisons(compare_runs(compared), console)
 
 
@@ -130,8 +160,12 @@ def report_runs(
     print_calibration(calibration, console)
     console.print()
     print_table(rows, console, note)
+    repeats = group_repeats(compared)
+    print_repeats(repeats, console)
     print_comparisons(comparisons, console)
-    path = write_run_report(run, rows, calibration, comparisons, note)
+    path = write_run_report(
+        run, rows, calibration, comparisons, note=note, repeats=repeats, measured=measured
+    )
     for written in (path, path.with_suffix(".html")):
         console.print(f"Report: {written}", highlight=False, markup=False, soft_wrap=True)
     return path
@@ -239,7 +273,10 @@ def write_run_report(
     rows: list[TableRow],
     calibration: dict,
     comparisons: Sequence[PairedComparison] = (),
+    *,
     note: str | None = None,
+    repeats: Sequence[Repeats] = (),
+    measured: Sequence["MeasuredBaseline"] = (),
 ) -> Path:
     """Writes a run's report folder and its model card and returns the path of report.md.
 
@@ -249,6 +286,8 @@ def write_run_report(
         calibration: what `calibrate_run` returned.
         comparisons: of this run with others.
         note: what a reader of the table must know.
+        repeats: what `group_repeats` found.
+        measured: classic classifiers on the run's images.
 
     Raises:
         InputError: its data or its model cannot be used.
@@ -264,7 +303,7 @@ def write_run_report(
         run.run_dir / runs.REPORT,
         run_name=run.run_dir.resolve().name,
         facts=_report_facts(run),
-        metrics=to_json(run),
+        metrics=to_json(run) | {"baselines": [dataclasses.asdict(one) for one in measured]},
         calibration=calibration,
         rows=rows,
         history=runs.read_history(run.run_dir),
@@ -280,6 +319,7 @@ def write_run_report(
         augmented=augmented,
         explanations=explain_run(run.run_dir, test, run.predictions, config.image_size),
         comparisons=comparisons,
+        repeats=repeats,
         note=note,
     )
     card = model_card(run.run_dir.resolve().name, run.facts, run.metrics, calibration)

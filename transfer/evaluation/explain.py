@@ -158,10 +158,7 @@ def _with_activations(
     def clone(layer: keras.Layer) -> keras.Layer:
         if layer in (backbone, head):
             return layer
-        copy = type(layer).from_config(layer.get_config())
-        copy.build_from_config(layer.get_build_config() or {})
-        copy.set_weights(layer.get_weights())
-        return copy
+        return type(layer).from_config(layer.get_config())
 
     def call(layer: keras.Layer, *inputs: keras.KerasTensor, **options) -> keras.KerasTensor:
         if layer is head:
@@ -174,6 +171,9 @@ def _with_activations(
         return outputs[0] if len(outputs) == 1 else outputs
 
     copy = keras.models.clone_model(classifier, clone_function=clone, call_function=call)
+    for layer in classifier.layers:
+        if layer.weights and layer not in (backbone, head):
+            copy.get_layer(layer.name).set_weights(layer.get_weights())
     return keras.Model(copy.inputs, [*kept, *copy.outputs])
 
 

@@ -4,6 +4,7 @@ Metrics are printed, and all of it, with the table of `table.py` and the picture
 `galleries.py`, becomes the folder of a report.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.text import Text
 from transfer.evaluation import page
 from transfer.evaluation.calibration import apply_temperature
 from transfer.evaluation.predictions import predictions_csv
-from transfer.evaluation.significance import PairedComparison
+from transfer.evaluation.significance import PairedComparison, Repeats
 from transfer.evaluation.table import (
     MISSING,
     TABLE_TITLE,
@@ -31,6 +32,7 @@ from transfer.runs import write_atomically
 if TYPE_CHECKING:
     from transfer.evaluation.explain import Explanations
 
+REPEATS_TITLE = "The same with other seeds"
 PREDICTIONS_FILE, METRICS_FILE = "predictions.csv", "metrics.json"
 NARROWEST_CLASS_TABLE = 50  # columns of a terminal; below, lines run over rather than lose digits
 MOST_CLASSES_PRINTED = 20
@@ -93,6 +95,16 @@ def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
         console.print(Text("Most confused (share of the true class)", style="bold"))
     for pair in metrics["most_confused"][:MOST_PAIRS_PRINTED]:
         console.print(Text(_confused_text(pair)))
+
+
+def print_repeats(repeats: Sequence[Repeats], console: Console) -> None:
+    """Prints a line for each group of runs that differ in their seed; nothing where there is none."""
+    if not repeats:
+        return
+    console.print()
+    console.print(Text(REPEATS_TITLE, style="bold"))
+    for group in repeats:
+        console.print(Text(group.sentence()))
 
 
 def print_comparisons(comparisons: Sequence[PairedComparison], console: Console) -> None:
@@ -163,6 +175,7 @@ def write_report(
     augmented: np.ndarray,
     explanations: "Explanations",
     comparisons: Sequence[PairedComparison] = (),
+    repeats: Sequence[Repeats] = (),
     note: str | None = None,
 ) -> Path:
     """Writes report.md, report.html, the pictures and the numbers, each file whole or not at all.
@@ -186,6 +199,7 @@ def write_report(
         augmented: (K, A, H, W, 3) in [0, 255], A augmented views of each.
         explanations: of a few test images.
         comparisons: of this run with others, each a sentence.
+        repeats: runs that differ in their seed alone, each group a sentence.
         note: a sentence for right under the title of the comparison table.
 
     Returns:
@@ -219,7 +233,8 @@ def write_report(
     ]
     sentences = [comparison.sentence() for comparison in comparisons]
     values = dict(metrics) | {"calibration": calibration, "comparisons": sentences}
-    blocks = _blocks(facts, metrics, calibration, rows, comparisons, note) + pictures
+    values["repeats"] = [dataclasses.asdict(group) for group in repeats]
+    blocks = _blocks(facts, metrics, calibration, rows, comparisons, repeats, note) + pictures
     files = {f"{picture.name}.png": picture.png for picture in pictures} | {
         PREDICTIONS_FILE: predictions_csv(y_true, y_prob, class_names),
         METRICS_FILE: json.dumps(values, indent=2, ensure_ascii=False) + "\n",
@@ -240,6 +255,7 @@ def _blocks(
     calibration: Mapping[str, Any],
     rows: Sequence[TableRow],
     comparisons: Sequence[PairedComparison],
+    repeats: Sequence[Repeats],
     note: str | None,
 ) -> list[page.Block]:
     """Returns all of the report but its pictures."""
@@ -256,6 +272,9 @@ def _blocks(
         comparison_table(rows),
         page.Paragraph(" ".join(legend(rows, "Bold"))),
     ]
+    if repeats:
+        sentences = [("", group.sentence()) for group in repeats]
+        blocks += [page.Heading(REPEATS_TITLE), page.Bullets(sentences)]
     if comparisons:
         sentences = [("", comparison.sentence()) for comparison in comparisons]
         blocks += [
