@@ -1,11 +1,13 @@
 """Galleries: which images they show, in which order, and with which words."""
 
+import dataclasses
 import io
 
 import numpy as np
 import pytest
 
 from transfer.evaluation import galleries
+from transfer.evaluation.explain import Explanations, FeatureMaps
 
 
 def texts(figure):
@@ -134,3 +136,45 @@ def test_augmentation_shows_originals_beside_their_views():
 def test_augmentation_refuses_other_shapes():
     with pytest.raises(ValueError, match=r"\(2, 4, 4, 1\) and \(3, 1, 6, 6, 3\)"):
         galleries.plot_augmentation(np.zeros((2, 4, 4, 1)), np.zeros((3, 1, 6, 6, 3)))
+
+
+def test_explanations_show_each_image_above_its_maps():
+    images, y_true, y_prob = mistaken()
+    maps = np.random.default_rng(0).uniform(size=(5, 4, 4)).astype(np.float32)
+    explanations = Explanations(
+        right=np.array([0, 4]),
+        wrong=np.array([7, 1, 3]),
+        for_predicted=maps,
+        for_true=maps[:3] / 2,
+        layer="some_relu",
+        example=0,
+        feature_maps=[],
+    )
+    figure = galleries.plot_explanations(images, y_true, y_prob, list("abcd"), explanations)
+    found = texts(figure)
+    assert "What speaks for a class (Grad-CAM at layer some_relu)" in found
+    assert found.count("for the class predicted") == 2 and found.count("for the true class") == 1
+    assert "b, 90\u00a0%\ntrue: d, 5\u00a0%" in found
+    drawn = [image.get_array() for axes in figure.axes for image in axes.images]
+    over = [array for array in drawn if array.shape == (4, 4)]
+    np.testing.assert_array_equal(np.stack(over), np.concatenate([maps, maps[:3] / 2]))
+    draw(figure)
+    nothing = dataclasses.replace(
+        explanations, wrong=np.array([], int), for_true=maps[:0], for_predicted=maps[:2]
+    )
+    figure = galleries.plot_explanations(images, y_true, y_prob, list("abcd"), nothing)
+    assert not any("Wrong" in text for text in texts(figure))
+
+
+def test_feature_maps_show_the_channels_that_vary_most():
+    maps = np.zeros((4, 4, 9), np.float32)
+    maps[0, 0, :] = [0, 5, 0, 1, 2, 3, 4, 6, 0.5]
+    layers = [FeatureMaps("first", maps), FeatureMaps("second", maps[..., :2])]
+    figure = galleries.plot_feature_maps(np.zeros((6, 8, 3), np.uint8), layers)
+    found = texts(figure)
+    assert "Test image, 6 x 8 pixels" in found
+    assert "first: 4 x 4 cells, 6 of 9 channels, those that vary most" in found
+    assert "second: 4 x 4 cells, 2 of 2 channels, those that vary most" in found
+    channels = [text for text in found if text.startswith("channel ")]
+    assert channels == [f"channel {number}" for number in (7, 1, 6, 5, 4, 3, 1, 0)]
+    draw(figure)

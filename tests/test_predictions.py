@@ -242,6 +242,28 @@ def test_the_first_run_is_compared_with_what_saw_the_same_images(two_runs, conso
     assert comparison.OTHER_IMAGES not in comparison.table_note([a, b, ensemble])
 
 
+def change_seed(run_dir, seed):
+    facts = runs.read_facts(run_dir)
+    runs.write_json(run_dir / runs.CONFIG, facts | {"settings": facts["settings"] | {"seed": seed}})
+
+
+def test_runs_that_differ_in_their_seed_alone_are_repeats(two_runs, console):
+    a, b = two_runs
+    assert comparison.group_repeats(two_runs) == []  # the same seed twice is no repeat
+    change_seed(b.run_dir, 7)
+    again = evaluate_run(b.run_dir, console)
+    combined = evaluate_combinations([a, again], console, ensemble=True, tta=True)
+    alone, flipped = comparison.group_repeats([again, a, *combined])
+    assert alone.model == "tiny, 32 px, from scratch" and alone.seeds == (0, 7)
+    assert alone.accuracies == (a.metrics["accuracy"], b.metrics["accuracy"])
+    assert alone.losses == (a.metrics["loss"], b.metrics["loss"])
+    assert flipped.model == "tiny, 32 px, from scratch, with flips"
+    facts = runs.read_facts(b.run_dir)
+    changed = facts["settings"] | {"dropout": 0.123}
+    runs.write_json(b.run_dir / runs.CONFIG, facts | {"settings": changed})
+    assert comparison.group_repeats([a, evaluate_run(b.run_dir, console)]) == []
+
+
 def test_an_ensemble_of_other_images_is_refused(two_runs, console):
     a, b = two_runs
     change_facts(b.run_dir, fingerprints={"test": "of other images"})

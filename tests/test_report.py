@@ -19,14 +19,16 @@ from transfer.evaluation.calibration import (
     fit_calibration,
     measure_calibration,
 )
+from transfer.evaluation.explain import Explanations, FeatureMaps
 from transfer.evaluation.metrics import compute_metrics
 from transfer.evaluation.report import (
     print_calibration,
     print_comparisons,
     print_metrics,
+    print_repeats,
     write_report,
 )
-from transfer.evaluation.significance import PairedComparison
+from transfer.evaluation.significance import PairedComparison, Repeats
 from transfer.evaluation.table import TableRow, published_rows
 
 RUN = TableRow("mobilenetv2", 0.9455, 10_000, 0.18234, "adam", 54_000, "runs/20250101-mobilenetv2")
@@ -39,6 +41,8 @@ PICTURES = [
     "sample_predictions.png",
     "mistakes_and_doubts.png",
     "confused_pairs.png",
+    "explanations.png",
+    "feature_maps.png",
     "class_distribution.png",
     "augmentation.png",
 ]
@@ -78,6 +82,7 @@ def test_printed_metrics_of_many_classes_show_the_worst():
     assert "…" not in text
 
 
+REPEATS = Repeats("vgg16, 32 px", (0, 1, 2), (0.92, 0.94, 0.93), (0.25, 0.2, 0.24))
 COMPARISON = PairedComparison("runs/a", "runs/<b>", 0.946, 0.941, 0.0123)
 
 
@@ -89,6 +94,16 @@ def test_printed_comparisons_are_sentences():
         print_comparisons, [COMPARISON] * 2, width=200
     )
     assert printed(print_comparisons, []) == ""
+
+
+def test_printed_repeats_say_mean_min_max_and_n():
+    text = printed(print_repeats, [REPEATS], width=200)
+    assert (
+        "vgg16, 32 px, seeds 0, 1, 2: accuracy mean 93.00 %, min 92.00 %, max 94.00 %, n = 3; "
+        in (text)
+    )
+    assert "loss mean 0.2300, min 0.2000, max 0.2500, n = 3\n" in text
+    assert printed(print_repeats, []) == ""
 
 
 def calibration(**values):
@@ -120,6 +135,19 @@ def test_printed_calibration_without_a_threshold_or_without_an_answer():
     assert "answers none of the test images" in text
 
 
+def explanations():
+    maps = np.linspace(0, 1, 16, dtype=np.float32).reshape(1, 4, 4)
+    return Explanations(
+        right=np.array([5]),
+        wrong=np.array([0]),
+        for_predicted=np.concatenate([maps, maps]),
+        for_true=maps,
+        layer="some_relu",
+        example=5,
+        feature_maps=[FeatureMaps("some_relu", np.stack([maps[0]] * 3, axis=-1))],
+    )
+
+
 def report_inputs(num_classes=3, channels=1):
     metrics, names, y_true, y_prob = small_metrics(num_classes)
     row = {"phase": "head", "epoch": 1, "loss": 1.0, "accuracy": 0.5, "seconds": 1.0}
@@ -138,6 +166,7 @@ def report_inputs(num_classes=3, channels=1):
         "class_counts": {"train": np.arange(num_classes), "test": np.full(num_classes, 20)},
         "originals": np.zeros((2, 6, 8, channels), dtype=np.uint8),
         "augmented": np.zeros((2, 2, 12, 12, 3), dtype=np.float32),
+        "explanations": explanations(),
     }
 
 
@@ -147,7 +176,9 @@ def report(tmp_path_factory):
     note = "Tested on the sample of 1,000."
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("transfer.evaluation.plots.PICTURE_DPI", 45)  # half the time
-        return write_report(report_dir, **report_inputs(), note=note, comparisons=[COMPARISON])
+        return write_report(
+            report_dir, **report_inputs(), note=note, comparisons=[COMPARISON], repeats=[REPEATS]
+        )
 
 
 def test_report_folder_holds_the_page_and_its_pictures(report):
@@ -169,6 +200,7 @@ def test_report_page_says_it_all(report):
     assert "- **accuracy:** 96.67 %\n" in text
     assert "## Accuracy on the test images\n\nTested on the sample of 1,000.\n\n| model |" in text
     assert "| **mobilenetv2** |" in text and "| SVC (C=10 kernel=rbf) |" in text
+    assert f"- {REPEATS.sentence()}\n" in text
     assert "- runs/a is better than runs/\\<b\\>: 94.60 % against 94.10 %, p = 0.012\n" in text
     assert "| kind\\_0\\|x | 100.00 | 95.00 | 97.44 | 20 |" in text
     assert "| kind\\_0\\|x | kind\\_1\\|x | 1 | 5.0 |" in text
@@ -240,6 +272,7 @@ def test_numbers_recomputed_from_the_predictions_agree_to_the_last_digit(report)
     assert metrics["loss"] == pytest.approx(log_loss(y_true, table, labels=names))
     assert metrics["calibration"]["before"]["loss"] == metrics["loss"]
     assert metrics["comparisons"] == [COMPARISON.sentence()]
+    assert metrics["repeats"][0]["accuracies"] == list(REPEATS.accuracies)
 
 
 def test_report_replaces_an_older_one_and_takes_colour_images_of_two_classes(tmp_path, monkeypatch):

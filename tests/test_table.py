@@ -11,7 +11,14 @@ from rich.console import Console
 
 from tests.conftest import printed
 from transfer.evaluation import published
-from transfer.evaluation.table import TableRow, comparison_table, print_table, published_rows
+from transfer.evaluation.baselines import MeasuredBaseline
+from transfer.evaluation.table import (
+    TableRow,
+    baseline_row,
+    comparison_table,
+    print_table,
+    published_rows,
+)
 
 RUN = TableRow("mobilenetv2", 0.9455, 10_000, 0.18234, "adam", 54_000, "runs/20250101-mobilenetv2")
 
@@ -103,6 +110,28 @@ def test_brackets_in_names_are_not_taken_for_markup():
 def test_without_published_rows_nothing_is_said_to_be_quoted():
     assert "quoted" not in printed(print_table, [RUN])
     assert "quoted" in printed(print_table, [RUN, *published_rows()])
+
+
+def test_measured_baselines_stand_below_the_published_with_the_difference():
+    measured = [
+        MeasuredBaseline("SVC", "C=10 kernel=rbf", 0.8982, 10_000, 60_000, 300.0, "scikit-learn 1"),
+        MeasuredBaseline(
+            "LogisticRegression", "C=1 multi_class=ovr penalty=l2", 0.84, 10_000, 60_000, 9.0, "s 1"
+        ),
+    ]
+    rows = published_rows(measured=measured)
+    assert len(rows) == 13 + 10 + 2
+    assert rows[0].is_published and not rows[1].is_published
+    assert (rows[1].model, rows[1].accuracy) == ("SVC (C=10 kernel=rbf)", 0.8982)
+    assert rows[1].source == "scikit-learn 1; published 89.7, here +0.12 points"
+    # Not the best of its family, which is quoted above it, but of the same settings.
+    (other,) = [row for row in rows if row.source.startswith("s 1")]
+    assert other.source == "s 1; published 84.1, here -0.10 points"
+    assert rows[rows.index(other) - 1].model.startswith("LogisticRegression (C=1 multi_class=ovr")
+    assert len(published_rows(all_baselines=True, measured=measured)) == 126 + 10 + 2
+    text = printed(print_table, [RUN, *rows], width=160)
+    assert "* SVC (C=10 kernel=rbf)" in text and "89.82 [89.21, 90.40]" in text
+    assert baseline_row(measured[0]).source == "scikit-learn 1"  # of data without published results
 
 
 def markdown_cells(line):

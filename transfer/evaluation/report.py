@@ -98,7 +98,7 @@ def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
 
 
 def print_repeats(repeats: Sequence[Repeats], console: Console) -> None:
-    """Prints a line for each group of runs that differ in their seed; nothing where there is none."""
+    """Prints a line for each group of runs that differ in their seed alone, under a title."""
     if not repeats:
         return
     console.print()
