@@ -12,6 +12,11 @@ from transfer import cli
 @click.argument("run_dirs", metavar="[RUN_DIR]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--report", is_flag=True, help="Compare with other runs and published results.")
 @click.option("--all-baselines", is_flag=True, help="All published rows; implies --report.")
+@click.option(
+    "--measure-baselines",
+    is_flag=True,
+    help="Train five classic classifiers on the same images; implies --report.",
+)
 @click.option("--ensemble", is_flag=True, help="Add a row: the mean of all runs named.")
 @click.option("--tta", is_flag=True, help="Add rows: the mean of each image and its mirror image.")
 @click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON, for programs.")
@@ -20,6 +25,7 @@ def main(
     run_dirs: tuple[Path, ...],
     report: bool,
     all_baselines: bool,
+    measure_baselines: bool,
     ensemble: bool,
     tta: bool,
     as_json: bool,
@@ -45,18 +51,25 @@ def main(
     console = cli.make_console(quiet or as_json)
     cli.load_tensorflow(verbose)
     from transfer.evaluation import comparison
+    from transfer.evaluation.evaluate import evaluate_combinations, evaluate_run, to_json
 
     run_dirs = run_dirs or (included.unpack_included(console),)
-    evaluated = [comparison.evaluate_run(run_dir, console) for run_dir in run_dirs]
-    combined = comparison.evaluate_combinations(evaluated, console, ensemble=ensemble, tta=tta)
+    evaluated = [evaluate_run(run_dir, console) for run_dir in run_dirs]
+    combined = evaluate_combinations(evaluated, console, ensemble=ensemble, tta=tta)
     for run in evaluated:
         comparison.print_run(run, console)
-    if report or all_baselines:
-        comparison.report_runs(evaluated, combined, console, all_baselines=all_baselines)
+    if report or all_baselines or measure_baselines:
+        comparison.report_runs(
+            evaluated,
+            combined,
+            console,
+            all_baselines=all_baselines,
+            measure_baselines=measure_baselines,
+        )
     elif evaluated[1:] or combined:
         comparison.print_side_by_side(evaluated + combined, console)
     if as_json:
-        values = [comparison.to_json(run) for run in evaluated + combined]
+        values = [to_json(run) for run in evaluated + combined]
         click.echo(json.dumps(values[0] if len(values) == 1 else values, indent=2))
 
 

@@ -18,6 +18,13 @@ NEWEST = "the newest unfinished run"
     help="Folder of the run; must be new.",
 )
 @click.option(
+    "--repeats",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Train so many runs, with seeds from --seed on, in folders <run-dir>-seed<seed>.",
+)
+@click.option(
     "--resume",
     metavar="[RUN]",
     is_flag=False,
@@ -31,6 +38,7 @@ NEWEST = "the newest unfinished run"
 def main(
     ctx: click.Context,
     run_dir: Path | None,
+    repeats: int,
     resume: str | None,
     offline: bool,
     quiet: bool,
@@ -40,23 +48,30 @@ def main(
     """Fine-tune a pretrained backbone on images and keep the result in a run folder."""
     if resume and run_dir:
         raise click.UsageError("--resume goes on in the run's own folder; leave --run-dir out.")
+    if resume and repeats > 1:
+        raise click.UsageError("--resume also goes on with the repeats; leave --repeats out.")
     config = cli.make_config(settings)
     console = cli.make_console(quiet)
     cli.load_tensorflow(verbose)
     from transfer import runs
     from transfer.evaluation import plots
-    from transfer.training import train
+    from transfer.training.repeats import print_repeats, resume_repeats, train_repeats
+    from transfer.training.train import print_summary
 
     if resume:
         run_dir = runs.newest_unfinished_run() if resume == NEWEST else Path(resume)
         given = cli.given_settings(ctx, settings)
-        result = train.resume(run_dir, console, given=given, offline=offline)
+        trained = resume_repeats(run_dir, console, given=given, offline=offline)
     else:
-        command = cli.command_line()
-        result = train.train(config, console, run_dir=run_dir, offline=offline, command=command)
-    curves = plots.png(plots.plot_history(result.history))
-    runs.write_atomically(result.run_dir / runs.CURVES, curves)
-    train.print_summary(result, console)
+        options = {"run_dir": run_dir, "offline": offline, "command": cli.command_line()}
+        trained = train_repeats(config, repeats, console, **options)
+    results = []
+    for result in trained:
+        curves = plots.png(plots.plot_history(result.history))
+        runs.write_atomically(result.run_dir / runs.CURVES, curves)
+        print_summary(result, console)
+        results.append(result)
+    print_repeats(results, console)
 
 
 if __name__ == "__main__":

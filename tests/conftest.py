@@ -6,9 +6,11 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import dataclasses  # noqa: E402
+import io  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from rich.console import Console  # noqa: E402
 
 from transfer.data.sources import SYSTEM_FOLDER  # noqa: E402
 from transfer.models.backbones import BACKBONES  # noqa: E402
@@ -84,3 +86,10 @@ def stripes_npz(tmp_path):
     path = tmp_path / "stripes.npz"
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path
+
+
+def printed(show, *args, width=80, **options):
+    """Returns what `show` prints where the output is no terminal."""
+    buffer = io.StringIO()
+    show(*args, Console(file=buffer, width=width), **options)
+    return buffer.getvalue()

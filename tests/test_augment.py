@@ -17,7 +17,7 @@ from transfer.data.augment import (
     identity_warps,
     warp,
 )
-from transfer.evaluation import plots
+from transfer.evaluation import galleries, plots
 
 OUTPUT = Path(__file__).parent / "output"
 NUM_DRAWS = 2_000
@@ -263,7 +263,7 @@ def test_a_picture_of_originals_beside_their_augmented_views():
         axis=1,
     )  # (6, views, S, S, 3)
     assert len(np.unique(augmented.reshape(len(images) * views, -1), axis=0)) == 6 * views
-    picture = plots.png(plots.plot_augmentation(images, augmented))
+    picture = plots.png(galleries.plot_augmentation(images, augmented))
     OUTPUT.mkdir(exist_ok=True)
     (OUTPUT / "augmentation.png").write_bytes(picture)
     assert picture.startswith(b"\x89PNG") and len(picture) > 20_000

@@ -26,8 +26,8 @@ TRAIN_OPTIONS = """--backbone --data --weights --image-size --head-epochs --fine
     --label-smoothing --hidden-units --unfreeze --train-batch-norm --rotation-degrees
     --zoom-fraction --translation-fraction --no-flip --validation-fraction --plateau-patience
     --plateau-factor --early-stopping-patience --precision --limit --seed --config --run-dir
-    --resume --offline --quiet --verbose""".split()
-EVALUATE_OPTIONS = "--report --json --all-baselines --ensemble --tta".split()
+    --repeats --resume --offline --quiet --verbose""".split()
+EVALUATE_OPTIONS = "--report --json --all-baselines --measure-baselines --ensemble --tta".split()
 
 
 def python(*arguments, cwd=ROOT, **environment):
@@ -423,6 +423,11 @@ def test_resume_takes_the_newest_unfinished_run_or_the_one_named(
 def test_resume_with_a_new_folder_is_wrong_usage(monkeypatch, capsys):
     assert exit_code(monkeypatch, train.main, "--resume", "a", "--run-dir", "b") == 2
     assert "leave --run-dir out" in capsys.readouterr().err
+
+
+def test_resume_with_repeats_is_wrong_usage(monkeypatch, capsys):
+    assert exit_code(monkeypatch, train.main, "--resume", "a", "--repeats", 2) == 2
+    assert "leave --repeats out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

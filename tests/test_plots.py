@@ -119,100 +119,6 @@ def test_confusion_matrix_of_the_wrong_size_is_refused():
         plots.plot_confusion_matrix(np.eye(2, dtype=int), ["a", "b", "c"])
 
 
-def sample(num_images=20, channels=1):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (num_images, 9, 7, channels), dtype=np.uint8)
-    y_true = np.arange(num_images) % 4
-    return images, y_true, np.eye(4)[y_true] * 0.6 + 0.1
-
-
-def test_sample_predictions_tell_right_from_wrong():
-    images, y_true, y_prob = sample()
-    y_prob[3] = [0.05, 0.8, 0.1, 0.05]  # a "d", taken for a "b"
-    figure = plots.plot_sample_predictions(images, y_true, y_prob, list("abcd"), num_each=6)
-    found = texts(figure)
-    assert "Right: 6 of 19, drawn by chance" in found
-    assert "Wrong: 1 of 1, drawn by chance" in found
-    assert "b, 80\u00a0%\ntrue: d, 5\u00a0%" in found
-    assert sum(text.endswith(", 70\u00a0%") and "true" not in text for text in found) == 6
-    wrong = [axes for axes in figure.axes if axes.get_title().startswith("b, 80")]
-    assert np.array_equal(wrong[0].images[0].get_array(), images[3, ..., 0])
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("shift, empty", [(0, "Wrong: none"), (1, "Right: none")])
-def test_sample_predictions_all_right_or_all_wrong(shift, empty):
-    images, y_true, y_prob = sample(channels=3)
-    figure = plots.plot_sample_predictions(images, y_true, np.roll(y_prob, shift, 1), list("abcd"))
-    assert empty in texts(figure)
-    draw(figure)
-
-
-def test_sample_predictions_refuse_another_number_of_images():
-    images, y_true, y_prob = sample()
-    with pytest.raises(ValueError, match="19, 20, 20"):
-        plots.plot_sample_predictions(images[:19], y_true, y_prob, list("abcd"))
-
-
-def shown(figure, images):
-    """The indices of the test images in a figure, in order."""
-    pixels = [axes.images[0].get_array() for axes in figure.axes if axes.images]
-    return [next(i for i, image in enumerate(images[..., 0]) if (image == p).all()) for p in pixels]
-
-
-def mistaken():
-    """Of 20 images of classes a to d, four are mistakes; image 5 is the least sure."""
-    images, y_true, y_prob = sample()
-    y_prob[3] = [0.05, 0.8, 0.1, 0.05]  # d taken for b
-    y_prob[7] = [0.0, 0.9, 0.05, 0.05]  # d taken for b
-    y_prob[1] = [0.1, 0.1, 0.0, 0.8]  # b taken for d
-    y_prob[2] = [0.7, 0.1, 0.1, 0.1]  # c taken for a
-    y_prob[5] = [0.2, 0.3, 0.25, 0.25]
-    return images, y_true, y_prob
-
-
-def test_mistakes_and_doubts_come_in_order_of_confidence():
-    images, y_true, y_prob = mistaken()
-    figure = plots.plot_mistakes_and_doubts(images, y_true, y_prob, list("abcd"), num_each=3)
-    assert shown(figure, images)[:4] == [7, 1, 3, 5]  # 1 and 3 tie, in the order of the images
-    found = texts(figure)
-    assert "Wrong: 3 of 4, the surest first" in found
-    assert "Right or wrong: 3 of 20, the least sure first" in found
-    assert "b, 90\u00a0%\ntrue: d, 5\u00a0%" in found
-
-
-def test_confused_pairs_show_both_sides_and_the_worst_pair_first():
-    images, y_true, y_prob = mistaken()
-    figure = plots.plot_confused_pairs(images, y_true, y_prob, list("abcd"), num_pairs=2)
-    headings = [text for text in texts(figure) if " taken for " in text and ":" in text]
-    assert headings == [
-        "d taken for b: 2 of 2, the surest first",
-        "b taken for d: 1 of 1, the surest first",
-        "c taken for a: 1 of 1, the surest first",
-        "a taken for c: none",
-    ]
-    assert shown(figure, images) == [7, 3, 1, 2]
-    draw(figure)
-
-
-@pytest.mark.filterwarnings("error")
-def test_galleries_without_a_mistake_say_so():
-    images, y_true, y_prob = sample(channels=3)
-    figure = plots.plot_confused_pairs(images, y_true, y_prob, list("abcd"))
-    assert "No class was taken for another" in texts(figure)
-    draw(figure)
-    figure = plots.plot_mistakes_and_doubts(images, y_true, y_prob, list("abcd"), num_each=3)
-    assert "Wrong: none" in texts(figure)
-    draw(figure)
-
-
-@pytest.mark.parametrize("plot", [plots.plot_mistakes_and_doubts, plots.plot_confused_pairs])
-def test_galleries_refuse_another_number_of_images(plot):
-    images, y_true, y_prob = sample()
-    with pytest.raises(ValueError, match="20, 19, 20"):
-        plot(images, y_true[:19], y_prob, list("abcd"))
-
-
 def test_reliability_diagram_is_accuracy_at_each_confidence():
     y_true = np.array([0] * 10)
     y_prob = np.array([[0.9, 0.1]] * 6 + [[0.3, 0.7]] * 4)
@@ -264,25 +170,6 @@ def test_class_distribution(num_classes):
 def test_class_distribution_refuses_other_classes():
     with pytest.raises(ValueError, match=r"'train'.*\(2,\).*\(3,\)"):
         plots.plot_class_distribution({"train": np.zeros(3)}, ["a", "b"])
-
-
-def test_augmentation_shows_originals_beside_their_views():
-    originals = np.full((2, 4, 4, 1), 200, dtype=np.uint8)
-    augmented = np.full((2, 3, 6, 6, 3), 99.6, dtype=np.float32)
-    augmented[0, 0, 0, 0] = (-0.2, 255.4, 128.0)
-    figure = plots.plot_augmentation(originals, augmented)
-    assert len(figure.axes) == 2 * 4
-    assert figure.axes[0].images[0].get_array().shape == (4, 4)
-    view = figure.axes[1].images[0].get_array()
-    assert view.dtype == np.uint8  # floats would be taken for [0, 1] and clipped to white
-    assert view[0, 0].tolist() == [0, 255, 128] and view[1, 1].tolist() == [100] * 3
-    assert "original\n4 x 4 pixels" in texts(figure)
-    draw(figure)
-
-
-def test_augmentation_refuses_other_shapes():
-    with pytest.raises(ValueError, match=r"\(2, 4, 4, 1\) and \(3, 1, 6, 6, 3\)"):
-        plots.plot_augmentation(np.zeros((2, 4, 4, 1)), np.zeros((3, 1, 6, 6, 3)))
 
 
 def test_a_plot_can_be_drawn_into_an_axes_of_the_caller():

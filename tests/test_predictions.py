@@ -19,6 +19,7 @@ from transfer.config import Config
 from transfer.errors import InputError
 from transfer.evaluation import comparison, predictions
 from transfer.evaluation.calibration import fit_calibration
+from transfer.evaluation.evaluate import evaluate_combinations, evaluate_run, to_json
 from transfer.evaluation.metrics import compute_metrics
 from transfer.evaluation.predictions import (
     Predictions,
@@ -154,7 +155,7 @@ def test_a_config_that_lacks_a_part_is_told(run_dir, console):
     del facts["weights"]
     runs.write_json(run_dir / runs.CONFIG, facts)
     with pytest.raises(InputError, match="no weights"):
-        comparison.evaluate_run(run_dir, console)
+        evaluate_run(run_dir, console)
 
 
 def test_damaged_predictions_are_told(run_dir):
@@ -170,7 +171,7 @@ def test_other_runs_on_the_same_images_join_the_table(run_dir, console):
     prints = runs.read_facts(run_dir)["data"]["fingerprints"]
     change_facts(elsewhere, fingerprints=prints | {"test": "of other images"})
     run_dir.with_name("unfinished").mkdir()
-    evaluated = [comparison.evaluate_run(run_dir, console)]
+    evaluated = [evaluate_run(run_dir, console)]
     others = comparison.evaluate_others(evaluated, console)
     assert [run.run_dir.name for run in others] == ["same"]
     rows = comparison.table_rows(evaluated + others, all_baselines=False)
@@ -190,16 +191,16 @@ def two_runs(run_dir, console):
             y_prob = generator.dirichlet(np.ones(2), 1001) * (1 - skill) + np.eye(2)[y_true] * skill
             y_prob[:100] = y_prob[:100, ::-1]  # mistakes of both
             np.savez(folder / file, y_true=y_true, y_prob=y_prob.astype(np.float32))
-        evaluated.append(comparison.evaluate_run(folder, console))
+        evaluated.append(evaluate_run(folder, console))
     return evaluated
 
 
 def test_ensembles_and_flips_are_rows_of_their_own(two_runs, console):
     a, b = two_runs
-    combined = comparison.evaluate_combinations(two_runs, console, ensemble=True, tta=True)
+    combined = evaluate_combinations(two_runs, console, ensemble=True, tta=True)
     flips_a, flips_b, ensemble, ensemble_of_flips = combined
     for run in (a, b):  # the runs' own numbers are what they were
-        again = comparison.evaluate_run(run.run_dir, console)
+        again = evaluate_run(run.run_dir, console)
         assert again.metrics == run.metrics
     mean = (a.predictions.y_prob + b.predictions.y_prob) / 2
     np.testing.assert_allclose(ensemble.predictions.y_prob, mean, rtol=1e-6)
@@ -219,7 +220,7 @@ def test_ensembles_and_flips_are_rows_of_their_own(two_runs, console):
         ("ensemble of 2 runs, with flips", f"{a.run_dir} + {b.run_dir}"),
     ]
     assert len({(row.accuracy, row.loss) for row in rows}) == 6
-    values = [comparison.to_json(run) for run in (a, flips_a, ensemble)]
+    values = [to_json(run) for run in (a, flips_a, ensemble)]
     assert [value["test_time_flips"] for value in values] == [False, True, False]
     assert [value.get("ensemble_of") for value in values] == [
         None,
@@ -230,9 +231,9 @@ def test_ensembles_and_flips_are_rows_of_their_own(two_runs, console):
 
 def test_the_first_run_is_compared_with_what_saw_the_same_images(two_runs, console):
     a, b = two_runs
-    (ensemble,) = comparison.evaluate_combinations(two_runs, console, ensemble=True, tta=False)
+    (ensemble,) = evaluate_combinations(two_runs, console, ensemble=True, tta=False)
     change_facts(b.run_dir, class_names=["other", "names"])
-    other = comparison.evaluate_run(b.run_dir, console)
+    other = evaluate_run(b.run_dir, console)
     found = comparison.compare_runs([a, b, ensemble, other])
     assert [pair.name_b for pair in found] == [str(b.run_dir), "the ensemble of 2 runs"]
     assert found[0].accuracy_a == a.metrics["accuracy"]
@@ -241,12 +242,34 @@ def test_the_first_run_is_compared_with_what_saw_the_same_images(two_runs, conso
     assert comparison.OTHER_IMAGES not in comparison.table_note([a, b, ensemble])
 
 
+def change_seed(run_dir, seed):
+    facts = runs.read_facts(run_dir)
+    runs.write_json(run_dir / runs.CONFIG, facts | {"settings": facts["settings"] | {"seed": seed}})
+
+
+def test_runs_that_differ_in_their_seed_alone_are_repeats(two_runs, console):
+    a, b = two_runs
+    assert comparison.group_repeats(two_runs) == []  # the same seed twice is no repeat
+    change_seed(b.run_dir, 7)
+    again = evaluate_run(b.run_dir, console)
+    combined = evaluate_combinations([a, again], console, ensemble=True, tta=True)
+    alone, flipped = comparison.group_repeats([again, a, *combined])
+    assert alone.model == "tiny, 32 px, from scratch" and alone.seeds == (0, 7)
+    assert alone.accuracies == (a.metrics["accuracy"], b.metrics["accuracy"])
+    assert alone.losses == (a.metrics["loss"], b.metrics["loss"])
+    assert flipped.model == "tiny, 32 px, from scratch, with flips"
+    facts = runs.read_facts(b.run_dir)
+    changed = facts["settings"] | {"dropout": 0.123}
+    runs.write_json(b.run_dir / runs.CONFIG, facts | {"settings": changed})
+    assert comparison.group_repeats([a, evaluate_run(b.run_dir, console)]) == []
+
+
 def test_an_ensemble_of_other_images_is_refused(two_runs, console):
     a, b = two_runs
     change_facts(b.run_dir, fingerprints={"test": "of other images"})
-    other = comparison.evaluate_run(b.run_dir, console)
+    other = evaluate_run(b.run_dir, console)
     with pytest.raises(InputError, match="the same test images and classes"):
-        comparison.evaluate_combinations([a, other], console, ensemble=True, tta=False)
+        evaluate_combinations([a, other], console, ensemble=True, tta=False)
 
 
 def test_the_command_prints_each_row_of_its_own_as_json(two_runs):
@@ -256,7 +279,7 @@ def test_the_command_prints_each_row_of_its_own_as_json(two_runs):
     values = json.loads(done.stdout)
     kinds = [(value["test_time_flips"], "ensemble_of" in value) for value in values]
     assert kinds == [(False, False)] * 2 + [(True, False)] * 2 + [(False, True), (True, True)]
-    assert values[0] == json.loads(json.dumps(comparison.to_json(two_runs[0])))
+    assert values[0] == json.loads(json.dumps(to_json(two_runs[0])))
 
 
 def test_an_ensemble_of_one_run_is_wrong_usage(run_dir):
@@ -277,7 +300,7 @@ def test_runs_side_by_side_are_told_apart_from_noise(two_runs, console):
 
 
 def test_published_rows_stand_beside_fashion_mnist_alone(run_dir, console):
-    run = comparison.evaluate_run(run_dir, console)
+    run = evaluate_run(run_dir, console)
     assert "nothing is published" in comparison.table_note([run])
     fashion = dataclasses.replace(
         run, facts=run.facts | {"data": run.facts["data"] | {"name": "fashion-mnist"}}
@@ -293,7 +316,7 @@ def test_the_report_names_what_was_used_and_shows_its_pictures(
     run_dir, console, monkeypatch, tmp_path
 ):
     monkeypatch.setattr("transfer.evaluation.plots.PICTURE_DPI", 30)  # half the time
-    evaluated = [comparison.evaluate_run(run_dir, console)]
+    evaluated = [evaluate_run(run_dir, console)]
     shutil.copytree(run_dir, run_dir.with_name("second"))
     buffer = io.StringIO()
     wide = Console(file=buffer, width=400)

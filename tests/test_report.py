@@ -1,41 +1,35 @@
-"""What a reader sees: the table at every width, the printed metrics, the folder of a report."""
+"""What a reader sees: the printed metrics, the folder of a report."""
 
 import base64
 import csv
-import io
 import json
 import math
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from rich.console import Console
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
-from transfer.evaluation import published
+from tests.conftest import printed
 from transfer.evaluation.calibration import (
     apply_temperature,
     fit_calibration,
     measure_calibration,
 )
+from transfer.evaluation.explain import Explanations, FeatureMaps
 from transfer.evaluation.metrics import compute_metrics
 from transfer.evaluation.report import (
-    TableRow,
-    comparison_table,
     print_calibration,
     print_comparisons,
     print_metrics,
-    print_table,
-    published_rows,
+    print_repeats,
     write_report,
 )
-from transfer.evaluation.significance import PairedComparison
+from transfer.evaluation.significance import PairedComparison, Repeats
+from transfer.evaluation.table import TableRow, published_rows
 
 RUN = TableRow("mobilenetv2", 0.9455, 10_000, 0.18234, "adam", 54_000, "runs/20250101-mobilenetv2")
 PICTURES = [
@@ -47,149 +41,11 @@ PICTURES = [
     "sample_predictions.png",
     "mistakes_and_doubts.png",
     "confused_pairs.png",
+    "explanations.png",
+    "feature_maps.png",
     "class_distribution.png",
     "augmentation.png",
 ]
-
-
-def printed(show, *args, width=80, **options):
-    """What `show` prints where the output is no terminal."""
-    buffer = io.StringIO()
-    show(*args, Console(file=buffer, width=width), **options)
-    return buffer.getvalue()
-
-
-def line_with(text, start):
-    return next(line for line in text.splitlines() if line.startswith(start))
-
-
-def test_published_rows_are_the_best_of_each_family_or_all():
-    best = published_rows()
-    assert len(best) == 13 + 10 and len(published_rows(all_baselines=True)) == 126 + 10
-    assert best[0].model == "SVC (C=10 kernel=rbf)"
-    assert (best[0].accuracy, best[0].num_test_images) == (0.897, 10_000)
-    assert (best[0].loss, best[0].optimizer, best[0].training_images) == (None, None, 60_000)
-    assert best[1].model.startswith("MLPClassifier")
-    assert all(row.is_published for row in best) and not RUN.is_published
-
-
-def test_table_on_a_wide_console_has_a_run_on_one_line():
-    text = printed(print_table, [RUN, *published_rows()], width=120)
-    cells = re.split(r"\s{2,}", line_with(text, "* mobilenetv2").strip())
-    # The Wilson interval of 9,455 of 10,000, worked out by hand.
-    assert cells == [
-        "* mobilenetv2",
-        "94.55 [94.09, 94.98]",
-        "0.1823",
-        "adam",
-        "54,000",
-        "runs/20250101-mobilenetv2",
-    ]
-    cells = re.split(r"\s{2,}", line_with(text, "SVC").strip())
-    assert cells[1:] == ["89.7 [89.1, 90.3]", "–", "–", "60,000", "Xiao et al. 2017, Table 3"]
-    assert "Xiao et al. 2017, Table 3: https://arxiv.org/abs/1708.07747" in text
-
-
-@pytest.mark.parametrize("width", [80, 100, 120, 200])
-def test_table_fits_the_console_and_cuts_nothing(width):
-    table_rows = [RUN, *published_rows(all_baselines=True)]
-    text = printed(print_table, table_rows, width=width)
-    assert "…" not in text and "\x1b" not in text
-    assert max(map(len, text.splitlines())) <= width
-    for word in ("GradientBoostingClassifier", "PassiveAggressiveClassifier", "94.55"):
-        assert word in text
-    assert text.count("60,000") == 126 + 9 and "[94.09, 94.98]" in text
-
-
-@pytest.mark.parametrize("width", [20, 40, 60])
-def test_table_on_a_tiny_console_keeps_its_numbers(width):
-    text = printed(print_table, [RUN, *published_rows()], width=width)
-    for number in ("94.55", "[94.09, 94.98]", "0.1823", "54,000", "[89.1, 90.3]"):
-        assert number in text
-    assert "…" not in text
-
-
-def test_narrow_table_names_its_sources_in_notes():
-    text = printed(print_table, [RUN, *published_rows()], width=80)
-    assert line_with(text, "* mobilenetv2").rstrip().endswith("[1]")
-    assert line_with(text, "SVC").rstrip().endswith("[2]")
-    assert "\n[1] runs/20250101-mobilenetv2\n" in text
-    assert "\n[2] Xiao et al. 2017, Table 3: https://arxiv.org/abs/1708.07747\n" in text
-
-
-def test_note_stands_directly_under_the_title():
-    lines = printed(print_table, [RUN], note="Tested on the sample of 1,000.").splitlines()
-    assert lines[:2] == ["Accuracy on the test images", "Tested on the sample of 1,000."]
-
-
-def test_runs_stand_out_on_a_terminal_and_colours_can_be_turned_off(monkeypatch):
-    monkeypatch.delenv("NO_COLOR", raising=False)
-
-    def on_terminal(**options):
-        buffer = io.StringIO()
-        console = Console(file=buffer, force_terminal=True, width=120, **options)
-        print_table([RUN, *published_rows()], console)
-        return buffer.getvalue()
-
-    coloured = on_terminal(color_system="standard")
-    run, published = line_with(coloured, "\x1b[1;32m* mobile"), line_with(coloured, "SVC")
-    assert "\x1b[1;32m" in run and "\x1b" not in published
-    assert "\x1b[1;32m" not in on_terminal(color_system="standard", no_color=True)
-
-
-def test_brackets_in_names_are_not_taken_for_markup():
-    row = TableRow("net [bold]", 0.5, 10, None, None, None, "here [red]")
-    text = printed(print_table, [row], width=120)
-    assert "net [bold]" in text and "here [red]" in text
-
-
-def test_without_published_rows_nothing_is_said_to_be_quoted():
-    assert "quoted" not in printed(print_table, [RUN])
-    assert "quoted" in printed(print_table, [RUN, *published_rows()])
-
-
-def markdown_cells(line):
-    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-
-
-def test_markdown_table():
-    lines = comparison_table([RUN, *published_rows()]).markdown().splitlines()
-    assert len(lines) == 2 + 1 + 23
-    assert {len(markdown_cells(line)) for line in lines} == {6}
-    assert markdown_cells(lines[2]) == [
-        "**mobilenetv2**",
-        "**94.55 [94.09, 94.98]**",
-        "**0.1823**",
-        "**adam**",
-        "**54,000**",
-        "runs/20250101-mobilenetv2",
-    ]
-    assert markdown_cells(lines[3])[1:5] == ["89.7 [89.1, 90.3]", "–", "–", "60,000"]
-    assert markdown_cells(lines[3])[5].endswith("(https://arxiv.org/abs/1708.07747)")
-
-
-def test_a_caveat_stands_with_its_source(monkeypatch):
-    result = published.PublishedResult(
-        "WRN", "", 0.963, "Zhong 2017", "https://z", caveat="old data"
-    )
-    monkeypatch.setattr(published, "OTHER_RESULTS", (result,))
-    row = published_rows()[2]
-    assert (row.model, row.full_source) == ("WRN", "Zhong 2017 (old data)")
-    assert "Zhong 2017 (old data)" in printed(print_table, [row], width=120)
-    assert "[1] Zhong 2017 (old data): https://z" in printed(print_table, [row], width=80)
-    assert "[Zhong 2017 (old data)](https://z)" in comparison_table([row]).markdown()
-
-
-def test_the_first_release_of_the_data_is_explained_below_the_table():
-    text = " ".join(printed(print_table, [RUN, *published_rows()]).split())
-    assert text.count("replaced on 31 August 2017") == 1
-    assert "31 August" not in printed(print_table, [RUN])
-
-
-def test_markdown_characters_in_names_stay_what_they_are():
-    row = TableRow("a|b_c*d\n<e>", 0.5, 10, None, None, None, "x|y")
-    cells = markdown_cells(comparison_table([row]).markdown().splitlines()[2])
-    assert cells[0] == r"**a\|b\_c\*d \<e\>**" and cells[5] == r"x\|y"
 
 
 def small_metrics(num_classes=3, num_images=60):
@@ -226,6 +82,7 @@ def test_printed_metrics_of_many_classes_show_the_worst():
     assert "…" not in text
 
 
+REPEATS = Repeats("vgg16, 32 px", (0, 1, 2), (0.92, 0.94, 0.93), (0.25, 0.2, 0.24))
 COMPARISON = PairedComparison("runs/a", "runs/<b>", 0.946, 0.941, 0.0123)
 
 
@@ -237,6 +94,16 @@ def test_printed_comparisons_are_sentences():
         print_comparisons, [COMPARISON] * 2, width=200
     )
     assert printed(print_comparisons, []) == ""
+
+
+def test_printed_repeats_say_mean_min_max_and_n():
+    text = printed(print_repeats, [REPEATS], width=200)
+    assert (
+        "vgg16, 32 px, seeds 0, 1, 2: accuracy mean 93.00 %, min 92.00 %, max 94.00 %, n = 3; "
+        in (text)
+    )
+    assert "loss mean 0.2300, min 0.2000, max 0.2500, n = 3\n" in text
+    assert printed(print_repeats, []) == ""
 
 
 def calibration(**values):
@@ -268,6 +135,19 @@ def test_printed_calibration_without_a_threshold_or_without_an_answer():
     assert "answers none of the test images" in text
 
 
+def explanations():
+    maps = np.linspace(0, 1, 16, dtype=np.float32).reshape(1, 4, 4)
+    return Explanations(
+        right=np.array([5]),
+        wrong=np.array([0]),
+        for_predicted=np.concatenate([maps, maps]),
+        for_true=maps,
+        layer="some_relu",
+        example=5,
+        feature_maps=[FeatureMaps("some_relu", np.stack([maps[0]] * 3, axis=-1))],
+    )
+
+
 def report_inputs(num_classes=3, channels=1):
     metrics, names, y_true, y_prob = small_metrics(num_classes)
     row = {"phase": "head", "epoch": 1, "loss": 1.0, "accuracy": 0.5, "seconds": 1.0}
@@ -286,6 +166,7 @@ def report_inputs(num_classes=3, channels=1):
         "class_counts": {"train": np.arange(num_classes), "test": np.full(num_classes, 20)},
         "originals": np.zeros((2, 6, 8, channels), dtype=np.uint8),
         "augmented": np.zeros((2, 2, 12, 12, 3), dtype=np.float32),
+        "explanations": explanations(),
     }
 
 
@@ -295,7 +176,9 @@ def report(tmp_path_factory):
     note = "Tested on the sample of 1,000."
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("transfer.evaluation.plots.PICTURE_DPI", 45)  # half the time
-        return write_report(report_dir, **report_inputs(), note=note, comparisons=[COMPARISON])
+        return write_report(
+            report_dir, **report_inputs(), note=note, comparisons=[COMPARISON], repeats=[REPEATS]
+        )
 
 
 def test_report_folder_holds_the_page_and_its_pictures(report):
@@ -317,6 +200,7 @@ def test_report_page_says_it_all(report):
     assert "- **accuracy:** 96.67 %\n" in text
     assert "## Accuracy on the test images\n\nTested on the sample of 1,000.\n\n| model |" in text
     assert "| **mobilenetv2** |" in text and "| SVC (C=10 kernel=rbf) |" in text
+    assert f"- {REPEATS.sentence()}\n" in text
     assert "- runs/a is better than runs/\\<b\\>: 94.60 % against 94.10 %, p = 0.012\n" in text
     assert "| kind\\_0\\|x | 100.00 | 95.00 | 97.44 | 20 |" in text
     assert "| kind\\_0\\|x | kind\\_1\\|x | 1 | 5.0 |" in text
@@ -388,6 +272,7 @@ def test_numbers_recomputed_from_the_predictions_agree_to_the_last_digit(report)
     assert metrics["loss"] == pytest.approx(log_loss(y_true, table, labels=names))
     assert metrics["calibration"]["before"]["loss"] == metrics["loss"]
     assert metrics["comparisons"] == [COMPARISON.sentence()]
+    assert metrics["repeats"][0]["accuracies"] == list(REPEATS.accuracies)
 
 
 def test_report_replaces_an_older_one_and_takes_colour_images_of_two_classes(tmp_path, monkeypatch):
@@ -410,12 +295,3 @@ def test_report_replaces_an_older_one_and_takes_colour_images_of_two_classes(tmp
     assert "more than noise" not in text
     assert (tmp_path / PICTURES[0]).read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.iterdir())) == len(PICTURES) + 4
-
-
-def test_printing_a_table_loads_neither_matplotlib_nor_tensorflow():
-    code = (
-        "import sys; from transfer.evaluation import report; report.published_rows(); "
-        "assert not {'matplotlib', 'tensorflow', 'keras'} & set(sys.modules)"
-    )
-    root = Path(__file__).parent.parent
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

@@ -75,12 +75,17 @@ def create_run(backbone: str, run_dir: Path | None = None) -> Path:
             return _make_folder(run_dir)
         except FileExistsError as error:
             raise InputError(_EXISTS.format(run_dir)) from error
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{backbone}"
+    path = default_run_dir(backbone)
     for number in itertools.count(1):
         try:
-            return _make_folder(RUNS_FOLDER / (name if number == 1 else f"{name}-{number}"))
+            return _make_folder(path.with_name(f"{path.name}-{number}") if number > 1 else path)
         except FileExistsError:
             continue  # another run took this name in the same second
+
+
+def default_run_dir(backbone: str) -> Path:
+    """Returns `runs/<time>-<backbone>`, the time being now."""
+    return RUNS_FOLDER / f"{datetime.now():%Y%m%d-%H%M%S}-{backbone}"
 
 
 def check_new(run_dir: Path | None) -> None:
@@ -132,7 +137,7 @@ def check_finished(run_dir: Path) -> Path:
     """
     if not (run_dir / CONFIG).is_file():
         raise InputError(f"{run_dir} is not a run folder: it should hold {CONFIG}.")
-    if not (run_dir / SUMMARY).is_file():
+    if not is_finished(run_dir):
         raise InputError(f"the run in {run_dir} has not finished: {SUMMARY} is missing.")
     return run_dir
 
@@ -145,9 +150,14 @@ def newest_unfinished_run(folder: Path = RUNS_FOLDER) -> Path:
     """
     begun = sorted(folder.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime_ns)
     for run_dir in (path.parent for path in reversed(begun)):
-        if not (run_dir / SUMMARY).is_file() and not is_locked(run_dir):
+        if not is_finished(run_dir) and not is_locked(run_dir):
             return run_dir
     raise InputError(f"no unfinished run in {folder}/ to resume; name a run folder.")
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Returns whether this folder holds a finished run."""
+    return (run_dir / SUMMARY).is_file()
 
 
 def check_resumable(run_dir: Path) -> Path:
@@ -158,7 +168,7 @@ def check_resumable(run_dir: Path) -> Path:
     """
     if not (run_dir / CONFIG).is_file():
         raise InputError(f"{run_dir} is not a run folder: it should hold {CONFIG}.")
-    if (run_dir / SUMMARY).is_file():
+    if is_finished(run_dir):
         raise InputError(f"the run in {run_dir} has finished; there is nothing to resume.")
     return run_dir
 

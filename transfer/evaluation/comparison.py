@@ -1,13 +1,14 @@
 """From finished runs to what `evaluate.py` prints and writes: this room joins the others.
 
-A run's predictions become its metrics; runs on the same test images, their ensembles and the
-published results become the rows of one table; all of it becomes the run's report.
+Runs on the same test images, their ensembles and the published results become the rows of one
+table; all of it becomes the run's report.
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -18,123 +19,37 @@ from transfer.data.sources import FASHION_MNIST, Split
 from transfer.errors import InputError
 from transfer.evaluation.calibration import fit_calibration, measure_calibration
 from transfer.evaluation.card import model_card
-from transfer.evaluation.metrics import compute_metrics, wilson_interval
+from transfer.evaluation.evaluate import (
+    EvaluatedRun,
+    evaluate_run,
+    have_same_test_images,
+    is_comparable,
+    to_json,
+)
+from transfer.evaluation.metrics import wilson_interval
 from transfer.evaluation.predictions import (
-    FLIPPED,
     VALIDATION,
-    Predictions,
     decode_run_split,
     load_run_splits,
-    mean_predictions,
     predict_run,
 )
 from transfer.evaluation.report import (
-    TableRow,
     print_calibration,
     print_comparisons,
     print_metrics,
-    print_table,
-    published_rows,
+    print_repeats,
     write_report,
 )
-from transfer.evaluation.significance import PairedComparison, compare_with_first
+from transfer.evaluation.significance import PairedComparison, Repeats, compare_with_first
+from transfer.evaluation.table import TableRow, baseline_row, print_table, published_rows
 from transfer.formatting import format_percent
+
+if TYPE_CHECKING:
+    from transfer.evaluation.baselines import MeasuredBaseline
 
 NUM_FASHION_MNIST_TEST_IMAGES = 10_000
 OTHER_IMAGES = "Not all of our rows were tested on the same images."
 AUGMENTED_ORIGINALS, AUGMENTED_VIEWS = 4, 6  # rows and columns of the augmentation picture
-
-
-@dataclass(frozen=True)
-class EvaluatedRun:
-    """A finished run, or an ensemble of several, with what it says of its test images."""
-
-    run_dir: Path  # of an ensemble: of its first member
-    facts: dict  # the content of config.json; of an ensemble: of its first member
-    summary: dict  # the content of summary.json
-    predictions: Predictions
-    metrics: dict  # as `compute_metrics` returns them
-    members: tuple["EvaluatedRun", ...] = ()  # of an ensemble
-    has_flips: bool = False  # mean of each image and its mirror image
-
-    @property
-    def name(self) -> str:
-        """What it is called in a sentence."""
-        what = f"the ensemble of {len(self.members)} runs" if self.members else str(self.run_dir)
-        return f"{what} with flips" if self.has_flips else what
-
-
-def evaluate_run(run_dir: Path, console: Console) -> EvaluatedRun:
-    """Predicts each test image of a finished run once, or takes the predictions kept in it.
-
-    Raises:
-        InputError: the run is not finished, or its data or model cannot be used.
-    """
-    runs.check_finished(run_dir)
-    facts = runs.read_facts(run_dir)
-    summary = runs.read_json(run_dir / runs.SUMMARY)
-    predictions = predict_run(run_dir, console)
-    metrics = compute_metrics(predictions.y_true, predictions.y_prob, facts["data"]["class_names"])
-    return EvaluatedRun(run_dir, facts, summary, predictions, metrics)
-
-
-def with_flips(run: EvaluatedRun, console: Console) -> EvaluatedRun:
-    """Returns the run with the mean of its predictions for each test image and its mirror image.
-
-    Raises:
-        InputError: its data or model cannot be used.
-    """
-    flipped = predict_run(run.run_dir, console, FLIPPED)
-    predictions = mean_predictions([run.predictions, flipped])
-    return dataclasses.replace(_with_predictions(run, predictions), has_flips=True)
-
-
-def _with_predictions(run: EvaluatedRun, predictions: Predictions) -> EvaluatedRun:
-    class_names = run.facts["data"]["class_names"]
-    metrics = compute_metrics(predictions.y_true, predictions.y_prob, class_names)
-    return dataclasses.replace(run, predictions=predictions, metrics=metrics)
-
-
-def ensemble_of(members: Sequence[EvaluatedRun]) -> EvaluatedRun:
-    """Returns the mean of the runs' probabilities, as a run of its own.
-
-    Raises:
-        InputError: the runs were not tested on the same images with the same classes.
-    """
-    first, *others = members
-    for other in others:
-        if not is_comparable(first, other):
-            raise InputError(
-                f"the runs of an ensemble should have the same test images and classes; those of "
-                f"{other.run_dir} are not those of {first.run_dir}."
-            )
-    predictions = mean_predictions([member.predictions for member in members])
-    return dataclasses.replace(_with_predictions(first, predictions), members=tuple(members))
-
-
-def is_comparable(run: EvaluatedRun, other: EvaluatedRun) -> bool:
-    """Says whether two runs were tested on the same images with the same classes."""
-    same_names = run.facts["data"]["class_names"] == other.facts["data"]["class_names"]
-    return same_names and _same_test_images(run.facts, other.facts)
-
-
-def evaluate_combinations(
-    evaluated: Sequence[EvaluatedRun], console: Console, *, ensemble: bool, tta: bool
-) -> list[EvaluatedRun]:
-    """Returns what is made of runs beside themselves: with flips, as an ensemble, and both.
-
-    Args:
-        evaluated: the runs.
-        console: where progress is told.
-        ensemble: add the mean of all runs.
-        tta: add each run with flips, and with `ensemble` the mean of all of these.
-
-    Raises:
-        InputError: the runs do not go together, or their data or models cannot be used.
-    """
-    flipped = [with_flips(run, console) for run in evaluated] if tta else []
-    groups = [group for group in (evaluated, flipped) if group] if ensemble else []
-    return flipped + [ensemble_of(group) for group in groups]
 
 
 def compare_runs(evaluated: Sequence[EvaluatedRun]) -> list[PairedComparison]:
@@ -149,6 +64,32 @@ def compare_runs(evaluated: Sequence[EvaluatedRun]) -> list[PairedComparison]:
     )
 
 
+def group_repeats(compared: Sequence[EvaluatedRun]) -> list[Repeats]:
+    """Finds runs that differ in their seed alone, whether one command made them or several.
+
+    Of two runs with the same seed the first counts. Ensembles are no repeats of each other.
+    """
+    groups: dict[str, dict[int, EvaluatedRun]] = {}
+    for run in compared:
+        if run.members or not is_comparable(compared[0], run):
+            continue
+        settings = Config.from_dict(run.facts["settings"]).to_dict()
+        seed = settings.pop("seed")
+        start = {name: run.facts["weights"].get(name) for name in ("name", "provenance")}
+        key = json.dumps([settings, start, run.facts["precision"], run.has_flips])
+        groups.setdefault(key, {}).setdefault(seed, run)
+    return [
+        Repeats(
+            model=_table_row(next(iter(members.values()))).model,
+            seeds=tuple(sorted(members)),
+            accuracies=tuple(members[seed].metrics["accuracy"] for seed in sorted(members)),
+            losses=tuple(members[seed].metrics["loss"] for seed in sorted(members)),
+        )
+        for members in groups.values()
+        if len(members) > 1
+    ]
+
+
 def evaluate_others(evaluated: list[EvaluatedRun], console: Console) -> list[EvaluatedRun]:
     """Evaluates the other finished runs beside the first that saw the same test images.
 
@@ -160,28 +101,11 @@ def evaluate_others(evaluated: list[EvaluatedRun], console: Console) -> list[Eva
     for run_dir in runs.finished_runs(first.run_dir.parent):
         try:
             facts = runs.read_facts(run_dir)
-            if run_dir.resolve() not in known and _same_test_images(facts, first.facts):
+            if run_dir.resolve() not in known and have_same_test_images(facts, first.facts):
                 others.append(evaluate_run(run_dir, console))
         except (InputError, KeyError) as error:
             console.print(f"Left out of the table: {run_dir} ({error})", highlight=False)
     return others
-
-
-def _same_test_images(facts: dict, others: dict) -> bool:
-    return facts["data"]["fingerprints"]["test"] == others["data"]["fingerprints"]["test"]
-
-
-def to_json(run: EvaluatedRun) -> dict:
-    """Returns a run's metrics with where its data and weights came from, as JSON values."""
-    data = {name: run.facts["data"][name] for name in ("name", "location", "provenance")}
-    values = run.metrics | {
-        "run_dir": str(run.run_dir),
-        "data": data,
-        "weights": run.facts["weights"],
-        "test_time_flips": run.has_flips,
-    }
-    members = [str(member.run_dir) for member in run.members]
-    return values | ({"ensemble_of": members} if members else {})
 
 
 def print_run(run: EvaluatedRun, console: Console) -> None:
@@ -200,6 +124,7 @@ def print_side_by_side(compared: Sequence[EvaluatedRun], console: Console) -> No
     same = all(is_comparable(compared[0], run) for run in compared)
     console.print()
     print_table([_table_row(run) for run in compared], console, None if same else OTHER_IMAGES)
+    print_repeats(group_repeats(compared), console)
     print_comparisons(compare_runs(compared), console)
 
 
@@ -209,6 +134,7 @@ def report_runs(
     console: Console,
     *,
     all_baselines: bool,
+    measure_baselines: bool = False,
 ) -> Path:
     """Prints and writes the report of the first run beside all others and published results.
 
@@ -217,6 +143,7 @@ def report_runs(
         combined: what `evaluate_combinations` made of them.
         console: where to print.
         all_baselines: all published results, not the best of each family.
+        measure_baselines: measure some of the published classifiers on the first run's images.
 
     Returns:
         The path of report.md.
@@ -227,26 +154,55 @@ def report_runs(
     run = evaluated[0]
     calibration = calibrate_run(run, console)
     compared = evaluated + combined + evaluate_others(evaluated, console)
-    rows = table_rows(compared, all_baselines=all_baselines)
+    measured = measure_run_baselines(run, console) if measure_baselines else []
+    rows = table_rows(compared, measured, all_baselines=all_baselines)
     comparisons, note = compare_runs(compared), table_note(compared)
     print_calibration(calibration, console)
     console.print()
     print_table(rows, console, note)
+    repeats = group_repeats(compared)
+    print_repeats(repeats, console)
     print_comparisons(comparisons, console)
-    path = write_run_report(run, rows, calibration, comparisons, note)
+    path = write_run_report(
+        run, rows, calibration, comparisons, note=note, repeats=repeats, measured=measured
+    )
     for written in (path, path.with_suffix(".html")):
         console.print(f"Report: {written}", highlight=False, markup=False, soft_wrap=True)
     return path
 
 
-def table_rows(evaluated: list[EvaluatedRun], *, all_baselines: bool) -> list[TableRow]:
+def measure_run_baselines(run: EvaluatedRun, console: Console) -> list["MeasuredBaseline"]:
+    """Measures classic classifiers on a run's images, or reads what was measured before.
+
+    Raises:
+        InputError: its data cannot be used.
+    """
+    from transfer.evaluation.baselines import measure_baselines
+
+    config = Config.from_dict(run.facts["settings"])
+    splits = load_run_splits(run.facts)
+    return measure_baselines(splits, console, skip_bad_images=config.skip_bad_images)
+
+
+def table_rows(
+    evaluated: Sequence[EvaluatedRun],
+    measured: Sequence["MeasuredBaseline"] = (),
+    *,
+    all_baselines: bool,
+) -> list[TableRow]:
     """Returns the rows of the comparison table: our runs, then the published results.
 
     Published results are of Fashion-MNIST; beside other data they would say nothing.
+
+    Args:
+        evaluated: the runs.
+        measured: classic classifiers on the images of the first run.
+        all_baselines: all published results, not the best of each family.
     """
     rows = [_table_row(run) for run in evaluated]
-    is_fashion = evaluated[0].facts["data"]["name"].startswith(FASHION_MNIST)
-    return rows + (published_rows(all_baselines) if is_fashion else [])
+    if evaluated[0].facts["data"]["name"].startswith(FASHION_MNIST):
+        return rows + published_rows(all_baselines, measured)
+    return rows + [baseline_row(result) for result in measured]
 
 
 def _table_row(run: EvaluatedRun) -> TableRow:
@@ -317,7 +273,10 @@ def write_run_report(
     rows: list[TableRow],
     calibration: dict,
     comparisons: Sequence[PairedComparison] = (),
+    *,
     note: str | None = None,
+    repeats: Sequence[Repeats] = (),
+    measured: Sequence["MeasuredBaseline"] = (),
 ) -> Path:
     """Writes a run's report folder and its model card and returns the path of report.md.
 
@@ -327,30 +286,40 @@ def write_run_report(
         calibration: what `calibrate_run` returned.
         comparisons: of this run with others.
         note: what a reader of the table must know.
+        repeats: what `group_repeats` found.
+        measured: classic classifiers on the run's images.
+
+    Raises:
+        InputError: its data or its model cannot be used.
     """
+    from transfer.evaluation.explain import explain_run
+
     splits, config = load_run_splits(run.facts), Config.from_dict(run.facts["settings"])
     class_names = run.facts["data"]["class_names"]
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     originals, augmented = augmented_views(splits.train, config)
+    test = decode_run_split(splits.test, config)
     path = write_report(
         run.run_dir / runs.REPORT,
         run_name=run.run_dir.resolve().name,
         facts=_report_facts(run),
-        metrics=to_json(run),
+        metrics=to_json(run) | {"baselines": [dataclasses.asdict(one) for one in measured]},
         calibration=calibration,
         rows=rows,
         history=runs.read_history(run.run_dir),
         class_names=class_names,
         y_true=run.predictions.y_true,
         y_prob=run.predictions.y_prob,
-        test_images=decode_run_split(splits.test, config).images,
+        test_images=test.images,
         class_counts={
             name: np.bincount(split.labels, minlength=len(class_names))
             for name, split in parts.items()
         },
         originals=originals,
         augmented=augmented,
+        explanations=explain_run(run.run_dir, test, run.predictions, config.image_size),
         comparisons=comparisons,
+        repeats=repeats,
         note=note,
     )
     card = model_card(run.run_dir.resolve().name, run.facts, run.metrics, calibration)

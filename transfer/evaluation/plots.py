@@ -1,4 +1,4 @@
-"""From arrays to pictures: what `report.py` shows beside its tables.
+"""From arrays to charts: what `report.py` shows beside its tables and the images of `galleries.py`.
 
 Each function takes arrays and returns a matplotlib `Figure` that belongs to nobody else: no
 pyplot state, no window, so that a report is made the same on a server without a display.
@@ -9,9 +9,8 @@ colour alone.
 
 import io
 import itertools
-import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,11 +25,7 @@ SPLIT_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION)
 
 MOST_CELLS_WITH_NUMBERS = 40  # classes; beyond, numbers in the cells are too small to read
 MOST_CLASSES_WITH_NAMES = 120  # likewise for the names beside the axes
-SAMPLE_COLUMNS = 6
-SAMPLE_WIDTH = 2.1  # inches
-CAPTION_WIDTH = 24  # characters in a line above a sample image
 LONGEST_LABEL = 32  # characters
-MOST_PAIRS_SHOWN = 3  # of confused classes
 PICTURE_DPI = 110
 
 
@@ -156,7 +151,7 @@ def plot_confusion_matrix(
     if ax is None:
         side = float(np.clip(0.42 * num_classes + 3.2, 5.5, 20))
         ax = Figure(figsize=(side + 1, side), layout="constrained").subplots()
-    display = ConfusionMatrixDisplay(cells, display_labels=_shortened(class_names, LONGEST_LABEL))
+    display = ConfusionMatrixDisplay(cells, display_labels=shortened(class_names, LONGEST_LABEL))
     display.plot(
         ax=ax,
         include_values=num_classes <= MOST_CELLS_WITH_NUMBERS,
@@ -188,230 +183,10 @@ def _root(axes: Axes) -> Figure:
     return figure.figure if isinstance(figure, SubFigure) else figure
 
 
-def _shortened(names: Sequence[str], width: int) -> list[str]:
+def shortened(names: Sequence[str], width: int) -> list[str]:
     """Returns the names with the middle left out of long ones: their ends tell them apart."""
     half = width // 2 - 1
     return [name if len(name) <= width else f"{name[:half]}…{name[-half:]}" for name in names]
-
-
-def plot_sample_predictions(
-    images: np.ndarray,
-    y_true: np.ndarray,
-    y_prob: np.ndarray,
-    class_names: Sequence[str],
-    num_each: int = 12,
-    seed: int = 0,
-) -> Figure:
-    """Shows images that were predicted rightly and wrongly, with the model's confidence.
-
-    Args:
-        images: (N, H, W, 1 or 3) uint8 in [0, 255].
-        y_true: (N,) integers in [0, C).
-        y_prob: (N, C) floats in [0, 1].
-        class_names: C names.
-        num_each: at most so many right ones and so many wrong ones, drawn evenly by chance,
-            so that the picture does not flatter.
-        seed: which ones are drawn.
-
-    Returns:
-        A figure of two blocks, right and wrong; a block without images says so.
-
-    Raises:
-        ValueError: the arrays do not have the same N.
-    """
-    is_right = _is_right(images, y_true, y_prob)
-    rng = np.random.default_rng(seed)
-    blocks = [
-        _Block(
-            _shown(word, num_each, int(mask.sum()), "drawn by chance"),
-            colour,
-            np.sort(rng.permutation(np.flatnonzero(mask))[:num_each]),
-        )
-        for word, colour, mask in (("Right", GREEN, is_right), ("Wrong", VERMILLION, ~is_right))
-    ]
-    title = "Sample predictions on test images, with confidence"
-    return _plot_blocks(title, blocks, images, y_true, y_prob, class_names)
-
-
-def plot_mistakes_and_doubts(
-    images: np.ndarray,
-    y_true: np.ndarray,
-    y_prob: np.ndarray,
-    class_names: Sequence[str],
-    num_each: int = 12,
-) -> Figure:
-    """Shows the mistakes the model was surest of, and the images it was least sure of.
-
-    The first are often wrong labels, the second images that people would argue about too.
-
-    Args:
-        images: (N, H, W, 1 or 3) uint8 in [0, 255].
-        y_true: (N,) integers in [0, C).
-        y_prob: (N, C) floats in [0, 1].
-        class_names: C names.
-        num_each: at most so many of each kind.
-
-    Returns:
-        A figure of two blocks; a block without images says so.
-
-    Raises:
-        ValueError: the arrays do not have the same N.
-    """
-    is_right = _is_right(images, y_true, y_prob)
-    confidence = np.max(y_prob, axis=1)  # (N,)
-    wrong = np.flatnonzero(~is_right)
-    surest = wrong[np.argsort(-confidence[wrong], kind="stable")[:num_each]]
-    unsure = np.argsort(confidence, kind="stable")[:num_each]
-    blocks = [
-        _Block(
-            _shown("Wrong", num_each, len(wrong), "the surest first"),
-            VERMILLION,
-            surest,
-        ),
-        _Block(
-            _shown("Right or wrong", num_each, len(is_right), "the least sure first"),
-            BLUE,
-            unsure,
-        ),
-    ]
-    title = "The most confident mistakes and the least certain test images"
-    return _plot_blocks(title, blocks, images, y_true, y_prob, class_names)
-
-
-def plot_confused_pairs(
-    images: np.ndarray,
-    y_true: np.ndarray,
-    y_prob: np.ndarray,
-    class_names: Sequence[str],
-    num_pairs: int = MOST_PAIRS_SHOWN,
-    num_each: int = SAMPLE_COLUMNS,
-) -> Figure:
-    """Shows the classes most often taken for each other, with examples of each side.
-
-    Args:
-        images: (N, H, W, 1 or 3) uint8 in [0, 255].
-        y_true: (N,) integers in [0, C).
-        y_prob: (N, C) floats in [0, 1].
-        class_names: C names.
-        num_pairs: at most so many pairs, the one with the most mistakes of both sides first.
-        num_each: at most so many images of each side, the surest mistakes first.
-
-    Returns:
-        A figure of two blocks for each pair; one empty block where nothing is confused.
-
-    Raises:
-        ValueError: the arrays do not have the same N.
-    """
-    _is_right(images, y_true, y_prob)
-    y_true, predicted = np.asarray(y_true), np.argmax(y_prob, axis=1)
-    names = _shortened(class_names, LONGEST_LABEL)
-    blocks = []
-    for pair in _confused_pairs(y_true, predicted, len(class_names))[:num_pairs]:
-        for true, other in (pair, pair[::-1]):
-            side = np.flatnonzero((y_true == true) & (predicted == other))
-            surest = side[np.argsort(-np.max(y_prob, axis=1)[side], kind="stable")[:num_each]]
-            heading = f"{names[true]} taken for {names[other]}"
-            heading = _shown(heading, num_each, len(side), "the surest first")
-            blocks.append(_Block(heading, VERMILLION, surest))
-    blocks = blocks or [_Block("No class was taken for another", GREEN, np.array([], dtype=int))]
-    title = "Classes taken for each other"
-    return _plot_blocks(title, blocks, images, y_true, y_prob, class_names)
-
-
-def _confused_pairs(
-    y_true: np.ndarray, predicted: np.ndarray, num_classes: int
-) -> list[tuple[int, int]]:
-    """Returns pairs of classes by their mistakes of both sides, the side with more first."""
-    cells = np.bincount(y_true * num_classes + predicted, minlength=num_classes**2)
-    mistakes = cells.reshape(num_classes, num_classes)
-    both = np.triu(mistakes + mistakes.T, k=1)  # each pair once, without the diagonal
-    order = np.argsort(-both, axis=None, kind="stable")[: np.count_nonzero(both)]
-    pairs = [divmod(int(cell), num_classes) for cell in order]
-    return [(a, b) if mistakes[a, b] >= mistakes[b, a] else (b, a) for a, b in pairs]
-
-
-def _is_right(images: np.ndarray, y_true: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
-    """Returns (N,) bool, or says that the arrays do not fit each other."""
-    if not len(images) == len(y_true) == len(y_prob):
-        raise ValueError(
-            "Expected as many images as labels and predictions. "
-            f"Received: {len(images)}, {len(y_true)}, {len(y_prob)}"
-        )
-    return np.argmax(y_prob, axis=1) == np.asarray(y_true)
-
-
-def _shown(word: str, most: int, total: int, how: str) -> str:
-    return f"{word}: {min(most, total):,} of {total:,}, {how}" if total else f"{word}: none"
-
-
-class _Block(NamedTuple):
-    # A heading over images, in rows of `SAMPLE_COLUMNS`.
-    heading: str
-    colour: str
-    chosen: np.ndarray  # (K,) indices into the test images
-
-
-def _plot_blocks(
-    title: str,
-    blocks: Sequence[_Block],
-    images: np.ndarray,
-    y_true: np.ndarray,
-    y_prob: np.ndarray,
-    class_names: Sequence[str],
-) -> Figure:
-    """Draws blocks of images under each other, each image with its caption."""
-    captions = [
-        [_caption(int(y_true[i]), y_prob[i], class_names) for i in b.chosen] for b in blocks
-    ]
-    height, width = np.shape(images)[1:3]
-    heights = [_block_height(lines, height / width) for lines in captions]
-    figure = Figure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.4))
-    figure.set_layout_engine("constrained", h_pad=0.06)
-    figure.suptitle(title, fontsize="x-large")
-    parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for part, block, lines in zip(parts, blocks, captions, strict=True):
-        _draw_block(part, block, np.asarray(images)[block.chosen], lines)
-    return figure
-
-
-def _caption(true: int, probabilities: np.ndarray, class_names: Sequence[str]) -> str:
-    """Returns the predicted class and, where it is another, the true one; with confidences."""
-    predicted = int(np.argmax(probabilities))
-    names = _shortened(class_names, LONGEST_LABEL)
-    # Spaces that do not break keep the number and its unit on one line.
-    lines = [f"{names[predicted]}, {100 * probabilities[predicted]:.0f}\u00a0%"]
-    if predicted != true:
-        lines.append(f"true: {names[true]}, {100 * probabilities[true]:.0f}\u00a0%")
-    return "\n".join(textwrap.fill(line, CAPTION_WIDTH) for line in lines)
-
-
-def _block_height(captions: Sequence[str], height_by_width: float) -> float:
-    """Returns the inches that a block needs: fixed ones would let long captions overlap."""
-    rows = -(-len(captions) // SAMPLE_COLUMNS)
-    lines = max((caption.count("\n") + 1 for caption in captions), default=0)
-    return 0.5 + rows * (SAMPLE_WIDTH * min(height_by_width, 1.5) + 0.16 * lines + 0.15)
-
-
-def _draw_block(
-    part: SubFigure, block: _Block, images: np.ndarray, captions: Sequence[str]
-) -> None:
-    part.suptitle(block.heading, color=block.colour, weight="bold")
-    rows = -(-len(images) // SAMPLE_COLUMNS)
-    if rows == 0:
-        return
-    all_axes = part.subplots(rows, SAMPLE_COLUMNS, squeeze=False).ravel()
-    for axes in all_axes:
-        axes.set_axis_off()
-    for axes, image, caption in zip(all_axes, images, captions, strict=False):
-        _show_image(axes, image)
-        axes.set_title(caption, fontsize=9)
-
-
-def _show_image(axes: Axes, image: np.ndarray) -> None:
-    """Draws uint8 (H, W, 1 or 3); small images keep their pixels visible."""
-    axes.set_axis_off()
-    pixels = image[..., 0] if image.shape[-1] == 1 else image
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
 
 
 def plot_class_distribution(
@@ -462,7 +237,7 @@ def _finish_class_distribution(ax: Axes, class_names: Sequence[str]) -> None:
     named = len(class_names) <= MOST_CLASSES_WITH_NAMES
     ax.set_yticks(
         np.arange(len(class_names)) if named else [],
-        _shortened(class_names, LONGEST_LABEL) if named else [],
+        shortened(class_names, LONGEST_LABEL) if named else [],
     )
     ax.set_ylim(len(class_names) - 0.4, -0.6)  # the first class on top
     ax.margins(x=0.1)
@@ -474,43 +249,6 @@ def _finish_class_distribution(ax: Axes, class_names: Sequence[str]) -> None:
     # Between the title and the axes, where no bar can hide behind it.
     ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False)
     ax.set_title("Images of each class", pad=28)
-
-
-def plot_augmentation(originals: np.ndarray, augmented: np.ndarray) -> Figure:
-    """Shows images beside what augmentation makes of them.
-
-    Args:
-        originals: (K, h, w, 1 or 3) uint8 in [0, 255].
-        augmented: (K, A, H, W, 1 or 3) float or uint8 in [0, 255], A views of each original.
-
-    Returns:
-        A figure of K rows: the original, then its A views.
-
-    Raises:
-        ValueError: the arrays do not have the shapes above.
-    """
-    originals, augmented = np.asarray(originals), np.asarray(augmented)
-    if originals.ndim != 4 or augmented.ndim != 5 or len(originals) != len(augmented):
-        raise ValueError(
-            "Expected originals of shape (K, h, w, channels) and augmented of shape "
-            f"(K, A, H, W, channels). Received: {originals.shape} and {augmented.shape}"
-        )
-    rows, views = augmented.shape[:2]
-    figure = Figure(
-        figsize=(max(1.4 * (views + 1) + 0.2, 5.0), 1.4 * rows + 0.9), layout="constrained"
-    )
-    figure.suptitle("Training images before and after augmentation")
-    grid = figure.subplots(rows, views + 1, squeeze=False)
-    pixels = np.clip(np.rint(augmented), 0, 255).astype(np.uint8)
-    for k in range(rows):
-        _show_image(grid[k, 0], originals[k])
-        for a in range(views):
-            _show_image(grid[k, a + 1], pixels[k, a])
-    height, width = originals.shape[1:3]
-    grid[0, 0].set_title(f"original\n{height} x {width} pixels", fontsize=9)
-    height, width = augmented.shape[2:4]
-    grid[0, 1].set_title(f"augmented\n{height} x {width} pixels", fontsize=9)
-    return figure
 
 
 def plot_reliability(

@@ -98,12 +98,12 @@ def _predict(run_dir: Path, facts: dict, split: Split, part: str, console: Conso
         steps=steps_per_epoch(split.num_images, config.batch_size),
     )
     images_only = batches.map(lambda images, labels: images)
-    y_prob = _load_classifier(run_dir).predict(images_only, callbacks=[progress], verbose=0)
+    y_prob = load_classifier(run_dir).predict(images_only, callbacks=[progress], verbose=0)
     return y_prob.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=1)  # a report predicts with the same model two or three times
-def _load_classifier(run_dir: Path) -> "keras.Model":
+def load_classifier(run_dir: Path) -> "keras.Model":
     from transfer.models.classifier import restore_classifier
     from transfer.models.folding import fold_classifier
 

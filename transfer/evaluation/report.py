@@ -1,198 +1,42 @@
 """From numbers to something to read: the last stop of the walk.
 
-Metrics are printed, rows of our runs and of published results become one table (for a terminal
-or for a page), and all of it, with the pictures of `plots.py`, becomes the folder of a report.
-Nothing is computed here but the interval beside each accuracy.
+Metrics are printed, and all of it, with the table of `table.py` and the pictures of `plots.py` and
+`galleries.py`, becomes the folder of a report.
 """
 
+import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from transfer.evaluation import page, published
+from transfer.evaluation import page
 from transfer.evaluation.calibration import apply_temperature
-from transfer.evaluation.metrics import wilson_interval
 from transfer.evaluation.predictions import predictions_csv
-from transfer.evaluation.significance import PairedComparison
+from transfer.evaluation.significance import PairedComparison, Repeats
+from transfer.evaluation.table import (
+    MISSING,
+    TABLE_TITLE,
+    TableRow,
+    comparison_table,
+    empty_table,
+    legend,
+)
 from transfer.formatting import format_percent
 from transfer.runs import write_atomically
 
-MISSING = "–"
+if TYPE_CHECKING:
+    from transfer.evaluation.explain import Explanations
+
+REPEATS_TITLE = "The same with other seeds"
 PREDICTIONS_FILE, METRICS_FILE = "predictions.csv", "metrics.json"
-TABLE_TITLE = "Accuracy on the test images"
-# Columns of a terminal. Below the narrowest, lines run over rather than lose digits; below the
-# wide, intervals stand under their accuracies and sources in notes, for 80 columns to be enough.
-NARROWEST_TABLE, NARROWEST_CLASS_TABLE, WIDE_TABLE = 72, 50, 120
+NARROWEST_CLASS_TABLE = 50  # columns of a terminal; below, lines run over rather than lose digits
 MOST_CLASSES_PRINTED = 20
 MOST_PAIRS_PRINTED = 5
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """One line of the comparison table.
-
-    Attributes:
-        model: name of the model, with its settings where they matter.
-        accuracy: share of the test images, in [0, 1].
-        num_test_images: how many images it was tested on.
-        loss: mean cross-entropy in nats, None where it is not known.
-        optimizer: its name, None where there is none or it is not known.
-        training_images: how many images it was trained on, None where it is not known.
-        source: the run, or the short name of the publication.
-        source_url: where the publication is; None for what was measured here.
-        caveat: what a reader must know before comparing, "" where there is nothing.
-    """
-
-    model: str
-    accuracy: float
-    num_test_images: int
-    loss: float | None
-    optimizer: str | None
-    training_images: int | None
-    source: str
-    source_url: str | None = None
-    caveat: str = ""
-
-    @property
-    def full_source(self) -> str:
-        """The source with its caveat."""
-        return f"{self.source} ({self.caveat})" if self.caveat else self.source
-
-    @property
-    def is_published(self) -> bool:
-        """Whether the number is quoted from others, not measured here."""
-        return self.source_url is not None
-
-
-def published_rows(all_baselines: bool = False) -> list[TableRow]:
-    """Returns rows of the published results: the best of each family, or all of them."""
-    results = published.all_results() if all_baselines else published.best_per_family()
-    return [
-        TableRow(
-            model=f"{result.family} ({result.settings})" if result.settings else result.family,
-            accuracy=result.accuracy,
-            num_test_images=result.num_test_images,
-            loss=None,
-            optimizer=None,
-            training_images=result.training_images,
-            source=result.source_name,
-            source_url=result.source_url,
-            caveat=result.caveat,
-        )
-        for result in results
-    ]
-
-
-def _cells(row: TableRow) -> tuple[str, str, str, str, str, str, str]:
-    """Returns model, accuracy, interval, loss, optimizer, training images and source as text."""
-    interval = wilson_interval(round(row.accuracy * row.num_test_images), row.num_test_images)
-    digits = 1 if row.is_published else 2  # as many as the sources give
-    low, high = (f"{100 * bound:.{digits}f}" for bound in interval)
-    return (
-        row.model,
-        f"{100 * row.accuracy:.{digits}f}",
-        f"[{low}, {high}]",
-        MISSING if row.loss is None else f"{row.loss:.4f}",
-        row.optimizer or MISSING,
-        MISSING if row.training_images is None else f"{row.training_images:,}",
-        row.full_source,
-    )
-
-
-def print_table(rows: Sequence[TableRow], console: Console, note: str | None = None) -> None:
-    """Prints the comparison table, one row for each of `rows`, in their order.
-
-    Rows measured here are bold and carry a `*`, which is seen without colours too. Text is
-    wrapped where the console is narrow; numbers are never cut.
-
-    Args:
-        rows: what to compare.
-        console: where to print; its width decides the layout.
-        note: a sentence for right under the title, for example on which images were tested.
-    """
-    is_wide = console.width >= WIDE_TABLE
-    console.print(Text(TABLE_TITLE, style="bold"))
-    if note:
-        console.print(Text(note, style="yellow"))
-    # Without crop, a console that is narrower than the table shows all of it all the same.
-    console.print(_rich_table(rows, is_wide, console.width), crop=False)
-    console.print()
-    console.print(Text(" ".join(_legend(rows, "*")), style="dim"))
-    if is_wide:
-        notes = [f"{row.source}: {row.source_url}" for row in rows if row.is_published]
-    else:
-        notes = [
-            f"[{number}] {source}{f': {url}' if url else ''}"
-            for number, (source, url) in enumerate(_sources(rows).items(), start=1)
-        ]
-    for note in dict.fromkeys(notes):
-        console.print(Text(note, style="dim"))
-
-
-def _rich_table(rows: Sequence[TableRow], is_wide: bool, console_width: int) -> Table:
-    """Returns the table; where it is not wide, sources are numbers that stand for notes."""
-    table = _empty_table(console_width, NARROWEST_TABLE)
-    table.add_column("model", overflow="fold")
-    table.add_column("accuracy %", no_wrap=True)
-    table.add_column("loss", justify="right", no_wrap=True)
-    table.add_column("optimizer", no_wrap=True)
-    table.add_column("training\nimages", justify="right", no_wrap=True)
-    table.add_column("source", overflow="fold")
-    sources, gap = list(_sources(rows)), " " if is_wide else "\n"
-    for i, row in enumerate(rows):
-        if i > 0 and row.is_published != rows[i - 1].is_published:
-            table.add_section()
-        model, accuracy, interval, *others, source = _cells(row)
-        cells = [
-            model if row.is_published else f"* {model}",
-            f"{accuracy}{gap}{interval}",
-            *others,
-            source if is_wide else f"[{sources.index(source) + 1}]",
-        ]
-        # Text, because rich would take the brackets of the interval for its own markup.
-        table.add_row(*map(Text, cells), style="" if row.is_published else "bold green")
-    return table
-
-
-def _empty_table(console_width: int, narrowest: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    if console_width < narrowest:
-        table.width = narrowest
-    return table
-
-
-def _legend(rows: Sequence[TableRow], mark: str) -> list[str]:
-    """Returns the sentences that a reader of the table needs."""
-    sentences = ["In brackets: the 95 % Wilson interval of the accuracy."]
-    if any(row.is_published for row in rows):
-        sentences.append(f"{mark}: measured here, the rest is quoted.")
-    return sentences + published.notes(row.full_source for row in rows if row.is_published)
-
-
-def _sources(rows: Iterable[TableRow]) -> dict[str, str | None]:
-    """Returns each source with its address, in the order of the table."""
-    return {row.full_source: row.source_url for row in rows}
-
-
-def comparison_table(rows: Sequence[TableRow]) -> page.Table:
-    """Returns the comparison table; rows measured here are bold."""
-    lines = []
-    for row in rows:
-        model, accuracy, interval, *others, source = _cells(row)
-        cells = (model, f"{accuracy} {interval}", *others)
-        style = "" if row.is_published else "bold"
-        spans = [page.Span(cell, "" if cell == MISSING else style) for cell in cells]
-        lines.append([*spans, page.Span(source, url=row.source_url or "")])
-    names = ("model", "accuracy in % [95 % interval]", "loss", "optimizer", "training images")
-    return page.Table((*names, "source"), (False, True, True, False, True, False), lines)
 
 
 def _summary(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -237,7 +81,7 @@ def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
         tested = [row for row in rows if row["support"] > 0]
         title = f"Per class (%): the {MOST_CLASSES_PRINTED} lowest F1 of {len(rows)} classes"
         rows = sorted(tested, key=lambda row: row["f1"])[:MOST_CLASSES_PRINTED]
-    table = _empty_table(console.width, NARROWEST_CLASS_TABLE)
+    table = empty_table(console.width, NARROWEST_CLASS_TABLE)
     table.add_column("class", overflow="fold")
     for name in ("precision", "recall", "F1", "images"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -251,6 +95,16 @@ def print_metrics(metrics: Mapping[str, Any], console: Console) -> None:
         console.print(Text("Most confused (share of the true class)", style="bold"))
     for pair in metrics["most_confused"][:MOST_PAIRS_PRINTED]:
         console.print(Text(_confused_text(pair)))
+
+
+def print_repeats(repeats: Sequence[Repeats], console: Console) -> None:
+    """Prints a line for each group of runs that differ in their seed alone, under a title."""
+    if not repeats:
+        return
+    console.print()
+    console.print(Text(REPEATS_TITLE, style="bold"))
+    for group in repeats:
+        console.print(Text(group.sentence()))
 
 
 def print_comparisons(comparisons: Sequence[PairedComparison], console: Console) -> None:
@@ -319,7 +173,9 @@ def write_report(
     class_counts: Mapping[str, np.ndarray],
     originals: np.ndarray,
     augmented: np.ndarray,
+    explanations: "Explanations",
     comparisons: Sequence[PairedComparison] = (),
+    repeats: Sequence[Repeats] = (),
     note: str | None = None,
 ) -> Path:
     """Writes report.md, report.html, the pictures and the numbers, each file whole or not at all.
@@ -341,13 +197,15 @@ def write_report(
         class_counts: split name to (C,) counts.
         originals: (K, h, w, 1 or 3) uint8 in [0, 255], a few training images.
         augmented: (K, A, H, W, 3) in [0, 255], A augmented views of each.
+        explanations: of a few test images.
         comparisons: of this run with others, each a sentence.
+        repeats: runs that differ in their seed alone, each group a sentence.
         note: a sentence for right under the title of the comparison table.
 
     Returns:
         The path of report.md, which links the pictures relatively.
     """
-    from transfer.evaluation import plots  # a table in the terminal needs no matplotlib
+    from transfer.evaluation import galleries, plots  # a terminal needs no matplotlib
 
     matrix, sample = metrics["confusion_matrix"], (test_images, y_true, y_prob, class_names)
     calibrated = apply_temperature(y_prob, calibration["temperature"])
@@ -358,11 +216,15 @@ def write_report(
         "confusion_matrix_shares": lambda: plots.plot_confusion_matrix(matrix, class_names, True),
         "reliability_diagram": lambda: plots.plot_reliability(y_true, y_prob, calibrated),
         "reject_curve": lambda: plots.plot_reject_curve(y_true, calibrated, threshold),
-        "sample_predictions": lambda: plots.plot_sample_predictions(*sample),
-        "mistakes_and_doubts": lambda: plots.plot_mistakes_and_doubts(*sample),
-        "confused_pairs": lambda: plots.plot_confused_pairs(*sample),
+        "sample_predictions": lambda: galleries.plot_sample_predictions(*sample),
+        "mistakes_and_doubts": lambda: galleries.plot_mistakes_and_doubts(*sample),
+        "confused_pairs": lambda: galleries.plot_confused_pairs(*sample),
+        "explanations": lambda: galleries.plot_explanations(*sample, explanations),
+        "feature_maps": lambda: galleries.plot_feature_maps(
+            test_images[explanations.example], explanations.feature_maps
+        ),
         "class_distribution": lambda: plots.plot_class_distribution(class_counts, class_names),
-        "augmentation": lambda: plots.plot_augmentation(originals, augmented),
+        "augmentation": lambda: galleries.plot_augmentation(originals, augmented),
     }
     # Drawn one after the other: an open figure takes more memory than its picture.
     pictures = [
@@ -371,7 +233,8 @@ def write_report(
     ]
     sentences = [comparison.sentence() for comparison in comparisons]
     values = dict(metrics) | {"calibration": calibration, "comparisons": sentences}
-    blocks = _blocks(facts, metrics, calibration, rows, comparisons, note) + pictures
+    values["repeats"] = [dataclasses.asdict(group) for group in repeats]
+    blocks = _blocks(facts, metrics, calibration, rows, comparisons, repeats, note) + pictures
     files = {f"{picture.name}.png": picture.png for picture in pictures} | {
         PREDICTIONS_FILE: predictions_csv(y_true, y_prob, class_names),
         METRICS_FILE: json.dumps(values, indent=2, ensure_ascii=False) + "\n",
@@ -392,6 +255,7 @@ def _blocks(
     calibration: Mapping[str, Any],
     rows: Sequence[TableRow],
     comparisons: Sequence[PairedComparison],
+    repeats: Sequence[Repeats],
     note: str | None,
 ) -> list[page.Block]:
     """Returns all of the report but its pictures."""
@@ -406,8 +270,11 @@ def _blocks(
         page.Heading(TABLE_TITLE),
         *([page.Paragraph(note)] if note else []),
         comparison_table(rows),
-        page.Paragraph(" ".join(_legend(rows, "Bold"))),
+        page.Paragraph(" ".join(legend(rows, "Bold"))),
     ]
+    if repeats:
+        sentences = [("", group.sentence()) for group in repeats]
+        blocks += [page.Heading(REPEATS_TITLE), page.Bullets(sentences)]
     if comparisons:
         sentences = [("", comparison.sentence()) for comparison in comparisons]
         blocks += [

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import binomtest
 
-from transfer.formatting import format_percent
+from transfer.formatting import format_percent, format_spread
 
 NUM_RESAMPLES = 1_000
 _RESAMPLES_AT_ONCE = 50  # bounds the memory: so many times the number of images
@@ -159,6 +159,31 @@ class PairedComparison:
         return (
             f"{better[1]} is better than {worse[1]}: "
             f"{format_percent(better[0])} against {format_percent(worse[0])}, {p}"
+        )
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """What runs came to that differ in their seed alone.
+
+    Attributes:
+        model: what they are called.
+        seeds: one for each run.
+        accuracies: shares of the same test images, in [0, 1], in the order of the seeds.
+        losses: mean cross-entropies in nats, likewise.
+    """
+
+    model: str
+    seeds: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    def sentence(self) -> str:
+        """Returns mean, min, max and n for people."""
+        return (
+            f"{self.model}, seeds {', '.join(map(str, self.seeds))}: accuracy "
+            f"{format_spread(self.accuracies)}; loss "
+            f"{format_spread(self.losses, '{:.4f}'.format)}"
         )
 
 

@@ -10,7 +10,7 @@ import platform
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +68,7 @@ def train(
     run_dir: Path | None = None,
     offline: bool = False,
     command: str = "",
+    repeats: Mapping | None = None,
 ) -> Result:
     """Trains a classifier through both phases and keeps everything in a new run folder.
 
@@ -77,6 +78,7 @@ def train(
         run_dir: the folder to make, or None for `runs/<time>-<backbone>`.
         offline: never use the network.
         command: the command line, kept in the run.
+        repeats: what binds it to runs with other seeds, kept in the run.
 
     Returns:
         The run folder, its summary and its history.
@@ -104,6 +106,7 @@ def train(
         facts["data"]["fingerprints"] = fingerprints
         facts["weights"]["sha256"] = fingerprint_variables(backbone.weights)
         facts |= {"precision": policy, "command": command}
+        facts |= {"repeats": dict(repeats)} if repeats else {}
         runs.write_json(run_dir / runs.CONFIG, facts)
         _tell(console, f"Run folder: {run_dir}")
         classifier = _build(settled, backbone, splits, policy)
