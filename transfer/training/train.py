@@ -49,6 +49,14 @@ from transfer.training.phases import Run, choose_finetune_learning_rate, fit_fin
 
 
 @dataclass(frozen=True)
+class Data:
+    """A data set as it is trained on."""
+
+    splits: Splits  # uint8 images in arrays
+    fingerprints: dict[str, str]  # SHA-256 of each split as it was found
+
+
+@dataclass(frozen=True)
 class Result:
     """What a training run hands back."""
 
@@ -64,6 +72,8 @@ def train(
     run_dir: Path | None = None,
     offline: bool = False,
     command: str = "",
+    data: Data | None = None,
+    keep_model: bool = True,
 ) -> Result:
     """Trains a classifier through both phases and keeps everything in a new run folder.
 
@@ -73,6 +83,8 @@ def train(
         run_dir: the folder to make, or None for `runs/<time>-<backbone>`.
         offline: never use the network.
         command: the command line, kept in the run.
+        data: what `load_data` gave for these settings; None to load it now.
+        keep_model: write model.keras at the end.
 
     Returns:
         The run folder, its summary and its history.
@@ -83,7 +95,8 @@ def train(
     """
     started = time.perf_counter()
     runs.check_new(run_dir)
-    splits, fingerprints = _load_data(config, offline, console)
+    data = data or load_data(config, offline, console)
+    splits = data.splits
     policy, reason = choose_precision(config.backbone, config.precision)
     keras.utils.set_random_seed(config.seed)
     with dtype_policy(policy):
@@ -91,20 +104,26 @@ def train(
             config.backbone, config.image_size, config.weights, offline=offline
         )
     _tell(console, f"Weights: {weights.provenance}")
-    settled = _settle(config, weights, console)
+    settled = settle(config, weights)
+    if not weights.pretrained:
+        _tell(
+            console,
+            "Head phase skipped: a frozen random backbone teaches nothing. All layers and "
+            f"BatchNorm train from scratch at learning rate {settled.finetune_learning_rate:g}.",
+        )
     _tell(console, f"Precision: {policy}, {reason}")
     _check_memory(settled, backbone, policy)
     run_dir = runs.create_run(config.backbone, run_dir)
     with runs.lock_run(run_dir), _one_line_for_every_end(run_dir, config):
         facts = _describe_run(config, settled, splits, weights)
-        facts["data"]["fingerprints"] = fingerprints
+        facts["data"]["fingerprints"] = data.fingerprints
         facts["weights"]["sha256"] = fingerprint_variables(backbone.weights)
         facts |= {"precision": policy, "command": command}
         runs.write_json(run_dir / runs.CONFIG, facts)
         _tell(console, f"Run folder: {run_dir}")
         classifier = _build(settled, backbone, len(splits.class_names), policy)
         run = Run(settled, console, HistoryRecorder(run_dir), started)
-        return _train_phases(classifier, splits, policy, run)
+        return _train_phases(classifier, splits, policy, run, keep_model=keep_model)
 
 
 def resume(
@@ -141,8 +160,9 @@ def resume(
             run_dir / runs.CHECKPOINTS, lambda line: _tell(console, f"Warning: {line}")
         )
         _tell(console, f"Going on {_describe_checkpoint(checkpoint)}")
-        splits, fingerprints = _load_data(config, offline, console)
-        if fingerprints != facts["data"].get("fingerprints"):
+        data = load_data(config, offline, console)
+        splits = data.splits
+        if data.fingerprints != facts["data"].get("fingerprints"):
             raise InputError(
                 f"the data of {run_dir} have changed since it began: it took "
                 f"{facts['data']['provenance']}. Received: {splits.provenance}. Put them back, "
@@ -174,7 +194,43 @@ def print_summary(result: Result, console: Console) -> None:
     )
 
 
-def _train_phases(classifier: keras.Model, splits: Splits, policy: str, run: Run) -> Result:
+def load_data(config: Config, offline: bool, console: Console, *, with_test: bool = True) -> Data:
+    """Loads, fingerprints and decodes the images that settings ask for, and says what they are.
+
+    Args:
+        config: the settings.
+        offline: never use the network.
+        console: where it is told.
+        with_test: False leaves the test images out, for those who may not see them.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    splits = load_splits(
+        config.data,
+        validation_fraction=config.validation_fraction,
+        seed=config.seed,
+        limit=config.limit,
+        offline=offline,
+    )
+    _tell(console, f"Data: {splits.provenance}")
+    if not with_test:
+        splits = dataclasses.replace(splits, test=splits.test.take(np.arange(0)))
+    fingerprints = {name: fingerprint(split) for name, split in _named(splits)}
+    splits = decode_splits(splits, config.image_size, skip_bad_images=config.skip_bad_images)
+    test = f"{splits.test.num_images:,} test" if with_test else "the test images left alone"
+    _tell(
+        console,
+        f"Images used: {splits.train.num_images:,} training, "
+        f"{splits.validation.num_images:,} validation, {test}; "
+        f"{len(splits.class_names)} classes",
+    )
+    return Data(splits, fingerprints)
+
+
+def _train_phases(
+    classifier: keras.Model, splits: Splits, policy: str, run: Run, *, keep_model: bool = True
+) -> Result:
     resumes_finetune = run.checkpoint and run.checkpoint.state.phase == FINETUNE
     last = None
     if run.config.head_epochs and not resumes_finetune:
@@ -182,7 +238,8 @@ def _train_phases(classifier: keras.Model, splits: Splits, policy: str, run: Run
     if run.config.finetune_epochs:
         last = fit_finetune(classifier, splits, run)
     run_dir, history = run.recorder.run_dir, run.recorder.rows
-    save_classifier(classifier, run.config, policy, run_dir / runs.MODEL)
+    if keep_model:
+        save_classifier(classifier, run.config, policy, run_dir / runs.MODEL)
     summary = _summarise(history, time.perf_counter() - run.started)
     # Two runs of one seed are the same if these are.
     summary["sha256"] = {
@@ -196,32 +253,16 @@ def _train_phases(classifier: keras.Model, splits: Splits, policy: str, run: Run
     return Result(run_dir, summary, history)
 
 
-def _load_data(config: Config, offline: bool, console: Console) -> tuple[Splits, dict[str, str]]:
-    splits = load_splits(
-        config.data,
-        validation_fraction=config.validation_fraction,
-        seed=config.seed,
-        limit=config.limit,
-        offline=offline,
-    )
-    _tell(console, f"Data: {splits.provenance}")
-    fingerprints = {name: fingerprint(split) for name, split in _named(splits)}
-    splits = decode_splits(splits, config.image_size, skip_bad_images=config.skip_bad_images)
-    _tell(
-        console,
-        f"Images used: {splits.train.num_images:,} training, "
-        f"{splits.validation.num_images:,} validation, {splits.test.num_images:,} test; "
-        f"{len(splits.class_names)} classes",
-    )
-    return splits, fingerprints
-
-
 def _named(splits: Splits) -> list[tuple[str, Split]]:
     return [("train", splits.train), ("validation", splits.validation), ("test", splits.test)]
 
 
-def _settle(config: Config, weights: Weights, console: Console) -> Config:
-    # What "auto" means once the weights are known.
+def settle(config: Config, weights: Weights) -> Config:
+    """Returns settings in which "auto" is settled, now that the weights are known.
+
+    Raises:
+        InputError: nothing would be trained.
+    """
     rate = config.finetune_learning_rate
     if rate == "auto":
         rate = choose_finetune_learning_rate(config, pretrained=weights.pretrained)
@@ -233,11 +274,6 @@ def _settle(config: Config, weights: Weights, console: Console) -> Config:
             "finetune_epochs is 0 and there are no pretrained weights: a frozen random backbone "
             "teaches nothing. Give --finetune-epochs, or --weights."
         )
-    _tell(
-        console,
-        "Head phase skipped: a frozen random backbone teaches nothing. All layers and BatchNorm "
-        f"train from scratch at learning rate {rate:g}.",
-    )
     return dataclasses.replace(config, head_epochs=0, unfreeze="all", train_batch_norm=True)
 
 
