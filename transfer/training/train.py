@@ -45,7 +45,13 @@ from transfer.training.checkpoint import (
     remove_checkpoints,
 )
 from transfer.training.fingerprints import fingerprint_history, fingerprint_variables
-from transfer.training.phases import Run, choose_finetune_learning_rate, fit_finetune, fit_head
+from transfer.training.phases import (
+    Run,
+    choose_finetune_learning_rate,
+    fit_finetune,
+    fit_head,
+    load_head_features,
+)
 
 
 @dataclass(frozen=True)
@@ -114,10 +120,9 @@ def train(
     _tell(console, f"Precision: {policy}, {reason}")
     _check_memory(settled, backbone, policy)
     run_dir = runs.create_run(config.backbone, run_dir)
-    with runs.lock_run(run_dir), _one_line_for_every_end(run_dir, config):
-        facts = _describe_run(config, settled, splits, weights)
-        facts["data"]["fingerprints"] = data.fingerprints
-        facts["weights"]["sha256"] = fingerprint_variables(backbone.weights)
+    with runs.lock_run(run_dir), one_line_for_every_end(run_dir, config):
+        digest = fingerprint_variables(backbone.weights)
+        facts = describe_run(config, settled, data, weights, digest)
         facts |= {"precision": policy, "command": command}
         runs.write_json(run_dir / runs.CONFIG, facts)
         _tell(console, f"Run folder: {run_dir}")
@@ -153,7 +158,7 @@ def resume(
     facts = runs.read_facts(run_dir)
     config, settled = Config.from_dict(facts["settings"]), Config.from_dict(facts["settled"])
     _refuse_changes(run_dir, config, given or {})
-    with runs.lock_run(run_dir), _one_line_for_every_end(run_dir, config):
+    with runs.lock_run(run_dir), one_line_for_every_end(run_dir, config):
         _tell(console, f"Run folder: {run_dir}, resumed")
         _warn_of_other_versions(facts, console)
         checkpoint = newest_checkpoint(
@@ -234,16 +239,28 @@ def _train_phases(
     resumes_finetune = run.checkpoint and run.checkpoint.state.phase == FINETUNE
     last = None
     if run.config.head_epochs and not resumes_finetune:
-        last = fit_head(classifier, splits, run)
+        last = classifier.get_layer("head")
+        fit_head(last, load_head_features(classifier, splits, run), splits, run)
     if run.config.finetune_epochs:
         last = fit_finetune(classifier, splits, run)
-    run_dir, history = run.recorder.run_dir, run.recorder.rows
     if keep_model:
-        save_classifier(classifier, run.config, policy, run_dir / runs.MODEL)
+        save_classifier(classifier, run.config, policy, run.recorder.run_dir / runs.MODEL)
+    return finish(classifier, last, run)
+
+
+def finish(trained: keras.Model, last: keras.Model, run: Run) -> Result:
+    """Writes what a run came to, summary.json last.
+
+    Args:
+        trained: the model whose weights were learnt.
+        last: the one that was trained last, with its optimizer.
+        run: with its history.
+    """
+    run_dir, history = run.recorder.run_dir, run.recorder.rows
     summary = _summarise(history, time.perf_counter() - run.started)
     # Two runs of one seed are the same if these are.
     summary["sha256"] = {
-        "weights": fingerprint_variables(classifier.variables),
+        "weights": fingerprint_variables(trained.variables),
         "optimizer": fingerprint_variables(last.optimizer.variables),
         "history": fingerprint_history(history),
     }
@@ -354,8 +371,13 @@ def _describe_checkpoint(checkpoint: Checkpoint | None) -> str:
 
 
 @contextlib.contextmanager
-def _one_line_for_every_end(run_dir: Path, config: Config) -> Iterator[None]:
-    # However a run ends before its end: what happened, what is kept, how to go on.
+def one_line_for_every_end(run_dir: Path, config: Config) -> Iterator[None]:
+    """However a run ends before its end: tells what happened, what is kept, how to go on.
+
+    Raises:
+        InputError: there is not enough memory, or the disk is full.
+        Interrupted: Ctrl-C or SIGTERM came.
+    """
     try:
         yield
     except (KeyboardInterrupt, Interrupted) as error:
@@ -386,7 +408,19 @@ def _kept(run_dir: Path) -> str:
     return f"All finished epochs are in {checkpoints[-1]}"
 
 
-def _describe_run(config: Config, settled: Config, splits: Splits, weights: Weights) -> dict:
+def describe_run(
+    config: Config, settled: Config, data: Data, weights: Weights, weights_sha256: str
+) -> dict:
+    """Returns what config.json holds of a run, but for precision and command.
+
+    Args:
+        config: the settings.
+        settled: the same, "auto" settled.
+        data: the images.
+        weights: what the backbone starts from.
+        weights_sha256: fingerprint of their values.
+    """
+    splits = data.splits
     return {
         "settings": config.to_dict(),
         "settled": settled.to_dict(),
@@ -396,8 +430,9 @@ def _describe_run(config: Config, settled: Config, splits: Splits, weights: Weig
             "provenance": splits.provenance,
             "class_names": list(splits.class_names),
             "num_images": {name: split.num_images for name, split in _named(splits)},
+            "fingerprints": data.fingerprints,
         },
-        "weights": dataclasses.asdict(weights),
+        "weights": dataclasses.asdict(weights) | {"sha256": weights_sha256},
         "versions": _versions(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

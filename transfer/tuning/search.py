@@ -40,12 +40,13 @@ from transfer.formatting import format_seconds
 from transfer.models.weights import Weights, load_backbone
 from transfer.training import train
 from transfer.training.fingerprints import fingerprint_variables
+from transfer.training.heads import prepare_heads
 from transfer.training.interruption import StopAfterStep
 from transfer.tuning import display, parallel, plots, results
 from transfer.tuning import space as spaces
 from transfer.tuning.deadline import Deadline
 from transfer.tuning.oracles import PROJECT, RECORD, Plan, make_oracle
-from transfer.tuning.trials import Record, full_budget, run_trial
+from transfer.tuning.trials import Ground, Record, full_budget, run_trial
 
 FOLDER = Path("tuning")
 FACTS, LOCK = "search.json", "lock"
@@ -93,9 +94,10 @@ def search(wish: Wish, console: Console) -> Path:
     """
     deadline = Deadline(wish.time_limit)
     data, plan = _prepare(wish, console)
+    ground = _prepare_ground(plan, data, wish, console)
     with _project(plan, wish, console) as oracle, deadline:
         with _told(wish, plan, oracle, data, console, deadline):
-            work(oracle, plan, data, LOCAL, deadline, offline=wish.offline)
+            work(oracle, plan, ground, LOCAL, deadline)
 
     return plan.folder / results.BEST
 
@@ -130,11 +132,12 @@ def follow(wish: Wish, console: Console, address: str, worker: str) -> None:
         Interrupted: Ctrl-C or SIGTERM came.
     """
     data, plan = _prepare(wish, console)
+    ground = _prepare_ground(plan, data, wish, console)
     plan.folder.mkdir(parents=True, exist_ok=True)
     _tell(console, f"Worker {worker} of the chief at {address}, in {plan.folder}")
     try:
         with parallel.connection(address, worker) as oracle:
-            work(oracle, plan, data, worker, Deadline(wish.time_limit), offline=wish.offline)
+            work(oracle, plan, ground, worker, Deadline(wish.time_limit))
     except Interrupted as error:
         raise Interrupted(
             error.number, f"Stopped. Start it again under the same --id to go on: {wish.command}"
@@ -142,18 +145,15 @@ def follow(wish: Wish, console: Console, address: str, worker: str) -> None:
     _tell(console, "The chief has no more trials.")
 
 
-def work(
-    oracle: Any, plan: Plan, data: train.Data, worker: str, deadline: Deadline, *, offline: bool
-) -> None:
+def work(oracle: Any, plan: Plan, ground: Ground, worker: str, deadline: Deadline) -> None:
     """Runs trials until there are no more, or time is up.
 
     Args:
         oracle: KerasTuner's, or the client of one.
         plan: of the search.
-        data: the images of all trials.
+        ground: what all trials share.
         worker: name of this process among others.
         deadline: when to stop.
-        offline: never use the network.
     """
     while not deadline.passed:
         with StopAfterStep():  # a signal waits for the record to be whole
@@ -163,14 +163,14 @@ def work(
         if trial.status == TrialStatus.IDLE:  # waits for trials of other workers
             time.sleep(1)
             continue
-        record = _run(trial, plan, data, worker, offline=offline)
+        record = _run(trial, plan, ground, worker)
         with StopAfterStep():
             trial.status = TrialStatus.FAILED if record.reason else TrialStatus.COMPLETED
             trial.hyperparameters.values[RECORD] = record.to_text()
             oracle.end_trial(trial)
 
 
-def _run(trial: Trial, plan: Plan, data: train.Data, worker: str, *, offline: bool) -> Record:
+def _run(trial: Trial, plan: Plan, ground: Ground, worker: str) -> Record:
     values = trial.hyperparameters.values
     if values[PROJECT] != plan.project:
         raise InputError(
@@ -179,7 +179,7 @@ def _run(trial: Trial, plan: Plan, data: train.Data, worker: str, *, offline: bo
         )
     config = results.trial_config(plan.config, plan.space, values)
     folder = plan.folder / f"trial_{trial.trial_id}"
-    return run_trial(config, data, folder, worker, offline=offline)
+    return run_trial(config, ground, folder, worker)
 
 
 def _prepare(wish: Wish, console: Console) -> tuple[train.Data, Plan]:
@@ -218,6 +218,23 @@ def _prepare(wish: Wish, console: Console) -> tuple[train.Data, Plan]:
     return data, Plan(
         FOLDER / project, wish.tuner, wish.objective, space, config, full_budget(config), facts
     )
+
+
+def _prepare_ground(plan: Plan, data: train.Data, wish: Wish, console: Console) -> Ground:
+    # Where only heads are trained, the backbone's features are made or read once for all trials.
+    if plan.config.finetune_epochs:
+        return Ground(data, wish.offline)
+    flip = plan.config.flip or "flip" in plan.space
+    heads = {
+        name: prepare_heads(
+            dataclasses.replace(plan.config, backbone=name, flip=flip),
+            data,
+            console,
+            offline=wish.offline,
+        )
+        for name in plan.facts["weights"]
+    }
+    return Ground(data, wish.offline, heads)
 
 
 def _take_weights(name: str, wish: Wish, console: Console) -> tuple[Weights, str]:

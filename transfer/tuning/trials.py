@@ -11,7 +11,7 @@ import json
 import shutil
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from transfer import runs
 from transfer.config import Config
 from transfer.errors import InputError, Interrupted
 from transfer.training import train
+from transfer.training.heads import HeadStart, train_head
 
 RUN = "run"
 ATTEMPTS = "attempts.json"
@@ -67,33 +68,44 @@ def with_budget(config: Config, epochs: int) -> Config:
     return dataclasses.replace(config, **{name: epochs})
 
 
-def run_trial(
-    config: Config, data: train.Data, folder: Path, worker: str, *, offline: bool
-) -> Record:
+@dataclass(frozen=True)
+class Ground:
+    """What all trials of a process share."""
+
+    data: train.Data
+    offline: bool = False
+    heads: Mapping[str, HeadStart] = field(
+        default_factory=dict
+    )  # by backbone; if heads alone train
+
+
+def run_trial(config: Config, ground: Ground, folder: Path, worker: str) -> Record:
     """Trains once with these settings; a run that had finished before a kill is not repeated.
 
     Args:
         config: the trial's settings.
-        data: the images that all trials share.
+        ground: what it shares with other trials.
         folder: of the trial.
         worker: name of who runs it.
-        offline: never use the network.
 
     Returns:
         The scores, or the reason why there are none.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM came; the trial is to be run again.
+        InputError: the disk is full, which is no fault of the trial.
     """
     try:
         summary = _finished(folder / RUN, config)
         if summary is None:
             _count_attempt(folder)
-            summary = _train(config, data, folder / RUN, offline)
+            summary = _train(config, ground, folder / RUN)
     except Interrupted:
         (folder / ATTEMPTS).unlink(missing_ok=True)  # the user's doing, not the trial's
         raise
     except InputError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         return Record(config.to_dict(), worker=worker, reason=str(error).split(";")[0])
     except Exception as error:  # whatever it is, the other trials may be well
         return Record(config.to_dict(), worker=worker, reason=_one_line(error))
@@ -128,18 +140,21 @@ def _count_attempt(folder: Path) -> None:
     runs.write_json(path, {"begun": begun + 1})
 
 
-def _train(config: Config, data: train.Data, run_dir: Path, offline: bool) -> Mapping:
+def _train(config: Config, ground: Ground, run_dir: Path) -> Mapping:
     shutil.rmtree(run_dir, ignore_errors=True)  # of an attempt that was killed
+    console = Console(quiet=True)
     try:
-        result = train.train(
+        if config.backbone in ground.heads:
+            start = ground.heads[config.backbone]
+            return train_head(config, ground.data, start, console, run_dir).summary
+        return train.train(
             config,
-            Console(quiet=True),
+            console,
             run_dir=run_dir,
-            offline=offline,
-            data=data,
+            offline=ground.offline,
+            data=ground.data,
             keep_model=False,
-        )
-        return result.summary
+        ).summary
     finally:
         shutil.rmtree(run_dir / runs.CHECKPOINTS, ignore_errors=True)
         keras.backend.clear_session()
