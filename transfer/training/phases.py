@@ -43,6 +43,8 @@ from transfer.training.checkpoint import Checkpoint, Checkpointer, list_checkpoi
 from transfer.training.features import load_features
 from transfer.training.interruption import StopAfterStep
 
+HEAD_VALIDATION_BATCH = 1024  # features; Keras's own 32 would take a third of a head epoch
+
 
 @dataclass(frozen=True)
 class Run:
@@ -114,7 +116,8 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
         first_epoch=run.first_epoch(HEAD),
     )
     targets = keras.utils.to_categorical(splits.validation.labels, num_classes)
-    _fit(head, HEAD, batches, (features.validation, targets), splits.train, run)
+    validation = tf.data.Dataset.from_tensor_slices((features.validation, targets))
+    _fit(head, HEAD, batches, validation.batch(HEAD_VALIDATION_BATCH), splits.train, run)
 
 
 def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
@@ -190,7 +193,7 @@ def _fit(
     model: keras.Model,
     phase: str,
     batches: tf.data.Dataset,
-    validation: tf.data.Dataset | tuple[np.ndarray, np.ndarray],
+    validation: tf.data.Dataset,
     train: Split,
     run: Run,
     callbacks: Iterable[keras.callbacks.Callback] = (),

@@ -96,8 +96,9 @@ def top_table(rows: Sequence[Row], plan: Plan) -> Table:
 def _differences(row: Row, plan: Plan) -> str:
     if row.is_own:
         return "(your own settings)"
-    return ", ".join(
+    told = f"(trial {row.further}, taken further) " if row.further else ""
+    return told + ", ".join(
         f"{name} {format_value(getattr(row.config, name))}"
         for name in plan.space
-        if getattr(row.config, name) != getattr(plan.config, name)
+        if getattr(row.config, name) != getattr(plan.own, name)
     )

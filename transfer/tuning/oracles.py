@@ -26,12 +26,8 @@ TUNERS = ("hyperband", "bayesian", "random", "grid")
 ORACLE, TRIAL, TRIAL_PREFIX = "oracle.json", "trial.json", "trial_"
 
 # Values that travel with a trial beside those of the space.
-BASELINE, BUDGET, RECORD, PROJECT = (
-    "tuner/baseline",
-    "tuner/epochs",
-    "tuner/record",
-    "tuner/project",
-)
+BASELINE, PROJECT, RECORD = "tuner/baseline", "tuner/project", "tuner/record"
+BUDGET, FURTHER = "tuner/epochs", "tuner/trial_id"  # Hyperband's own
 
 HYPERBAND_FACTOR = 3
 # A Gaussian process learns little from fewer points; KerasTuner's own three for each dimension
@@ -49,6 +45,7 @@ class Plan:
     objective: str  # "val_accuracy" or "val_loss"
     space: Space
     config: Config  # the user's own settings, which the first trial takes
+    own: Config  # the same, "auto" settled: where they stand in the space
     budget: int  # epochs of a full trial: see `trials.with_budget`
     facts: dict  # all that makes this search another than others, as plain JSON values
 
@@ -81,7 +78,7 @@ class _Durable:
         if len(self.trials) >= self.most_trials:
             return {"status": TrialStatus.STOPPED, "values": None}
         if not self.start_order:
-            values = spaces.encode(self.plan.space, vars(self.plan.config))
+            values = spaces.encode(self.plan.space, vars(self.plan.own))
             response = {"status": TrialStatus.RUNNING, "values": values | {BASELINE: True}}
         else:
             with warnings.catch_warnings():  # of a Gaussian process with few points
@@ -167,7 +164,7 @@ class _GridOracle(keras_tuner.Oracle):
     # KerasTuner's own grid has ten points in each range and begins with values of its choice.
     def populate_space(self, trial_id: str) -> dict:
         number = len(self.start_order) - 1  # the first trial took the user's own settings
-        own = spaces.grid_number(self.plan.space, vars(self.plan.config))
+        own = spaces.grid_number(self.plan.space, vars(self.plan.own))
         number += own is not None and number >= own
         if number >= spaces.grid_size(self.plan.space):
             return {"status": TrialStatus.STOPPED, "values": None}
@@ -191,7 +188,7 @@ def make_oracle(plan: Plan, *, most_trials: int) -> keras_tuner.Oracle:
     """
     arguments: dict[str, Any] = {
         "objective": keras_tuner.Objective(plan.objective, plan.direction),
-        "hyperparameters": spaces.make_hyperparameters(plan.space, plan.config),
+        "hyperparameters": spaces.make_hyperparameters(plan.space, plan.own),
         "seed": plan.config.seed + 1,  # KerasTuner takes 0 for none
         "max_consecutive_failed_trials": sys.maxsize,  # a failure never ends the search
     }

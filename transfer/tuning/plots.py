@@ -46,7 +46,8 @@ def plot_trials(rows: Sequence[Row], plan: Plan) -> Figure:
         if row.is_own:
             style |= {"color": "black", "ls": "--", "lw": 2, "label": "your own settings"}
         if rank == 0:
-            style |= {"color": VERMILLION, "lw": 3, "alpha": 1, "label": "the best trial"}
+            style |= {"color": VERMILLION, "lw": 3, "alpha": 1}
+            style["label"] = "the best trial" + (": your own settings" if row.is_own else "")
         _draw(axes, row, plan, (scores[rank] - ends[0]) / (ends[1] - ends[0]), style)
     _label(axes, plan, ends)
     axes.set_title(f"{len(rows)} trials: the values they took and their {_score_name(plan)[0]}")
@@ -67,9 +68,8 @@ def _score_name(plan: Plan) -> tuple[str, str]:
 
 
 def _draw(axes: Axes, row: Row, plan: Plan, score: float | None, style: dict) -> None:
-    heights = [
-        _height(dimension, getattr(row.config, name)) for name, dimension in plan.space.items()
-    ]
+    config = plan.own if row.is_own else row.config
+    heights = [_height(dimension, getattr(config, name)) for name, dimension in plan.space.items()]
     # Lines through the same choice are told apart by a small shift of their own.
     shift = _NEIGHBOUR * ((row.number * 0.618) % 1 - 0.5)
     heights = [

@@ -14,7 +14,7 @@ from keras_tuner.engine.trial import TrialStatus
 from transfer import runs
 from transfer.config import Config
 from transfer.formatting import format_percent, format_seconds
-from transfer.tuning.oracles import BASELINE, BUDGET
+from transfer.tuning.oracles import BASELINE, BUDGET, FURTHER, Plan
 from transfer.tuning.space import Space, decode, format_value
 from transfer.tuning.trials import Record, full_budget, with_budget
 
@@ -28,6 +28,7 @@ class Row:
     number: int  # from 1, in the order they began
     config: Config
     is_own: bool  # of the user's own settings
+    further: int | None  # number of the trial that Hyperband takes further here
     record: Record | None  # None while it runs
 
     @property
@@ -66,6 +67,7 @@ def read_rows(oracle: keras_tuner.Oracle) -> list[Row]:
                 number,
                 trial_config(oracle.plan.config, oracle.plan.space, values),
                 bool(values.get(BASELINE)),
+                int(values[FURTHER]) + 1 if FURTHER in values else None,
                 Record.from_text(trial.message) if ended and trial.message else None,
             )
         )
@@ -92,7 +94,7 @@ def best_config(best: Row, config: Config) -> Config:
     return Config.from_dict(values | {"limit": None})
 
 
-def write_results(folder: Path, rows: Sequence[Row], plan: Any) -> None:
+def write_results(folder: Path, rows: Sequence[Row], plan: Plan) -> None:
     """Writes trials.csv and, once a trial has a score, best.json.
 
     Args:
@@ -127,22 +129,20 @@ def _csv(rows: Sequence[Row], names: list[str]) -> str:
     return buffer.getvalue()
 
 
-def describe_row(row: Row, plan: Any) -> str:
+def describe_row(row: Row, plan: Plan) -> str:
     """Returns a trial in one line: scores, epochs, time, and the values that were searched."""
     name = f"Trial {row.number}" + (" (your own settings)" if row.is_own else "")
-    values = describe_values(row, plan.space)
+    name += f" (trial {row.further}, taken further)" if row.further else ""
+    config = plan.own if row.is_own else row.config
+    values = ", ".join(f"{field} {format_value(getattr(config, field))}" for field in plan.space)
     if row.failed:
         return f"{name}: failed, {row.record.reason}; {values}"
     return (
         f"{name}: validation accuracy {format_percent(row.record.val_accuracy)}, "
-        f"loss {row.record.val_loss:.4f}; {row.record.epochs} epochs, "
+        f"loss {row.record.val_loss:.4f}; {row.record.epochs} "
+        f"{'epoch' if row.record.epochs == 1 else 'epochs'}, "
         f"{format_seconds(row.record.seconds)}; {values}"
     )
-
-
-def describe_values(row: Row, space: Space) -> str:
-    """Returns the values that were searched: "optimizer adam, dropout 0.2"."""
-    return ", ".join(f"{name} {format_value(getattr(row.config, name))}" for name in space)
 
 
 def describe_best(rows: Sequence[Row], objective: str, num_validation: int) -> list[str]:

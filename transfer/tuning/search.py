@@ -188,24 +188,28 @@ def _prepare(wish: Wish, console: Console) -> tuple[train.Data, Plan]:
     said = spaces.read_space(wish.space_file) if wish.space_file else {}
     if len(wish.backbones) > 1:
         said = {"backbone": spaces.Choices(wish.backbones)} | said
-    data = train.load_data(wish.config, wish.offline, console, with_test=False)
-    backbones = said.get("backbone", wish.config.backbone)
-    names = backbones.values if isinstance(backbones, spaces.Choices) else (backbones,)
-    taken = {name: _take_weights(name, wish, console) for name in names}
-    from_scratch = not any(weights.pretrained for weights, _ in taken.values())
+    config = spaces.fix(wish.config, said)
+    data = train.load_data(config, wish.offline, console, with_test=False)
+    backbones = said.get("backbone")
+    names = backbones.values if isinstance(backbones, spaces.Choices) else (config.backbone,)
+    weights = {name: _take_weights(name, wish, console) for name in names}
+    return data, _make_plan(config, wish, said, data, weights)
+
+
+def _make_plan(
+    config: Config,
+    wish: Wish,
+    said: dict,
+    data: train.Data,
+    taken: dict[str, tuple[Weights, str]],
+) -> Plan:
     rates = [
-        train.settle(
-            dataclasses.replace(wish.config, backbone=name), weights
-        ).finetune_learning_rate
+        train.settle(dataclasses.replace(config, backbone=name), weights).finetune_learning_rate
         for name, (weights, _) in taken.items()
     ]
-    config, space = spaces.make_space(
-        wish.config,
-        spaces.default_space(wish.config, rates, from_scratch=from_scratch),
-        said,
-        wish.given,
-        objective=wish.objective,
-    )
+    from_scratch = not any(weights.pretrained for weights, _ in taken.values())
+    default = spaces.default_space(config, rates, from_scratch=from_scratch)
+    space = spaces.make_space(config, default, said, wish.given, objective=wish.objective)
     facts = {
         "tuner": wish.tuner,
         "objective": wish.objective,
@@ -214,9 +218,15 @@ def _prepare(wish: Wish, console: Console) -> tuple[train.Data, Plan]:
         "data": {name: data.fingerprints[name] for name in ("train", "validation")},
         "weights": {name: digest for name, (_, digest) in taken.items()},
     }
-    project = f"{'+'.join(names)}-{_fingerprint(facts)}"
-    return data, Plan(
-        FOLDER / project, wish.tuner, wish.objective, space, config, full_budget(config), facts
+    return Plan(
+        FOLDER / f"{'+'.join(taken)}-{_fingerprint(facts)}",
+        wish.tuner,
+        wish.objective,
+        space,
+        config,
+        own=dataclasses.replace(config, finetune_learning_rate=rates[0]),
+        budget=full_budget(config),
+        facts=facts,
     )
 
 

@@ -14,7 +14,7 @@ Fields that it does not name keep what the search takes by itself.
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,12 +140,14 @@ def default_space(config: Config, finetune_rates: Iterable[float], *, from_scrat
     """
     rates = tuple(finetune_rates)
     head_rate = config.head_learning_rate
+    # A head alone has so little to compute that small batches cost only time.
+    sizes = (32, 64, 128, 256) if config.finetune_epochs else (64, 128, 256, 512)
     space: Space = {
         "head_learning_rate": Range(head_rate / 8, min(10, head_rate * 8), log=True),
         "finetune_learning_rate": Range(min(rates) / 8, min(10, max(rates) * 8), log=True),
         "schedule": Choices(("plateau", "cosine")),
         "optimizer": Choices(("adam", "adamw", "rmsprop", "sgd")),
-        "batch_size": Choices((32, 64, 128, 256)),
+        "batch_size": Choices(sizes),
         "dropout": Choices((0.0, 0.1, 0.2, 0.3, 0.5)),
         "l2": Choices((0.0, 1e-5, 1e-4, 1e-3)),
         "label_smoothing": Choices((0.0, 0.05, 0.1)),
@@ -243,45 +245,47 @@ def _searchable() -> list[str]:
     return [name for name in settings() if name not in NEVER_SEARCHED]
 
 
+def fix(config: Config, said: Mapping[str, Any]) -> Config:
+    """Returns settings with what a space file fixes; of backbones to choose among, the first."""
+    fixed = {name: d for name, d in said.items() if not isinstance(d, (Choices, Range))}
+    backbones = said.get("backbone")
+    if isinstance(backbones, Choices):
+        fixed["backbone"] = backbones.nearest(config.backbone)
+    return dataclasses.replace(config, **fixed)
+
+
 def make_space(
     config: Config,
     default: Space,
     said: Mapping[str, Any],
-    given: Iterable[str],
+    given: Collection[str],
     *,
     objective: str,
-) -> tuple[Config, Space]:
+) -> Space:
     """Puts together what is searched: the default, less what the user gave, and the space file.
 
     Args:
-        config: the user's own settings.
+        config: the user's own settings, with what the file fixes.
         default: as `default_space` makes it.
         said: as `read_space` reads it; wins over all.
         given: settings that the user gave as options: they are kept as given.
         objective: "val_accuracy" or "val_loss".
 
-    Returns:
-        The base settings, with what the file fixes, and the space.
-
     Raises:
         InputError: a dimension would make the validation loss something else in each trial, or
             nothing is left to search.
     """
+    left_out = set(given)
     if objective == "val_loss":
-        default = {name: d for name, d in default.items() if name not in PART_OF_THE_LOSS}
-    space = {name: dimension for name, dimension in default.items() if name not in set(given)}
-    fixed = {}
+        left_out |= set(PART_OF_THE_LOSS)
+    searched = isinstance(said.get("schedule"), Choices) or ("schedule" not in {*given, *said})
+    if not searched and config.schedule == "cosine":  # which knows no plateau
+        left_out |= {"plateau_patience", "plateau_factor"}
+    space = {name: dimension for name, dimension in default.items() if name not in left_out}
     for name, dimension in said.items():
         space.pop(name, None)
         if isinstance(dimension, (Choices, Range)):
             space[name] = dimension
-        else:
-            fixed[name] = dimension
-    config = dataclasses.replace(config, **fixed)
-    if "schedule" not in space and config.schedule == "cosine":  # which knows no plateau
-        for name in ("plateau_patience", "plateau_factor"):
-            if name not in said:
-                space.pop(name, None)
     distorting = [name for name in PART_OF_THE_LOSS if name in space]
     if objective == "val_loss" and distorting:
         raise InputError(
@@ -290,7 +294,7 @@ def make_space(
         )
     if not space:
         raise InputError("every setting is given: nothing is left to search. Leave some out.")
-    return config, space
+    return space
 
 
 def describe(dimension: Choices | Range) -> str:

@@ -26,7 +26,7 @@ from transfer.training.heads import HeadStart, train_head
 
 RUN = "run"
 ATTEMPTS = "attempts.json"
-MOST_ATTEMPTS = 3  # of a trial that takes the whole process down with it
+MOST_ATTEMPTS = 5  # of a trial that takes the whole process down with it
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,8 @@ class Ground:
 
     data: train.Data
     offline: bool = False
-    heads: Mapping[str, HeadStart] = field(
-        default_factory=dict
-    )  # by backbone; if heads alone train
+    # By backbone, where only heads are trained.
+    heads: Mapping[str, HeadStart] = field(default_factory=dict)
 
 
 def run_trial(config: Config, ground: Ground, folder: Path, worker: str) -> Record:
