@@ -160,7 +160,7 @@ def test_the_best_epoch_is_what_is_saved(scratch, console, monkeypatch, tmp_path
     kept = capture_classifier(monkeypatch)
     result = train(config, console, run_dir=tmp_path / "run")
     best = result.summary["phases"]["fine-tune"]
-    splits, _ = training._load_data(config, True, console)
+    splits = training.load_data(config, True, console).splits
     batches = phases.make_evaluation_dataset(splits.validation, 32, 32, 2)
     loss, accuracy = kept["classifier"].evaluate(batches, verbose=0)
     assert loss == pytest.approx(best["val_loss"], rel=1e-4)

@@ -50,19 +50,25 @@ def _click_type(name: str, setting: Setting) -> Any:
     return setting.kind if setting.kind in (str, bool) else NumberOrWord(setting)
 
 
-def config_options(command: Callable) -> Callable:
-    """Adds one option for each field of `Config`, and `--config FILE.json`, to a click command."""
+def config_options(command: Callable, several: Container[str] = ()) -> Callable:
+    """Adds one option for each field of `Config`, and `--config FILE.json`, to a click command.
+
+    Args:
+        command: the command.
+        several: fields whose option may be given more than once; their value is a tuple.
+    """
     defaults = Config()
     for name, setting in reversed(settings().items()):
         option = "--" + name.replace("_", "-")
         if setting.kind is bool:
             option += "/--no-" + name.replace("_", "-")
-        default = getattr(defaults, name)
+        default = [getattr(defaults, name)] if name in several else getattr(defaults, name)
         command = click.option(
             option,
             name,
             type=_click_type(name, setting),
             default=default,
+            multiple=name in several,
             show_default="all images" if default is None else True,
             help=setting.help,
         )(command)
@@ -115,7 +121,11 @@ def command_line() -> str:
 def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     # click's default_map: values of the file replace the defaults, options replace both.
     if path is not None:
-        ctx.default_map = Config.from_json(path).to_dict()
+        values = Config.from_json(path).to_dict()
+        several = [option.name for option in ctx.command.params if getattr(option, "multiple", 0)]
+        ctx.default_map = {
+            name: [value] if name in several else value for name, value in values.items()
+        }
 
 
 def given_settings(ctx: click.Context, names: Container[str]) -> dict[str, Any]:
@@ -126,6 +136,16 @@ def given_settings(ctx: click.Context, names: Container[str]) -> dict[str, Any]:
         for name, value in ctx.params.items()
         if name in names and ctx.get_parameter_source(name) is not default
     }
+
+
+def given_options(ctx: click.Context, names: Container[str]) -> frozenset[str]:
+    """Returns those of `names` that stand on the command line itself, not in `--config`."""
+    command_line = click.core.ParameterSource.COMMANDLINE
+    return frozenset(
+        name
+        for name in ctx.params
+        if name in names and ctx.get_parameter_source(name) is command_line
+    )
 
 
 def run(command: click.Command) -> None:

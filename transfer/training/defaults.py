@@ -6,6 +6,7 @@ Small pure functions of the settings and the weights.
 import dataclasses
 
 from transfer.config import Config
+from transfer.errors import InputError
 from transfer.models.backbones import get_backbone
 from transfer.models.classifier import LAST, MULTI
 from transfer.models.weights import BUNDLED, FASHION, Weights
@@ -21,7 +22,15 @@ def settle(config: Config, weights: Weights) -> Config:
 
     A random backbone has no head phase (frozen, it would teach nothing), and all of it trains,
     BatchNorm included.
+
+    Raises:
+        InputError: nothing would be trained.
     """
+    if not weights.pretrained and not config.finetune_epochs:
+        raise InputError(
+            "finetune_epochs is 0 and there are no pretrained weights: a frozen random backbone "
+            "teaches nothing. Give --finetune-epochs, or --weights."
+        )
     from_fractals = weights.name == BUNDLED
     settled = {
         "finetune_learning_rate": config.finetune_learning_rate,

@@ -46,6 +46,8 @@ from transfer.training.checkpoint import Checkpoint, Checkpointer, list_checkpoi
 from transfer.training.features import load_features
 from transfer.training.interruption import StopAfterStep
 
+HEAD_VALIDATION_BATCH = 1024  # features; Keras's own 32 would take a third of a head epoch
+
 
 @dataclass(frozen=True)
 class Run:
@@ -68,17 +70,18 @@ class Run:
         return self.config.head_epochs if phase == HEAD else self.config.finetune_epochs
 
 
-def fit_head(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
-    """Trains the head alone on the frozen backbone's features, each computed once or kept before.
+@dataclass(frozen=True)
+class HeadFeatures:
+    """What the head trains on, float16 (N, features) each, as `load_features` gives them."""
 
-    With flips on, an epoch takes each image or its mirror image at random.
+    views: list[np.ndarray]  # of the training images, and with flips on of their mirror images
+    validation: np.ndarray
 
-    Returns:
-        The head, a layer of the classifier.
-    """
+
+def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> HeadFeatures:
+    """Returns the frozen backbone's features, each computed once or kept before."""
     config = run.config
     extractor = feature_extractor(fold_classifier(classifier))
-    head = classifier.get_layer("head")
 
     def features_of(split: Split, title: str, flipped: bool = False) -> np.ndarray:
         name = f"features of {title}"
@@ -98,20 +101,27 @@ def fit_head(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
     views = [features_of(splits.train, "the training images")]
     if config.flip:
         views.append(features_of(splits.train, "their mirror images", flipped=True))
-    validation = features_of(splits.validation, "the validation images")
-    num_classes = len(splits.class_names)
+    return HeadFeatures(views, features_of(splits.validation, "the validation images"))
+
+
+def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run) -> None:
+    """Trains the head alone on the frozen backbone's features.
+
+    With flips on, an epoch takes each image or its mirror image at random.
+    """
+    config, num_classes = run.config, len(splits.class_names)
     _compile(head, config, config.head_learning_rate)
     batches = make_feature_dataset(
-        views,
+        features.views,
         splits.train.labels,
         config,
         num_classes,
         first_epoch=run.first_epoch(HEAD),
     )
-    standardize_features(head, views[0])
+    standardize_features(head, features.views[0])
     targets = keras.utils.to_categorical(splits.validation.labels, num_classes)
-    _fit(head, HEAD, batches, (validation, targets), splits.train, run)
-    return head
+    validation = tf.data.Dataset.from_tensor_slices((features.validation, targets))
+    _fit(head, HEAD, batches, validation.batch(HEAD_VALIDATION_BATCH), splits.train, run)
 
 
 def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
@@ -176,7 +186,7 @@ def _fit(
     model: keras.Model,
     phase: str,
     batches: tf.data.Dataset,
-    validation: tf.data.Dataset | tuple[np.ndarray, np.ndarray],
+    validation: tf.data.Dataset,
     train: Split,
     run: Run,
     callbacks: Iterable[keras.callbacks.Callback] = (),

@@ -49,7 +49,15 @@ from transfer.training.checkpoint import (
 )
 from transfer.training.defaults import settle
 from transfer.training.fingerprints import fingerprint_history, fingerprint_variables
-from transfer.training.phases import Run, fit_finetune, fit_head
+from transfer.training.phases import Run, fit_finetune, fit_head, load_head_features
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set as it is trained on."""
+
+    splits: Splits  # uint8 images in arrays
+    fingerprints: dict[str, str]  # SHA-256 of each split as it was found
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,8 @@ def train(
     offline: bool = False,
     command: str = "",
     repeats: Mapping | None = None,
+    data: Data | None = None,
+    keep_model: bool = True,
 ) -> Result:
     """Trains a classifier through both phases and keeps everything in a new run folder.
 
@@ -79,6 +89,8 @@ def train(
         offline: never use the network.
         command: the command line, kept in the run.
         repeats: what binds it to runs with other seeds, kept in the run.
+        data: what `load_data` gave for these settings; None to load it now.
+        keep_model: write model.keras at the end.
 
     Returns:
         The run folder, its summary and its history.
@@ -89,7 +101,8 @@ def train(
     """
     started = time.perf_counter()
     runs.check_new(run_dir)
-    splits, fingerprints = _load_data(config, offline, console)
+    data = data or load_data(config, offline, console)
+    splits = data.splits
     policy, reason = choose_precision(config.backbone, config.precision)
     keras.utils.set_random_seed(config.seed)
     with dtype_policy(policy):
@@ -97,21 +110,26 @@ def train(
             config.backbone, config.image_size, config.weights, offline=offline
         )
     _tell(console, f"Weights: {weights.provenance}")
-    settled = _settle(config, weights, console)
+    settled = settle(config, weights)
+    if not weights.pretrained:
+        _tell(
+            console,
+            "Head phase skipped: a frozen random backbone teaches nothing. All layers and "
+            f"BatchNorm train from scratch at learning rate {settled.finetune_learning_rate:g}.",
+        )
     _tell(console, f"Precision: {policy}, {reason}")
     _check_memory(settled, backbone, policy)
     run_dir = runs.create_run(config.backbone, run_dir)
-    with runs.lock_run(run_dir), _one_line_for_every_end(run_dir, config):
-        facts = _describe_run(config, settled, splits, weights)
-        facts["data"]["fingerprints"] = fingerprints
-        facts["weights"]["sha256"] = fingerprint_variables(backbone.weights)
+    with runs.lock_run(run_dir), one_line_for_every_end(run_dir, config):
+        digest = fingerprint_variables(backbone.weights)
+        facts = describe_run(config, settled, data, weights, digest)
         facts |= {"precision": policy, "command": command}
         facts |= {"repeats": dict(repeats)} if repeats else {}
         runs.write_json(run_dir / runs.CONFIG, facts)
         _tell(console, f"Run folder: {run_dir}")
         classifier = _build(settled, backbone, splits, policy)
         run = Run(settled, console, HistoryRecorder(run_dir), started)
-        return _train_phases(classifier, splits, policy, run)
+        return _train_phases(classifier, splits, policy, run, keep_model=keep_model)
 
 
 def resume(
@@ -141,15 +159,16 @@ def resume(
     facts = runs.read_facts(run_dir)
     config, settled = Config.from_dict(facts["settings"]), Config.from_dict(facts["settled"])
     _refuse_changes(run_dir, config, given or {})
-    with runs.lock_run(run_dir), _one_line_for_every_end(run_dir, config):
+    with runs.lock_run(run_dir), one_line_for_every_end(run_dir, config):
         _tell(console, f"Run folder: {run_dir}, resumed")
         _warn_of_other_versions(facts, console)
         checkpoint = newest_checkpoint(
             run_dir / runs.CHECKPOINTS, lambda line: _tell(console, f"Warning: {line}")
         )
         _tell(console, f"Going on {_describe_checkpoint(checkpoint)}")
-        splits, fingerprints = _load_data(config, offline, console)
-        if fingerprints != facts["data"].get("fingerprints"):
+        data = load_data(config, offline, console)
+        splits = data.splits
+        if data.fingerprints != facts["data"].get("fingerprints"):
             raise InputError(
                 f"the data of {run_dir} have changed since it began: it took "
                 f"{facts['data']['provenance']}. Received: {splits.provenance}. Put them back, "
@@ -181,19 +200,68 @@ def print_summary(result: Result, console: Console) -> None:
     )
 
 
-def _train_phases(classifier: keras.Model, splits: Splits, policy: str, run: Run) -> Result:
+def load_data(config: Config, offline: bool, console: Console, *, with_test: bool = True) -> Data:
+    """Loads, fingerprints and decodes the images that settings ask for, and says what they are.
+
+    Args:
+        config: the settings.
+        offline: never use the network.
+        console: where it is told.
+        with_test: False leaves the test images out, for those who may not see them.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    splits = load_splits(
+        config.data,
+        validation_fraction=config.validation_fraction,
+        seed=config.seed,
+        limit=config.limit,
+        offline=offline,
+    )
+    _tell(console, f"Data: {splits.provenance}")
+    if not with_test:
+        splits = dataclasses.replace(splits, test=splits.test.take(np.arange(0)))
+    fingerprints = {name: fingerprint(split) for name, split in _named(splits)}
+    splits = decode_splits(splits, config.image_size, skip_bad_images=config.skip_bad_images)
+    test = f"{splits.test.num_images:,} test" if with_test else "the test images left alone"
+    _tell(
+        console,
+        f"Images used: {splits.train.num_images:,} training, "
+        f"{splits.validation.num_images:,} validation, {test}; "
+        f"{len(splits.class_names)} classes",
+    )
+    return Data(splits, fingerprints)
+
+
+def _train_phases(
+    classifier: keras.Model, splits: Splits, policy: str, run: Run, *, keep_model: bool = True
+) -> Result:
     resumes_finetune = run.checkpoint and run.checkpoint.state.phase == FINETUNE
     last = None
     if run.config.head_epochs and not resumes_finetune:
-        last = fit_head(classifier, splits, run)
+        last = classifier.get_layer("head")
+        fit_head(last, load_head_features(classifier, splits, run), splits, run)
     if run.config.finetune_epochs:
         last = fit_finetune(classifier, splits, run)
+    if keep_model:
+        save_classifier(classifier, run.config, policy, run.recorder.run_dir / runs.MODEL)
+    return finish(classifier, last, run)
+
+
+def finish(trained: keras.Model, last: keras.Model, run: Run) -> Result:
+    """Writes what a run came to, summary.json last.
+
+    Args:
+        trained: the model whose weights were learnt.
+        last: the one that was trained last, with its optimizer.
+        run: with its history.
+    """
     run_dir, history = run.recorder.run_dir, run.recorder.rows
-    save_classifier(classifier, run.config, policy, run_dir / runs.MODEL)
     summary = _summarise(history, time.perf_counter() - run.started)
     # Two runs of one seed are the same if these are.
     summary["sha256"] = {
-        "weights": fingerprint_variables(classifier.variables),
+        "weights": fingerprint_variables(trained.variables),
         "optimizer": fingerprint_variables(last.optimizer.variables),
         "history": fingerprint_history(history),
     }
@@ -203,45 +271,8 @@ def _train_phases(classifier: keras.Model, splits: Splits, policy: str, run: Run
     return Result(run_dir, summary, history)
 
 
-def _load_data(config: Config, offline: bool, console: Console) -> tuple[Splits, dict[str, str]]:
-    splits = load_splits(
-        config.data,
-        validation_fraction=config.validation_fraction,
-        seed=config.seed,
-        limit=config.limit,
-        offline=offline,
-    )
-    _tell(console, f"Data: {splits.provenance}")
-    fingerprints = {name: fingerprint(split) for name, split in _named(splits)}
-    splits = decode_splits(splits, config.image_size, skip_bad_images=config.skip_bad_images)
-    _tell(
-        console,
-        f"Images used: {splits.train.num_images:,} training, "
-        f"{splits.validation.num_images:,} validation, {splits.test.num_images:,} test; "
-        f"{len(splits.class_names)} classes",
-    )
-    return splits, fingerprints
-
-
 def _named(splits: Splits) -> list[tuple[str, Split]]:
     return [("train", splits.train), ("validation", splits.validation), ("test", splits.test)]
-
-
-def _settle(config: Config, weights: Weights, console: Console) -> Config:
-    if weights.pretrained:
-        return settle(config, weights)
-    if not config.finetune_epochs:
-        raise InputError(
-            "finetune_epochs is 0 and there are no pretrained weights: a frozen random backbone "
-            "teaches nothing. Give --finetune-epochs, or --weights."
-        )
-    settled = settle(config, weights)
-    _tell(
-        console,
-        "Head phase skipped: a frozen random backbone teaches nothing. All layers and BatchNorm "
-        f"train from scratch at learning rate {settled.finetune_learning_rate:g}.",
-    )
-    return settled
 
 
 def _check_memory(settled: Config, backbone: keras.Model, policy: str) -> None:
@@ -262,16 +293,27 @@ def _too_large(config: Config) -> str:
 
 
 def _build(settled: Config, backbone: keras.Model, splits: Splits, policy: str) -> keras.Model:
+    backbone = prepare_backbone(settled, backbone, splits, policy)
+    num_classes, trains = len(splits.class_names), settled.train_batch_norm
+    with dtype_policy(policy):
+        return build_classifier(settled, backbone, num_classes, train_batch_norm=trains)
+
+
+def prepare_backbone(
+    settled: Config, backbone: keras.Model, splits: Splits, policy: str
+) -> keras.Model:
+    """Returns the backbone as it trains: BatchNorm with its statistics, fused or frozen.
+
+    Args:
+        settled: the settings, "auto" settled.
+        backbone: with its weights; its BatchNorm may get the statistics of the images.
+        splits: the images.
+        policy: Keras's dtype policy.
+    """
     if settled.recalibrate_batch_norm == "yes":
         recalibrate(backbone, _recalibration_batches(settled, splits.train))
     with dtype_policy(policy):
-        backbone = (fuse_batch_norm if settled.train_batch_norm else freeze_batch_norm)(backbone)
-        return build_classifier(
-            settled,
-            backbone,
-            len(splits.class_names),
-            train_batch_norm=settled.train_batch_norm,
-        )
+        return (fuse_batch_norm if settled.train_batch_norm else freeze_batch_norm)(backbone)
 
 
 def _recalibration_batches(settled: Config, train: Split) -> tf.data.Dataset:
@@ -333,8 +375,13 @@ def _describe_checkpoint(checkpoint: Checkpoint | None) -> str:
 
 
 @contextlib.contextmanager
-def _one_line_for_every_end(run_dir: Path, config: Config) -> Iterator[None]:
-    # However a run ends before its end: what happened, what is kept, how to go on.
+def one_line_for_every_end(run_dir: Path, config: Config) -> Iterator[None]:
+    """However a run ends before its end: tells what happened, what is kept, how to go on.
+
+    Raises:
+        InputError: there is not enough memory, or the disk is full.
+        Interrupted: Ctrl-C or SIGTERM came.
+    """
     try:
         yield
     except (KeyboardInterrupt, Interrupted) as error:
@@ -365,7 +412,19 @@ def _kept(run_dir: Path) -> str:
     return f"All finished epochs are in {checkpoints[-1]}"
 
 
-def _describe_run(config: Config, settled: Config, splits: Splits, weights: Weights) -> dict:
+def describe_run(
+    config: Config, settled: Config, data: Data, weights: Weights, weights_sha256: str
+) -> dict:
+    """Returns what config.json holds of a run, but for precision and command.
+
+    Args:
+        config: the settings.
+        settled: the same, "auto" settled.
+        data: the images.
+        weights: what the backbone starts from.
+        weights_sha256: fingerprint of their values.
+    """
+    splits = data.splits
     return {
         "settings": config.to_dict(),
         "settled": settled.to_dict(),
@@ -375,8 +434,9 @@ def _describe_run(config: Config, settled: Config, splits: Splits, weights: Weig
             "provenance": splits.provenance,
             "class_names": list(splits.class_names),
             "num_images": {name: split.num_images for name, split in _named(splits)},
+            "fingerprints": data.fingerprints,
         },
-        "weights": dataclasses.asdict(weights),
+        "weights": dataclasses.asdict(weights) | {"sha256": weights_sha256},
         "versions": _versions(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

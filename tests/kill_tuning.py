@@ -1,0 +1,156 @@
+"""Kills a search again and again and shows that no finished trial is lost.
+
+    python tests/kill_tuning.py --kills 10
+
+A small search is killed with SIGKILL at random moments and started again with the same command
+until it is done; then the next one, with another seed. Every second kill waits until the search
+writes down what it knows. After each kill, every trial that had been told of as ended
+must be known to the next process, with the same score, and never be trained again.
+"""
+
+import json
+import random
+import re
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests import commands  # noqa: E402
+from tests.kill_training import add_tiny_backbone, write_inputs  # noqa: E402
+from transfer import cli  # noqa: E402
+
+OPTIONS = (
+    "--backbone tiny --data stripes.npz --weights none --image-size 32 --finetune-epochs 3 "
+    "--offline"
+).split()
+TRIALS = 6
+
+
+@dataclass
+class Tally:
+    """What happened so far."""
+
+    kills: int = 0
+    in_a_save: int = 0
+    searches: int = 0
+    trials: int = 0
+    lost_trials: int = 0
+    trained_again: int = 0
+    broken: int = 0
+    told: dict = field(default_factory=dict, repr=False)  # trial -> line, of the present search
+
+    @property
+    def bad(self) -> bool:
+        """Whether anything was lost."""
+        return bool(self.lost_trials or self.trained_again or self.broken)
+
+
+def kill_searches(folder: Path, kills: int, seed: int, tuner: str = "hyperband") -> Tally:
+    """Kills searches until `kills` of them happened, finishes the last one, and counts.
+
+    Args:
+        folder: an empty folder to work in.
+        kills: how many.
+        seed: of the moments.
+        tuner: the search method.
+    """
+    generator, tally = random.Random(seed), Tally()
+    write_inputs(folder)
+    while tally.kills < kills:
+        _search_to_the_end(folder, kills, generator, tally, tuner)
+    return tally
+
+
+def _search_to_the_end(folder: Path, kills: int, generator, tally: Tally, tuner: str) -> None:
+    arguments = [*OPTIONS, "--tuner", tuner, "--trials", TRIALS, "--seed", tally.searches]
+    tally.told.clear()
+    for attempt in range(100):
+        output = folder / f"output-{tally.searches}-{attempt}.txt"
+        process = commands.start("tune", arguments, folder, output, add_tiny_backbone)
+        if tally.kills < kills:
+            _wait(process, output, generator.uniform(0, 3))
+            if tally.kills % 2:
+                _wait_for_save(process, folder)
+                tally.in_a_save += 1
+            if process.is_alive():
+                process.kill()
+                tally.kills += 1
+        process.join()
+        _check(tally, folder, output)
+        if process.exitcode == 0:
+            break
+        if process.exitcode > 0:  # not killed: an error
+            click.echo(output.read_text(), err=True)
+            tally.broken += 1
+            break
+    tally.searches += 1
+    tally.trials += len(tally.told)
+
+
+def _wait(process, output: Path, seconds: float) -> None:
+    # Until the search itself has begun, and some time of it.
+    while process.is_alive() and "Search: " not in (output.read_text() if output.exists() else ""):
+        time.sleep(0.005)
+    process.join(seconds)
+
+
+def _wait_for_save(process, folder: Path) -> None:
+    # A temporary file of `write_atomically` in a project or one of its trials.
+    while process.is_alive():
+        if any(folder.glob("tuning/*/.*")) or any(folder.glob("tuning/*/trial_*/.*")):
+            return
+        time.sleep(0.0003)
+
+
+def _check(tally: Tally, folder: Path, output: Path) -> None:
+    text = output.read_text() if output.exists() else ""
+    lines = dict(re.findall(r"^(Trial \d+)\b(.*)", text, re.MULTILINE))
+    for name, line in lines.items():
+        tally.trained_again += name in tally.told
+        tally.told[name] = line
+    known = _known(folder, tally.searches)
+    for name, line in tally.told.items():
+        score = re.search(r"accuracy ([\d.]+) %", line)
+        if known is None or score is None or known.get(name) != score.group(1):
+            click.echo(f"lost: {name}{line}", err=True)
+            tally.lost_trials += 1
+
+
+def _known(folder: Path, search: int) -> dict | None:
+    # What the files of the project say, read as they are.
+    for path in folder.glob("tuning/*/search.json"):
+        if json.loads(path.read_text())["settings"]["seed"] == search:
+            trials = [json.loads(p.read_text()) for p in path.parent.glob("trial_*/trial.json")]
+            return {
+                f"Trial {int(trial['trial_id']) + 1}": f"{100 * trial['score']:.2f}"
+                for trial in trials
+                if trial["status"] == "COMPLETED"
+            }
+    return None
+
+
+@click.command()
+@click.option("--kills", default=10, show_default=True, help="How many processes to kill.")
+@click.option("--seed", default=0, show_default=True, help="Of the moments.")
+@click.option("--tuner", default="hyperband", show_default=True, help="The search method.")
+def main(kills: int, seed: int, tuner: str) -> None:
+    """Kill small searches at random moments and count what is lost: nothing should be."""
+    cli.load_tensorflow(verbose=False)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        tally = kill_searches(Path(folder), kills, seed, tuner)
+    for name, count in vars(tally).items():
+        if name != "told":
+            click.echo(f"{name.replace('_', ' '):>14}  {count:>5}")
+    click.echo(f"{'seconds':>14}  {time.perf_counter() - started:>5.0f}")
+    sys.exit(tally.bad)
+
+
+if __name__ == "__main__":
+    main()

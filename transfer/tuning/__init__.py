@@ -1,0 +1,1 @@
+"""Search for better settings: many short training runs, each an ordinary one."""

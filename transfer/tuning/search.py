@@ -1,0 +1,372 @@
+"""A search, top to bottom: data, weights, space, project folder, trials, results.
+
+    tuning/<backbone>-<fingerprint>/
+        search.json         what is searched; its fingerprint is part of the folder's name
+        trials.csv          one row a trial
+        best.json           settings for `train.py --config`, from the best trial so far
+        search.png          the trials as lines through their values
+        oracle.json         what the search method knows
+        trial_0000/         trial.json, and run/: the run folder of the trial
+        lock                held by the process that searches
+
+A search goes on where it stopped when the same command is given again. Several processes share
+one through KerasTuner's chief and workers (`parallel.py`).
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import math
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+from filelock import FileLock, Timeout
+from keras_tuner.engine.trial import Trial, TrialStatus
+from rich.console import Console
+
+from transfer import runs
+from transfer.config import Config
+from transfer.errors import InputError, Interrupted
+from transfer.evaluation.plots import png
+from transfer.formatting import format_seconds
+from transfer.models.weights import Weights, load_backbone
+from transfer.training import train
+from transfer.training.defaults import settle
+from transfer.training.fingerprints import fingerprint_variables
+from transfer.training.heads import prepare_heads
+from transfer.training.interruption import StopAfterStep
+from transfer.tuning import display, parallel, plots, results
+from transfer.tuning import space as spaces
+from transfer.tuning.deadline import Deadline
+from transfer.tuning.oracles import PROJECT, RECORD, Plan, make_oracle
+from transfer.tuning.trials import Ground, Record, full_budget, run_trial
+
+FOLDER = Path("tuning")
+FACTS, LOCK = "search.json", "lock"
+LOCAL = "local"  # name of the only worker of a search in one process
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for.
+
+    Attributes:
+        config: the settings of the first trial, and of all where they are not searched.
+        given: names of the settings that the user gave as options, which are not searched.
+        backbones: to choose among; the first is that of `config`.
+        tuner: one of `oracles.TUNERS`.
+        trials: the search ends with so many, the user's own settings among them.
+        objective: "val_accuracy" or "val_loss".
+        space_file: fixes or narrows dimensions, or None.
+        time_limit: seconds.
+        command: that goes on with this search.
+        offline: never use the network.
+    """
+
+    config: Config
+    given: frozenset[str]
+    backbones: tuple[str, ...]
+    tuner: str
+    trials: int
+    objective: str
+    space_file: Path | None = None
+    time_limit: float = math.inf
+    command: str = "python tune.py"
+    offline: bool = False
+
+
+def search(wish: Wish, console: Console) -> Path:
+    """Searches in this process alone, or goes on with what is left of the same search.
+
+    Returns:
+        The path of best.json.
+
+    Raises:
+        InputError: something given cannot be used, every trial failed, or the time was too short.
+        Interrupted: Ctrl-C or SIGTERM came.
+    """
+    deadline = Deadline(wish.time_limit)
+    data, plan = _prepare(wish, console)
+    ground = _prepare_ground(plan, data, wish, console)
+    with _project(plan, wish, console) as oracle, deadline:
+        with _told(wish, plan, oracle, data, console, deadline):
+            work(oracle, plan, ground, LOCAL, deadline)
+
+    return plan.folder / results.BEST
+
+
+def lead(wish: Wish, console: Console, address: str) -> Path:
+    """Hands out trials to workers, and runs none; arguments and errors as `search`.
+
+    Args:
+        wish: what is searched.
+        console: where to.
+        address: HOST:PORT to listen on.
+    """
+    deadline = Deadline(wish.time_limit)
+    data, plan = _prepare(wish, console)
+    with _project(plan, wish, console) as oracle:
+        with _told(wish, plan, oracle, data, console, deadline):
+            parallel.serve(oracle, address, deadline, console)
+    return plan.folder / results.BEST
+
+
+def follow(wish: Wish, console: Console, address: str, worker: str) -> None:
+    """Runs the trials that a chief hands out, until it has no more.
+
+    Args:
+        wish: the same as the chief's.
+        console: where to.
+        address: HOST:PORT of the chief.
+        worker: a name of its own; started again under it, it begins with the trial it ran.
+
+    Raises:
+        InputError: the chief does not answer, or searches something else.
+        Interrupted: Ctrl-C or SIGTERM came.
+    """
+    data, plan = _prepare(wish, console)
+    ground = _prepare_ground(plan, data, wish, console)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    _tell(console, f"Worker {worker} of the chief at {address}, in {plan.folder}")
+    try:
+        with parallel.connection(address, worker) as oracle:
+            work(oracle, plan, ground, worker, Deadline(wish.time_limit))
+    except Interrupted as error:
+        raise Interrupted(
+            error.number, f"Stopped. Start it again under the same --id to go on: {wish.command}"
+        ) from error
+    _tell(console, "The chief has no more trials.")
+
+
+def work(oracle: Any, plan: Plan, ground: Ground, worker: str, deadline: Deadline) -> None:
+    """Runs trials until there are no more, or time is up.
+
+    Args:
+        oracle: KerasTuner's, or the client of one.
+        plan: of the search.
+        ground: what all trials share.
+        worker: name of this process among others.
+        deadline: when to stop.
+    """
+    while not deadline.passed:
+        with StopAfterStep():  # a signal waits for the record to be whole
+            trial = oracle.create_trial(worker)
+        if trial.status == TrialStatus.STOPPED:
+            return
+        if trial.status == TrialStatus.IDLE:  # waits for trials of other workers
+            time.sleep(1)
+            continue
+        record = _run(trial, plan, ground, worker)
+        with StopAfterStep():
+            trial.status = TrialStatus.FAILED if record.reason else TrialStatus.COMPLETED
+            trial.hyperparameters.values[RECORD] = record.to_text()
+            oracle.end_trial(trial)
+
+
+def _run(trial: Trial, plan: Plan, ground: Ground, worker: str) -> Record:
+    values = trial.hyperparameters.values
+    if values[PROJECT] != plan.project:
+        raise InputError(
+            f"the chief searches {values[PROJECT]} and this worker {plan.project}: start both with "
+            "the same options, space file, data and weights."
+        )
+    config = results.trial_config(plan.config, plan.space, values)
+    folder = plan.folder / f"trial_{trial.trial_id}"
+    return run_trial(config, ground, folder, worker)
+
+
+def _prepare(wish: Wish, console: Console) -> tuple[train.Data, Plan]:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise InputError("tensorboard is missing; run `pip install -r requirements.txt`.")
+    said = spaces.read_space(wish.space_file) if wish.space_file else {}
+    if len(wish.backbones) > 1:
+        said = {"backbone": spaces.Choices(wish.backbones)} | said
+    config = spaces.fix(wish.config, said)
+    data = train.load_data(config, wish.offline, console, with_test=False)
+    backbones = said.get("backbone")
+    names = backbones.values if isinstance(backbones, spaces.Choices) else (config.backbone,)
+    weights = {name: _take_weights(name, wish, console) for name in names}
+    return data, _make_plan(config, wish, said, data, weights)
+
+
+def _make_plan(
+    config: Config,
+    wish: Wish,
+    said: dict,
+    data: train.Data,
+    taken: dict[str, tuple[Weights, str]],
+) -> Plan:
+    rates = [
+        settle(dataclasses.replace(config, backbone=name), weights).finetune_learning_rate
+        for name, (weights, _) in taken.items()
+    ]
+    from_scratch = not any(weights.pretrained for weights, _ in taken.values())
+    default = spaces.default_space(config, rates, from_scratch=from_scratch)
+    space = spaces.make_space(config, default, said, wish.given, objective=wish.objective)
+    facts = {
+        "tuner": wish.tuner,
+        "objective": wish.objective,
+        "space": spaces.to_json(space),
+        "settings": config.to_dict(),
+        "data": {name: data.fingerprints[name] for name in ("train", "validation")},
+        "weights": {name: digest for name, (_, digest) in taken.items()},
+    }
+    return Plan(
+        FOLDER / f"{'+'.join(taken)}-{_fingerprint(facts)}",
+        wish.tuner,
+        wish.objective,
+        space,
+        config,
+        own=dataclasses.replace(config, finetune_learning_rate=rates[0]),
+        budget=full_budget(config),
+        facts=facts,
+    )
+
+
+def _prepare_ground(plan: Plan, data: train.Data, wish: Wish, console: Console) -> Ground:
+    # Where only heads are trained, the backbone's features are made or read once for all trials.
+    if plan.config.finetune_epochs:
+        return Ground(data, wish.offline)
+    flip = plan.config.flip or "flip" in plan.space
+    heads = {
+        name: prepare_heads(
+            dataclasses.replace(plan.config, backbone=name, flip=flip),
+            data,
+            console,
+            offline=wish.offline,
+        )
+        for name in plan.facts["weights"]
+    }
+    return Ground(data, wish.offline, heads)
+
+
+def _take_weights(name: str, wish: Wish, console: Console) -> tuple[Weights, str]:
+    # What every trial of this backbone will start from, and its SHA-256.
+    backbone, weights = load_backbone(
+        name, wish.config.image_size, wish.config.weights, offline=wish.offline
+    )
+    _tell(console, f"Weights of {name}: {weights.provenance}")
+    return weights, fingerprint_variables(backbone.weights) if weights.pretrained else "random"
+
+
+def _fingerprint(facts: dict) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@contextlib.contextmanager
+def _project(plan: Plan, wish: Wish, console: Console) -> Iterator[keras_tuner.Oracle]:
+    """Makes the project's folder or takes it up again, and holds its lock."""
+    is_new = not (plan.folder / FACTS).exists()
+    differs = _differs_from_newest(plan) if is_new else None
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(plan.folder / LOCK, timeout=0):
+            if is_new:
+                started = datetime.now(UTC).isoformat(timespec="seconds")
+                facts = plan.facts | {"command": wish.command, "started": started}
+                runs.write_json(plan.folder / FACTS, facts)
+            oracle = make_oracle(plan, most_trials=wish.trials)
+            _tell_plan(plan, wish, oracle, console)
+            if differs:
+                _tell(console, differs)
+            yield oracle
+    except Timeout as error:
+        raise InputError(
+            f"{plan.folder} is being searched by another process; wait for it, or share the "
+            "search: --role chief and --role worker."
+        ) from error
+
+
+def _differs_from_newest(plan: Plan) -> str | None:
+    # Why the same folder is not taken up again.
+    others = sorted(FOLDER.glob(f"*/{FACTS}"), key=lambda path: path.stat().st_mtime_ns)
+    if not others:
+        return None
+    try:
+        was = runs.read_json(others[-1])
+    except InputError:
+        return None
+    changes = []
+    for part, now in plan.facts.items():
+        before = was.get(part)
+        if before == now:
+            continue
+        if isinstance(now, dict) and isinstance(before, dict):
+            names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+            changes.append(f"{part} ({', '.join(names)})")
+        else:
+            changes.append(f"{part} ({before}, now {now})")
+    return f"A new search, not that of {others[-1].parent}: it differs in {', '.join(changes)}."
+
+
+def _tell_plan(plan: Plan, wish: Wish, oracle: keras_tuner.Oracle, console: Console) -> None:
+    for name, dimension in plan.space.items():
+        _tell(console, f"  {name}: {spaces.describe(dimension)}")
+    rows = results.read_rows(oracle)
+    ended = sum(row.record is not None for row in rows)
+    text = f"Search: {plan.tuner}, {wish.trials} trials, for the best {plan.objective}"
+    if plan.tuner == "grid":
+        text += f", of {spaces.grid_size(plan.space):,} combinations in order"
+    _tell(console, f"{text}; in {plan.folder}")
+    if rows:
+        _tell(console, f"Going on: {ended} trials have ended, {len(rows) - ended} to be run again.")
+
+
+@contextlib.contextmanager
+def _told(
+    wish: Wish,
+    plan: Plan,
+    oracle: keras_tuner.Oracle,
+    data: train.Data,
+    console: Console,
+    deadline: Deadline,
+) -> Iterator[None]:
+    # However the search ends: what is kept, what it came to, how to go on.
+    try:
+        with display.Display(console, oracle, wish.trials):
+            yield
+    except Interrupted as error:
+        if not deadline.passed:
+            rows = results.read_rows(oracle)
+            ended = sum(row.record is not None for row in rows)
+            raise Interrupted(
+                error.number,
+                f"Stopped. {ended} finished trials are in {plan.folder}. To go on: {wish.command}",
+            ) from error
+    rows = results.read_rows(oracle)
+    if deadline.passed:
+        _tell(
+            console,
+            f"Time limit of {format_seconds(wish.time_limit)} reached; the same command with "
+            "another limit goes on.",
+        )
+    _finish(plan, rows, data, console)
+
+
+def _finish(plan: Plan, rows: Sequence[results.Row], data: train.Data, console: Console) -> None:
+    results.write_results(plan.folder, rows, plan)
+    if not any(row.finished for row in rows):
+        reason = results.first_reason(rows)
+        if reason is None:
+            raise InputError("no trial finished within the time; give a longer --time-limit.")
+        raise InputError(f"every trial failed, the first because {reason}.")
+    picture = plots.plot_trials(rows, plan)
+    runs.write_atomically(plan.folder / results.PICTURE, png(picture))
+    console.print(display.top_table(rows, plan))
+    for line in results.describe_best(rows, plan.objective, data.splits.validation.num_images):
+        _tell(console, line)
+    _tell(console, f"Everything is in {plan.folder}: {results.TRIALS}, {results.PICTURE}")
+    best = shlex.quote(str(plan.folder / results.BEST))
+    _tell(console, f"Next: python train.py --config {best}")
+
+
+def _tell(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)
