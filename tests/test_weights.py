@@ -12,7 +12,7 @@ from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 from transfer.config import Config
 from transfer.downloads import download
 from transfer.errors import InputError
-from transfer.models import weights
+from transfer.models import pretrained, weights
 from transfer.models.backbones import BACKBONES, build_backbone
 from transfer.models.classifier import build_classifier, save_classifier
 from transfer.models.weights import imagenet_url, keras_cache, load_backbone
@@ -24,6 +24,14 @@ def write_as_keras_does(backbone, path):
     with h5py.File(path, "w") as file:
         save_weights_to_hdf5_group(file, backbone)
     return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_embedded(monkeypatch, tmp_path):
+    """A package without weights of its own; test_pretrained.py is about those."""
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text("{}")
+    monkeypatch.setattr(pretrained, "MANIFEST", manifest)
 
 
 @pytest.fixture(scope="module")
