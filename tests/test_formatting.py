@@ -1,6 +1,6 @@
 import pytest
 
-from transfer.formatting import format_percent, format_seconds
+from transfer.formatting import format_percent, format_seconds, format_spread
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,8 @@ def test_durations_are_told_as_people_say_them(seconds, text):
 def test_percent_has_two_digits_and_a_space():
     assert format_percent(0.93) == "93.00 %"
     assert format_percent(0.123456) == "12.35 %"
+
+
+def test_repeats_are_told_with_mean_min_max_and_n():
+    assert format_spread([0.93, 0.94, 0.95]) == "mean 94.00 %, min 93.00 %, max 95.00 %, n = 3"
+    assert format_spread([1, 2], "{:.1f}".format) == "mean 1.5, min 1.0, max 2.0, n = 2"

@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
-from transfer.evaluation import page
+from transfer.evaluation import page, plots
 
 NASTY = "<script>alert('x')</script> & $title `a` |b| [c](d) *e* _f_"
 
@@ -81,3 +82,10 @@ def test_markdown_of_each_block():
         "```python\nx = 1\n```\n"
     )
     assert '<img alt="The curves" src="data:image/png;base64,"' in picture.html()
+
+
+def test_a_picture_with_small_words_scrolls_on_a_phone():
+    def tag(width):
+        return page.Picture("name", "Some", plots.png(Figure(figsize=(width, 1)))).html()
+
+    assert '<img class="large" alt="Some"' in tag(12) and '<img alt="Some"' in tag(8)

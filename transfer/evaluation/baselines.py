@@ -31,6 +31,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
 
 from transfer import runs
 from transfer.data.decode import decode_split
@@ -236,7 +237,10 @@ def _measure_once(
 
 
 def _test(classifier: Any, data: _Data) -> float:
-    classifier.fit(data.x_train, data.y_train)
+    # Threads that wait for each other in products this small cost more than they bring: beside
+    # other work on two cores a logistic regression took 2 minutes with them and 1 s without.
+    with threadpool_limits(1, user_api="blas"):
+        classifier.fit(data.x_train, data.y_train)
     starts = range(0, len(data.x_test), PREDICTED_AT_ONCE)
     parts = [data.x_test[start : start + PREDICTED_AT_ONCE] for start in starts]
     # An SVC predicts on one core only; the others share their work out by themselves.

@@ -11,6 +11,8 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+LARGE_PICTURE = 1_000  # pixels; on a phone a wider one scrolls, for its words to be readable
+
 
 @dataclass(frozen=True)
 class Span:
@@ -176,8 +178,10 @@ class Picture:
         """Returns the block for HTML."""
         caption = html.escape(self.caption)
         data = base64.b64encode(self.png).decode("ascii")
+        width = int.from_bytes(self.png[16:20], "big")  # as the PNG's header has it
+        size = ' class="large"' if width > LARGE_PICTURE else ""
         return (
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+            f'<figure><img{size} alt="{caption}" src="data:image/png;base64,{data}">'
             f"<figcaption>{caption}</figcaption></figure>"
         )
 
@@ -225,6 +229,13 @@ td.number { white-space: nowrap; }
 figure { margin: 2rem 0; }
 img { max-width: 100%; height: auto; }
 figcaption { color: #555; font-size: .9rem; }
+@media screen and (max-width: 44rem) {  /* a phone */
+  table { font-size: .8rem; }
+  th, td { padding-right: .5rem; }
+  td.number { white-space: normal; }
+  figure { overflow-x: auto; }
+  img.large { max-width: none; width: 50rem; }
+}
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   a { color: inherit; text-decoration: none; }
