@@ -85,9 +85,7 @@ def read_images(loaded: Loaded, image_size: int, limit: int | None = None) -> Im
     """
     splits = {name: getattr(loaded, name) for name in PARTS if getattr(loaded, name) is not None}
     indices = {
-        name: np.arange(split.num_images)
-        if limit is None
-        else limited_indices(split.labels, limit)
+        name: np.arange(split.num_images) if limit is None else limited_indices(split.labels, limit)
         for name, split in splits.items()
     }
     taken = [split.take(indices[name]) for name, split in splits.items()]

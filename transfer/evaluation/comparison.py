@@ -18,6 +18,7 @@ from transfer.data.sources import FASHION_MNIST, Split
 from transfer.errors import InputError
 from transfer.evaluation.calibration import fit_calibration, measure_calibration
 from transfer.evaluation.card import model_card
+from transfer.evaluation.leaks import find_leaked_images, measure_without_leaks
 from transfer.evaluation.metrics import compute_metrics, wilson_interval
 from transfer.evaluation.predictions import (
     FLIPPED,
@@ -332,11 +333,13 @@ def write_run_report(
     class_names = run.facts["data"]["class_names"]
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     originals, augmented = augmented_views(splits.train, config)
+    leaked = find_leaked_images(splits, config)
+    without = measure_without_leaks(leaked, run.predictions.y_true, run.predictions.y_prob)
     path = write_report(
         run.run_dir / runs.REPORT,
         run_name=run.run_dir.resolve().name,
         facts=_report_facts(run),
-        metrics=to_json(run),
+        metrics=to_json(run) | {"without_near_duplicates": without},
         calibration=calibration,
         rows=rows,
         history=runs.read_history(run.run_dir),

@@ -104,9 +104,7 @@ def out_of_fold_probabilities(features: np.ndarray, labels: np.ndarray) -> np.nd
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=_SEED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it is stopped early on purpose
-        y_prob = cross_val_predict(
-            classifier, components, labels, cv=folds, method="predict_proba"
-        )
+        y_prob = cross_val_predict(classifier, components, labels, cv=folds, method="predict_proba")
     return _calibrate(y_prob, labels)
 
 
