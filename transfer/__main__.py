@@ -95,7 +95,7 @@ def pretrain(
         cli.make_console(quiet),
         resume=resume,
         time_limit=60 * time_limit,
-        command=shlex.join(["python", "-m", "transfer", *sys.argv[1:]]),
+        command=_command_line(),
     )
     told = f"Stopped by {reason}; go on with `--resume --out {out}`."
     if reason.startswith("SIG"):
@@ -144,7 +144,7 @@ def audit(
 
     console = cli.make_console(quiet)
     loaded = load_undivided(data, offline=offline)
-    facts = {"data": describe_origin(loaded), "command": cli.command_line()}
+    facts = {"data": describe_origin(loaded), "command": _command_line()}
     _tell(console, f"Data: {facts['data']}")
     images = read_images(loaded, image_size, limit)
     config = Config(backbone=backbone, weights=weights, image_size=image_size)
@@ -158,6 +158,10 @@ def audit(
     console.print()
     print_audit(summary, console)
     _tell(console, f"\nLists and pictures: {out}")
+
+
+def _command_line() -> str:
+    return shlex.join(["python", "-m", "transfer", *sys.argv[1:]])
 
 
 def _tell(console: "Console", line: str) -> None:

@@ -15,6 +15,7 @@ LEAST_IMAGES = FOLDS  # of a class: fewer cannot be in each fold
 NUM_COMPONENTS = 250  # of the features that the classifier sees
 HIDDEN_UNITS = 200
 EPOCHS = 10  # more, and wrong labels are learnt by heart
+MANY_IMAGES = 10_000  # fewer take twice the epochs
 
 _SEED = 0
 
@@ -98,19 +99,14 @@ def out_of_fold_probabilities(features: np.ndarray, labels: np.ndarray) -> np.nd
         (HIDDEN_UNITS,),
         alpha=1e-2,
         batch_size=min(256, max(8, len(labels) // 20)),
-        max_iter=_epochs(len(labels)),
+        max_iter=EPOCHS if len(labels) >= MANY_IMAGES else 2 * EPOCHS,
         random_state=_SEED,
     )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=_SEED)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it is stopped early on purpose
+        warnings.simplefilter("ignore", ConvergenceWarning)  # both are stopped early on purpose
         y_prob = cross_val_predict(classifier, components, labels, cv=folds, method="predict_proba")
-    return _calibrate(y_prob, labels)
-
-
-def _epochs(num_images: int) -> int:
-    # Of few images an epoch is few steps.
-    return EPOCHS if num_images >= 10_000 else min(10 * EPOCHS, EPOCHS * 10_000 // num_images)
+        return _calibrate(y_prob, labels)
 
 
 def _calibrate(y_prob: np.ndarray, labels: np.ndarray) -> np.ndarray:
