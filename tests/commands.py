@@ -38,7 +38,7 @@ def start(
     """Starts `python <script>.py <arguments>` and returns the process.
 
     Args:
-        script: "train" or "evaluate".
+        script: "train", "evaluate" or "transfer/__main__".
         arguments: the words after the script's name.
         cwd: working folder of the process.
         output: file that takes stdout, and stderr where `errors` is None.
@@ -89,4 +89,4 @@ def _run(
         prepare()
     from transfer import cli
 
-    cli.run(importlib.import_module(words[0].removesuffix(".py")).main)
+    cli.run(importlib.import_module(words[0].removesuffix(".py").replace("/", ".")).main)

@@ -8,12 +8,18 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from transfer import cli
+from transfer.config import Config
 from transfer.errors import InputError, Interrupted
 from transfer.pretraining import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
 
 DEFAULTS = Settings()
 SIDE = click.IntRange(32, 128)
@@ -94,13 +100,93 @@ def pretrain(
         cli.make_console(quiet),
         resume=resume,
         time_limit=60 * time_limit,
-        command=shlex.join(["python", "-m", "transfer", *sys.argv[1:]]),
+        command=_command_line(),
     )
     told = f"Stopped by {reason}; go on with `--resume --out {out}`."
     if reason.startswith("SIG"):
         raise Interrupted(signal.Signals[reason], told)
     if reason != FINISHED:
         click.echo(told, err=True)
+
+
+@main.command()
+@cli.setting_options("data", "limit")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/audit"),
+    help="Folder for lists and pictures; those of an earlier audit are replaced.",
+)
+@click.option(
+    "--weights",
+    default="none",
+    help="Find label errors by a backbone's features: auto, imagenet or a weights file; "
+    "none takes the images' gradients and pixels, which suits small gray images.",
+)
+@cli.setting_options("backbone", "image_size")
+@click.option("--offline", is_flag=True, help="Never use the network.")
+@cli.conduct_options
+def audit(
+    data: str,
+    limit: int | None,
+    out: Path,
+    weights: str,
+    backbone: str,
+    image_size: int,
+    offline: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Look for what is wrong with a data set: duplicates, leaks into the test, wrong labels.
+
+    Also files that cannot be read, images that show next to nothing, and classes of unequal
+    size. Nothing is changed; what is found is listed in --out, with pictures.
+    """
+    from transfer.data.audit import examine, read_images
+    from transfer.data.sources import describe_origin, load_undivided
+    from transfer.evaluation.audit_report import print_audit, write_audit
+    from transfer.evaluation.label_errors import find_label_errors
+
+    console = cli.make_console(quiet)
+    loaded = load_undivided(data, offline=offline)
+    facts = {"data": describe_origin(loaded), "command": _command_line()}
+    _tell(console, f"Data: {facts['data']}")
+    images = read_images(loaded, image_size, limit)
+    config = Config(backbone=backbone, weights=weights, image_size=image_size)
+    features, facts["features"] = _audit_features(images.pixels, config, offline, verbose)
+    _tell(console, f"Label errors are looked for by {facts['features']}")
+    with console.status("Looking for duplicates"):
+        findings = examine(images)
+    with console.status("Looking for label errors"):
+        errors = find_label_errors(features, images.labels)
+    summary = write_audit(out, facts, images, findings, errors)
+    console.print()
+    print_audit(summary, console)
+    _tell(console, f"\nLists and pictures: {out}")
+
+
+def _command_line() -> str:
+    return shlex.join(["python", "-m", "transfer", *sys.argv[1:]])
+
+
+def _tell(console: "Console", line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _audit_features(
+    pixels: "np.ndarray", config: Config, offline: bool, verbose: bool
+) -> "tuple[np.ndarray, str]":
+    """Returns the features (N, D) that label errors are found by, and what they are, in words."""
+    if config.weights != "none":
+        cli.load_tensorflow(verbose)
+        from transfer.training.features import load_pretrained_features
+
+        features, weights = load_pretrained_features(pixels, config, offline=offline)
+        if features is not None:
+            return features, f"features of {config.backbone}, {weights.provenance}"
+    from transfer.data.descriptors import appearance_features
+
+    return appearance_features(pixels), "gradients and pixels of the images"
 
 
 def _check_same(ctx: click.Context, settings: dict) -> None:

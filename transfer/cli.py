@@ -10,7 +10,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +57,28 @@ def config_options(command: Callable, several: Container[str] = ()) -> Callable:
         command: the command.
         several: fields whose option may be given more than once; their value is a tuple.
     """
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        is_eager=True,
+        expose_value=False,
+        callback=_load_config,
+        show_default="none",
+        help="A JSON file of settings, such as a run's config.json; options here win over it.",
+    )(_add_settings(command, settings(), several))
+
+
+def setting_options(*names: str) -> Callable[[Callable], Callable]:
+    """Returns a decorator that adds the options of these fields of `Config` to a click command."""
+    return lambda command: _add_settings(command, names)
+
+
+def _add_settings(
+    command: Callable, names: Iterable[str], several: Container[str] = ()
+) -> Callable:
     defaults = Config()
-    for name, setting in reversed(settings().items()):
+    for name in reversed(list(names)):
+        setting = settings()[name]
         option = "--" + name.replace("_", "-")
         if setting.kind is bool:
             option += "/--no-" + name.replace("_", "-")
@@ -72,15 +92,7 @@ def config_options(command: Callable, several: Container[str] = ()) -> Callable:
             show_default="all images" if default is None else True,
             help=setting.help,
         )(command)
-    return click.option(
-        "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
-        is_eager=True,
-        expose_value=False,
-        callback=_load_config,
-        show_default="none",
-        help="A JSON file of settings, such as a run's config.json; options here win over it.",
-    )(command)
+    return command
 
 
 def conduct_options(command: Callable) -> Callable:

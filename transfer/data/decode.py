@@ -148,6 +148,29 @@ def decode_split(
     return decoded
 
 
+def decode_readable(split: Split, image_size: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Decodes what can be decoded of a split, and goes on whatever the rest is.
+
+    Args:
+        split: image files, or an array.
+        image_size: side in pixels, as of `decode_split`.
+
+    Returns:
+        uint8 images (M, H, W, 1 or 3); int (M,), the index in the split of each; and one line
+        ("path (reason)") for each file that does not decode.
+
+    Raises:
+        InputError: no file decodes, or there is no room for the pixels.
+    """
+    bad: list[str] = []
+    # In place of the labels: they stay with the images that are kept.
+    numbered = dataclasses.replace(split, labels=np.arange(split.num_images))
+    decoded = _decode(numbered, image_size, bad)
+    if not decoded.num_images:
+        _report(bad, None, split.num_images, split.root, skip=False)
+    return decoded.images, decoded.labels, bad
+
+
 def _decode(split: Split, image_size: int, bad: list[str]) -> Split:
     if not split.are_files:
         return _shrink_array(split, image_size)

@@ -105,15 +105,24 @@ def load_splits(
         )
     if limit is not None and limit < 1:
         raise InputError(f"limit should be at least 1. Received: {limit}.")
+    return _divide(load_undivided(data, offline=offline), validation_fraction, seed, limit)
+
+
+def load_undivided(data: str = "auto", *, offline: bool = False) -> Loaded:
+    """Loads a data set with the parts that it has of its own, nothing held out.
+
+    Arguments and errors as `load_splits`.
+    """
     if data == "auto":
-        loaded = _load_auto(offline)
-    elif data == FASHION_MNIST:
-        loaded = _load_fashion_mnist(offline)
-    elif data == "sample":
-        loaded = _load_sample()
-    else:
-        loaded = _load_path(data)
-    return _divide(loaded, validation_fraction, seed, limit)
+        return _load_auto(offline)
+    if data == FASHION_MNIST:
+        return _load_fashion_mnist(offline)
+    return _load_sample() if data == "sample" else _load_path(data)
+
+
+def describe_origin(loaded: Loaded) -> str:
+    """Returns one printable line: the name of the data, from where, whether verified."""
+    return _printable(f"{_name(loaded)} from {loaded.origin or loaded.location} ({loaded.checked})")
 
 
 def fingerprint(split: Split) -> str:
@@ -222,17 +231,22 @@ def _complete(
 
 
 def _limit(split: Split, limit: int) -> Split:
+    return split.take(limited_indices(split.labels, limit))
+
+
+def limited_indices(labels: np.ndarray, limit: int) -> np.ndarray:
+    """Returns the indices, sorted, of the images that `limit` leaves; see `load_splits`."""
     # The r-th image of a class of n comes at (r + 0.5) / n of the way, the first of each class
     # before all: any beginning of this order is stratified, and a lower limit gives a part of
     # what a higher one gives. RandomState, because its numbers are the same in every numpy.
-    shuffled = np.random.RandomState(_FIXED_SEED).permutation(split.num_images)
-    labels = split.labels[shuffled]
+    shuffled = np.random.RandomState(_FIXED_SEED).permutation(len(labels))
+    labels = labels[shuffled]
     sizes = np.bincount(labels)
     by_class = np.argsort(labels, kind="stable")
     rank = np.empty(len(labels), dtype=np.int64)
     rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     position = np.where(rank == 0, -1.0, (rank + 0.5) / sizes[labels])
-    return split.take(np.sort(shuffled[np.argsort(position, kind="stable")[:limit]]))
+    return np.sort(shuffled[np.argsort(position, kind="stable")[:limit]])
 
 
 # --- Where Fashion-MNIST is -----------------------------------------------------------------

@@ -26,6 +26,7 @@ from transfer.evaluation.evaluate import (
     is_comparable,
     to_json,
 )
+from transfer.evaluation.leaks import find_leaked_images, measure_without_leaks
 from transfer.evaluation.metrics import wilson_interval
 from transfer.evaluation.predictions import (
     VALIDATION,
@@ -299,11 +300,17 @@ def write_run_report(
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     originals, augmented = augmented_views(splits.train, config)
     test = decode_run_split(splits.test, config)
+    leaked = find_leaked_images(splits, config)
+    without = measure_without_leaks(leaked, run.predictions.y_true, run.predictions.y_prob)
     path = write_report(
         run.run_dir / runs.REPORT,
         run_name=run.run_dir.resolve().name,
         facts=_report_facts(run),
-        metrics=to_json(run) | {"baselines": [dataclasses.asdict(one) for one in measured]},
+        metrics=to_json(run)
+        | {
+            "baselines": [dataclasses.asdict(one) for one in measured],
+            "without_near_duplicates": without,
+        },
         calibration=calibration,
         rows=rows,
         history=runs.read_history(run.run_dir),

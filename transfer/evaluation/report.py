@@ -56,6 +56,28 @@ def _summary(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _without_near_duplicates(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns what `measure_without_leaks` said, where it was measured."""
+    without = metrics.get("without_near_duplicates")
+    if without is None:
+        return []
+    name = "accuracy without near duplicates"
+    count = without["num_near_duplicates"]
+    if count == 0:
+        return [(name, "the same: no test image has a near duplicate in training or validation")]
+    if without["accuracy"] is None:
+        return [(name, "none left: every test image has one in training or validation")]
+    low, high = without["accuracy_interval"]
+    return [
+        (
+            name,
+            f"{format_percent(without['accuracy'])} [{100 * low:.2f}, {100 * high:.2f}], on the "
+            f"{without['num_images']:,} test images; {count:,} others have a near duplicate in "
+            "training or validation",
+        )
+    ]
+
+
 def _class_cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     """Returns a class's name, precision, recall, F1 (in %) and number of test images as text."""
     shares = [f"{100 * row[key]:.2f}" for key in ("precision", "recall", "f1")]
@@ -262,7 +284,7 @@ def _blocks(
     blocks = [
         page.Bullets([(name, _fact(str(value))) for name, value in facts.items()]),
         page.Heading("Result"),
-        page.Bullets(_summary(metrics)),
+        page.Bullets(_summary(metrics) + _without_near_duplicates(metrics)),
         page.Paragraph(
             f"{PREDICTIONS_FILE} beside this page has the predictions that every number here comes "
             f"from, {METRICS_FILE} the numbers with all their digits."

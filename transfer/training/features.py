@@ -23,6 +23,9 @@ from transfer.data.pipeline import make_evaluation_dataset
 from transfer.data.sources import Split, fingerprint
 from transfer.downloads import keras_home
 from transfer.locks import locked
+from transfer.models.classifier import build_classifier, feature_extractor
+from transfer.models.folding import fold_classifier
+from transfer.models.weights import Weights, load_backbone
 from transfer.training.fingerprints import fingerprint_variables
 
 CACHE_BYTES = 4 * 2**30  # the features used longest ago make room
@@ -90,6 +93,33 @@ def compute_features(
         float16 (N, features), in memory.
     """
     return np.concatenate(list(_chunks(extractor, split, config, flipped, callbacks)))
+
+
+def load_pretrained_features(
+    images: np.ndarray, config: Config, *, offline: bool = False
+) -> tuple[np.ndarray | None, Weights]:
+    """Returns a pretrained backbone's features of images, as `load_features` without a run.
+
+    Args:
+        images: uint8 (N, H, W, 1 or 3).
+        config: uses `backbone`, `weights`, `image_size` and `batch_size`.
+        offline: never use the network.
+
+    Returns:
+        float16 (N, features), None where there are only random weights; and what the weights are.
+
+    Raises:
+        InputError: the weights asked for are not to be had, or do not fit the backbone.
+    """
+    backbone, weights = load_backbone(
+        config.backbone, config.image_size, config.weights, offline=offline
+    )
+    if not weights.pretrained:
+        return None, weights
+    classifier = build_classifier(config, backbone, 2)
+    extractor = feature_extractor(fold_classifier(classifier))
+    split = Split(images, np.zeros(len(images), np.int64))
+    return load_features(extractor, split, config), weights
 
 
 def features_folder() -> Path:
