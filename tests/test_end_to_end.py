@@ -121,6 +121,8 @@ def test_every_command_in_the_readme_runs(tmp_path):
         elif "--resume" in words:
             # As if the newest run had been killed before its end.
             max(tmp_path.glob("runs/*/summary.json"), key=os.path.getmtime).unlink()
+        elif words[:2] == ["python", "tune.py"]:
+            words += [*QUICK, "--trials", "2", "--quiet"]
         elif words[:2] != ["python", "evaluate.py"]:
             # Installing, and this very test suite: .ci/run runs them.
             assert re.match(r"(pip|sudo apt-get|python -m pytest|python -m venv|\. |git )", line)
