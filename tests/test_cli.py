@@ -13,6 +13,7 @@ import pytest
 
 import evaluate
 import train
+import tune
 from transfer import cli, runs
 from transfer.config import Config, settings
 from transfer.errors import InputError, Interrupted
@@ -20,13 +21,17 @@ from transfer.models.backbones import BACKBONES
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("tensorflow", "keras", "numpy", "matplotlib", "sklearn", "rich")
-SCRIPTS = pytest.mark.parametrize("script", [train, evaluate], ids=["train.py", "evaluate.py"])
+SCRIPTS = pytest.mark.parametrize(
+    "script", [train, tune, evaluate], ids=["train.py", "tune.py", "evaluate.py"]
+)
 TRAIN_OPTIONS = """--backbone --data --weights --image-size --head-epochs --finetune-epochs
     --head-learning-rate --finetune-learning-rate --batch-size --optimizer --dropout --l2
     --label-smoothing --hidden-units --unfreeze --train-batch-norm --rotation-degrees
     --zoom-fraction --translation-fraction --no-flip --validation-fraction --plateau-patience
     --plateau-factor --early-stopping-patience --precision --limit --seed --config --run-dir
     --repeats --resume --offline --quiet --verbose""".split()
+TUNE_OPTIONS = """--tuner --trials --objective --space --time-limit --role --address --id --backbone
+    --limit --config --offline --quiet --verbose""".split()
 EVALUATE_OPTIONS = "--report --json --all-baselines --measure-baselines --ensemble --tta".split()
 
 
@@ -139,7 +144,11 @@ def test_every_option_has_a_help_text_and_a_value_shows_its_default(script):
 
 
 def test_the_options_that_others_rely_on_are_there():
-    for script, expected in ((train, TRAIN_OPTIONS), (evaluate, EVALUATE_OPTIONS)):
+    for script, expected in (
+        (train, TRAIN_OPTIONS),
+        (tune, TUNE_OPTIONS),
+        (evaluate, EVALUATE_OPTIONS),
+    ):
         there = {name for option in options(script) for name in option.opts + option.secondary_opts}
         assert set(expected) <= there
         assert {"--quiet", "--verbose"} <= there
@@ -435,3 +444,15 @@ def test_an_interruption_is_said_and_its_exit_code_is_the_shells(monkeypatch, ca
     error = Interrupted(number, "Stopped. To go on: ...")
     assert exit_code(monkeypatch, raising(error)) == 128 + number
     assert capsys.readouterr().err == "Stopped. To go on: ...\n"
+
+
+def test_tune_takes_several_backbones_and_what_a_file_says_is_searched(saved):
+    names = list(BACKBONES)
+    several = [word for name in names[:2] for word in ("--backbone", name)]
+    for words, backbones in (([], tuple(names[-1:])), (several, tuple(names[:2]))):
+        arguments = ["--config", str(saved), "--dropout", "0.3", *words]
+        ctx = tune.main.make_context("tune.py", arguments)
+        assert ctx.params["backbone"] == backbones
+        assert ctx.params["batch_size"] == OTHER["batch_size"]
+        given = cli.given_options(ctx, set(settings()))
+        assert given == {"dropout"} | ({"backbone"} if words else set())

@@ -125,6 +125,8 @@ def test_every_command_in_the_readme_runs(tmp_path):
             max(tmp_path.glob("runs/*/summary.json"), key=os.path.getmtime).unlink()
         elif words[:4] == ["python", "-m", "transfer", "audit"]:
             words = ["python", "transfer/__main__.py", *words[3:], "--limit", "30"]
+        elif words[:2] == ["python", "tune.py"]:
+            words += [*QUICK, "--trials", "2", "--quiet"]
         elif words[:2] != ["python", "evaluate.py"]:
             # Installing, and this very test suite: .ci/run runs them.
             assert re.match(r"(pip|sudo apt-get|python -m pytest|python -m venv|\. |git )", line)

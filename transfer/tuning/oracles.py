@@ -15,6 +15,7 @@ from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
+from threadpoolctl import threadpool_limits
 
 from transfer import runs
 from transfer.config import Config
@@ -81,11 +82,11 @@ class _Durable:
             values = spaces.encode(self.plan.space, vars(self.plan.own))
             response = {"status": TrialStatus.RUNNING, "values": values | {BASELINE: True}}
         else:
-            with warnings.catch_warnings():  # of a Gaussian process with few points
+            # A Gaussian process with few points warns, and its small matrices are slower on several
+            # cores than on one.
+            with warnings.catch_warnings(), threadpool_limits(1):
                 warnings.simplefilter("ignore")
                 response = super().populate_space(trial_id)
-        if response["status"] == TrialStatus.RUNNING:
-            response["values"][PROJECT] = self.plan.project
         return response
 
     def create_trial(self, tuner_id: str) -> Trial:
@@ -129,7 +130,7 @@ class _Durable:
             return
         try:
             super().reload()
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise InputError(
                 f"{self.plan.folder} is damaged ({type(error).__name__}: {error}); move it away "
                 "to begin the search again."
@@ -186,9 +187,11 @@ def make_oracle(plan: Plan, *, most_trials: int) -> keras_tuner.Oracle:
     Raises:
         InputError: the state on the disk is damaged.
     """
+    hyperparameters = spaces.make_hyperparameters(plan.space, plan.own)
+    hyperparameters.Fixed(PROJECT, plan.project)  # by which a worker knows its chief
     arguments: dict[str, Any] = {
         "objective": keras_tuner.Objective(plan.objective, plan.direction),
-        "hyperparameters": spaces.make_hyperparameters(plan.space, plan.own),
+        "hyperparameters": hyperparameters,
         "seed": plan.config.seed + 1,  # KerasTuner takes 0 for none
         "max_consecutive_failed_trials": sys.maxsize,  # a failure never ends the search
     }

@@ -138,6 +138,7 @@ def follow(wish: Wish, console: Console, address: str, worker: str) -> None:
     _tell(console, f"Worker {worker} of the chief at {address}, in {plan.folder}")
     try:
         with parallel.connection(address, worker) as oracle:
+            _check_same_search(oracle, plan)
             work(oracle, plan, ground, worker, Deadline(wish.time_limit))
     except Interrupted as error:
         raise Interrupted(
@@ -171,14 +172,17 @@ def work(oracle: Any, plan: Plan, ground: Ground, worker: str, deadline: Deadlin
             oracle.end_trial(trial)
 
 
-def _run(trial: Trial, plan: Plan, ground: Ground, worker: str) -> Record:
-    values = trial.hyperparameters.values
-    if values[PROJECT] != plan.project:
+def _check_same_search(oracle: Any, plan: Plan) -> None:
+    theirs = next(each.value for each in oracle.get_space().space if each.name == PROJECT)
+    if theirs != plan.project:
         raise InputError(
-            f"the chief searches {values[PROJECT]} and this worker {plan.project}: start both with "
-            "the same options, space file, data and weights."
+            f"the chief searches {theirs} and this worker {plan.project}: start both with the same "
+            "options, space file, data and weights."
         )
-    config = results.trial_config(plan.config, plan.space, values)
+
+
+def _run(trial: Trial, plan: Plan, ground: Ground, worker: str) -> Record:
+    config = results.trial_config(plan.config, plan.space, trial.hyperparameters.values)
     folder = plan.folder / f"trial_{trial.trial_id}"
     return run_trial(config, ground, folder, worker)
 

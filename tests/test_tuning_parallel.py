@@ -1,0 +1,95 @@
+"""A chief and its workers, in processes of their own, on loopback."""
+
+import json
+import re
+import socket
+import time
+
+import pytest
+
+from tests import commands
+from tests.kill_training import add_tiny_backbone, write_inputs
+from tests.kill_tuning import OPTIONS
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_inputs(tmp_path)
+    return tmp_path
+
+
+def free_address():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def be_impatient():
+    add_tiny_backbone()
+    from transfer.tuning import parallel
+
+    parallel.ANSWER_SECONDS = 1
+
+
+def start(folder, address, role, *arguments, options=OPTIONS, prepare=add_tiny_backbone):
+    output = folder / f"{role}{''.join(map(str, arguments))}.txt"
+    words = [*options, "--tuner", "random", "--role", role, "--address", address, *arguments]
+    return commands.start("tune", words, folder, output, prepare), output
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def running(folder, worker):
+    """Returns the trial that the chief's file says a worker runs."""
+    for path in folder.glob("tuning/*/oracle.json"):
+        return json.loads(path.read_text())["ongoing_trials"].get(worker)
+
+
+def test_a_killed_worker_started_again_runs_its_trial_and_none_is_lost(folder):
+    address = free_address()
+    chief, told = start(folder, address, "chief", "--trials", 6)
+    first, _ = start(folder, address, "worker", "--id", "first")
+    second, _ = start(folder, address, "worker", "--id", "second")
+    wait_for(lambda: running(folder, "second"), second)
+    trial = running(folder, "second")
+    second.kill()
+    second.join()
+    again, _ = start(folder, address, "worker", "--id", "second")
+    for process in (chief, first, again):
+        process.join(180)
+        assert process.exitcode == 0
+    text = told.read_text()
+    assert f"Chief at {address}, neither encrypted nor authenticated" in text
+    assert sorted(re.findall(r"^Trial (\d)\b", text, re.MULTILINE)) == list("123456")
+    [project] = (folder / "tuning").iterdir()
+    rows = (project / "trials.csv").read_text().splitlines()
+    column = rows[0].split(",").index("worker")
+    workers = {row.split(",")[0]: row.split(",")[column] for row in rows[1:]}
+    assert set(workers.values()) == {"first", "second"}
+    assert workers[str(int(trial) + 1)] == "second"
+    assert (project / "best.json").exists()
+
+
+def test_a_worker_of_another_search_is_refused(folder):
+    address = free_address()
+    chief, _ = start(folder, address, "chief", "--trials", 2)
+    other = [*OPTIONS, "--limit", "100"]
+    worker, told = start(folder, address, "worker", "--id", "other", options=other)
+    worker.join(120)
+    assert worker.exitcode == 1
+    last = told.read_text().splitlines()[-1]
+    assert re.match(r"Error: the chief searches tiny-\w+ and this worker tiny-\w+: start", last)
+    assert running(folder, "other") is None  # no trial waits for it
+    chief.kill()
+
+
+def test_a_worker_without_a_chief_says_so(folder):
+    worker, told = start(folder, free_address(), "worker", "--id", "one", prepare=be_impatient)
+    worker.join(120)
+    assert worker.exitcode == 1
+    assert "did not answer for 1 seconds; start it, then this worker" in told.read_text()
