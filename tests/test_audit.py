@@ -229,3 +229,20 @@ def test_the_published_data_have_no_exact_duplicates():
     loaded = load_published(SYSTEM_FOLDER)
     digests = [_digest(image) for part in (loaded.train, loaded.test) for image in part.images]
     assert (find_exact_duplicates(digests) == np.arange(70_000)).all()
+
+
+def test_a_backbones_features_stand_in_where_it_has_weights(tiny_backbone, tmp_path):
+    from transfer.models.backbones import build_backbone
+
+    path = tmp_path / "tiny.weights.h5"
+    build_backbone(tiny_backbone, 32).save_weights(path)
+    images, _ = make_shapes(9)
+
+    def features_of(weights):
+        config = Config(backbone=tiny_backbone, image_size=32, weights=str(weights))
+        return commands._audit_features(images, config, True, False)
+
+    features, told = features_of(path)
+    assert features.shape == (9, 8) and str(path) in told
+    features, told = features_of("auto")  # there are none, and a random backbone knows nothing
+    assert features.shape[1] > 100 and told == "gradients and pixels of the images"
