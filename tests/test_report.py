@@ -295,3 +295,25 @@ def test_report_replaces_an_older_one_and_takes_colour_images_of_two_classes(tmp
     assert "more than noise" not in text
     assert (tmp_path / PICTURES[0]).read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.iterdir())) == len(PICTURES) + 4
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "count", "text"),
+    [
+        (0.9, 2, "90.00 % [80.00, 95.00], on the 30 test images; 2 others have a near duplicate"),
+        (0.9, 0, "the same: no test image has a near duplicate"),
+        (None, 32, "none left: every test image has one"),
+    ],
+)
+def test_accuracy_without_near_duplicates_stands_below_the_result(tmp_path, accuracy, count, text):
+    inputs = report_inputs()
+    interval = None if accuracy is None else [0.8, 0.95]
+    inputs["metrics"]["without_near_duplicates"] = {
+        "num_near_duplicates": count,
+        "num_images": 30,
+        "accuracy": accuracy,
+        "accuracy_interval": interval,
+    }
+    written = write_report(tmp_path, **inputs).read_text(encoding="utf-8")
+    assert f"**accuracy without near duplicates:** {text}" in written
+    assert text in (tmp_path / "report.html").read_text(encoding="utf-8")

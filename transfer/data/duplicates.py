@@ -11,8 +11,8 @@ import numpy as np
 
 from transfer.data.descriptors import CHUNK_IMAGES, shrink, spectra
 
-NUM_CANDIDATES = 8  # looked at closely for each image
-MOST_DIFFERENCE = 10.0  # gray levels of 255, root mean square; measured by benchmarks/audit.py
+NUM_CANDIDATES = 12  # looked at closely for each image
+MOST_DIFFERENCE = 6.0  # gray levels of 255, root mean square; measured by benchmarks/audit.py
 LEAST_CORRELATION = 0.96  # of two pictures with little contrast, the difference is always small
 MOST_SHIFT = 1  # pixels either way, at the compared size
 MOST_CONTRAST = 3.0  # one picture's contrast by the other's, either way
@@ -26,7 +26,8 @@ class Pairs(NamedTuple):
     Attributes:
         first, second: int (P,), indices of the images.
         difference: float32 (P,), root mean square of what differs after shift, brightness and
-            contrast are fitted, in gray levels of 255; 0 is the same picture.
+            contrast are fitted, over means of 2 x 2 pixels, in gray levels of 255; 0 is the same
+            picture.
     """
 
     first: np.ndarray
@@ -43,7 +44,7 @@ def find_near_duplicates(images: np.ndarray, references: np.ndarray | None = Non
             each pair is then told once, the lower index first.
 
     Returns:
-        The pairs, the most similar first; of an image's look-alikes the nearest eight are
+        The pairs, the most similar first; of an image's look-alikes the nearest twelve are
         looked at.
     """
     images = shrink(images)
@@ -89,15 +90,15 @@ def _differences(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     one, other = _best_windows(images.astype(np.float32), others.astype(np.float32))
     difference = np.minimum(_unexplained(one, other), _unexplained(other, one))
     alike = _correlation(one, other) >= LEAST_CORRELATION
-    same = (one == other).all(axis=1)  # two pictures of one colour do not correlate
+    same = (one == other).all(axis=(1, 2, 3))  # two pictures of one colour do not correlate
     return np.where(same, 0, np.where(alike, difference, np.inf))
 
 
 def _best_windows(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # Returns what both show at the shift at which they correlate best, float32 (P, pixels) each.
+    # Returns what both show at the shift at which they correlate best, float32 (P, h, w, C) each.
     height, width = images.shape[1:3]
     edge = MOST_SHIFT if min(height, width) > 4 * MOST_SHIFT else 0
-    middle = others[:, edge : height - edge, edge : width - edge].reshape(len(others), -1)
+    middle = others[:, edge : height - edge, edge : width - edge]
     best, highest = None, np.full(len(images), -np.inf, np.float32)
     steps = range(2 * edge + 1)
     for top, left in sorted(
@@ -105,15 +106,17 @@ def _best_windows(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, n
         key=lambda step: abs(step[0] - edge) + abs(step[1] - edge),  # unshifted, if that is as good
     ):
         window = images[:, top : top + height - 2 * edge, left : left + width - 2 * edge]
-        window = window.reshape(len(images), -1)
         correlation = _correlation(window, middle)
         better = correlation > highest
-        best = window.copy() if best is None else np.where(better[:, None], window, best)
+        best = (
+            window.copy() if best is None else np.where(better[:, None, None, None], window, best)
+        )
         highest = np.maximum(highest, correlation)
     return best, middle
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    one, other = one.reshape(len(one), -1), other.reshape(len(other), -1)
     one = one - one.mean(axis=1, keepdims=True)
     other = other - other.mean(axis=1, keepdims=True)
     lengths = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
@@ -122,13 +125,25 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def _unexplained(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     # Root mean square of one - (contrast * other + brightness), clipped as a picture is.
+    pixels = (1, 2, 3)
     seen = ((one < _SATURATED) & (other < _SATURATED)).astype(np.float32)
-    count = np.maximum(seen.sum(axis=1, keepdims=True), 1)
-    mean_one = (seen * one).sum(axis=1, keepdims=True) / count
-    mean_other = (seen * other).sum(axis=1, keepdims=True) / count
+    count = np.maximum(seen.sum(axis=pixels, keepdims=True), 1)
+    mean_one = (seen * one).sum(axis=pixels, keepdims=True) / count
+    mean_other = (seen * other).sum(axis=pixels, keepdims=True) / count
     centred = seen * (other - mean_other)
-    covariance = (centred * (one - mean_one)).sum(axis=1, keepdims=True)
-    contrast = covariance / np.maximum((centred**2).sum(axis=1, keepdims=True), 1e-3)
+    covariance = (centred * (one - mean_one)).sum(axis=pixels, keepdims=True)
+    contrast = covariance / np.maximum((centred**2).sum(axis=pixels, keepdims=True), 1e-3)
     contrast = np.clip(contrast, 1 / MOST_CONTRAST, MOST_CONTRAST)
-    explained = np.clip(mean_one + contrast * (other - mean_other), 0, 255)
-    return np.sqrt(((one - explained) ** 2).mean(axis=1))
+    residual = one - np.clip(mean_one + contrast * (other - mean_other), 0, 255)
+    # What compression adds is noise from pixel to pixel; what another picture shows is not.
+    for axis in (1, 2):
+        residual = _mean_of_neighbours(residual, axis)
+    return np.sqrt((residual**2).mean(axis=pixels))
+
+
+def _mean_of_neighbours(values: np.ndarray, axis: int) -> np.ndarray:
+    size = values.shape[axis]
+    if size == 1:
+        return values
+    before, after = (values.take(range(*ends), axis) for ends in ((size - 1,), (1, size)))
+    return (before + after) / 2

@@ -149,8 +149,17 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
 
 
 def _identity(images: Images, index: int) -> list[str]:
-    label = images.class_names[images.labels[index]]
-    return [images.parts[index], images.names[index], label]
+    return [images.parts[index], images.names[index], _class_name(images, index)]
+
+
+def _place(images: Images, index: int) -> str:
+    # "train 17"; the path of a file says its part already, where it has one.
+    name = images.names[index]
+    return f"{images.parts[index]} {name}" if name.isdigit() else name
+
+
+def _class_name(images: Images, index: int) -> str:
+    return images.class_names[images.labels[index]]
 
 
 def _low_contrast_csv(images: Images, findings: Findings) -> str:
@@ -219,7 +228,7 @@ def _low_contrast_picture(images: Images, findings: Findings) -> bytes | None:
     if not total:
         return None
     chosen = findings.low_contrast[:MOST_SHOWN]
-    captions = ["{} {}\n{}".format(*_identity(images, index)) for index in chosen]
+    captions = [f"{_place(images, index)}\n{_class_name(images, index)}" for index in chosen]
     title = _heading("Too little contrast", MOST_SHOWN, total, "the emptiest first")
     return plots.png(plot_gallery(title, images.pixels[chosen], captions))
 
@@ -235,8 +244,9 @@ def _pairs_picture(
         return None
     first, second, difference = (column[wanted][:most] for column in findings.duplicates)
     captions = [
-        "{} {}: {}\n{} {}: {}\n".format(*_identity(images, one), *_identity(images, other))
-        + f"difference {apart:.1f} of 255"
+        f"{_place(images, one)}: {_class_name(images, one)}\n"
+        f"{_place(images, other)}: {_class_name(images, other)}\n"
+        f"difference {apart:.1f} of 255"
         for one, other, apart in zip(first, second, difference, strict=True)
     ]
     title = _heading(f"Duplicates {where}", most, total, "the most similar first")
@@ -252,8 +262,8 @@ def _label_errors_picture(images: Images, errors: LabelErrors | None) -> bytes |
         return None
     chosen = errors.indices[:MOST_SHOWN]
     captions = [
-        "{} {}\nlabel: {}\n".format(*_identity(images, index))
-        + f"rather: {images.class_names[suggested]}"
+        f"{_place(images, index)}\nlabel: {_class_name(images, index)}\n"
+        f"rather: {images.class_names[suggested]}"
         for index, suggested in zip(chosen, errors.suggested, strict=False)
     ]
     total = len(errors.indices)

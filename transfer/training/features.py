@@ -116,7 +116,7 @@ def load_pretrained_features(
     )
     if not weights.pretrained:
         return None, weights
-    classifier = build_classifier(config, backbone, 2)
+    classifier = build_classifier(config, backbone, 2, train_batch_norm=False)
     extractor = feature_extractor(fold_classifier(classifier))
     split = Split(images, np.zeros(len(images), np.int64))
     return load_features(extractor, split, config), weights
