@@ -20,6 +20,7 @@ import importlib.util
 import json
 import math
 import shlex
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -95,8 +96,8 @@ def search(wish: Wish, console: Console) -> Path:
     deadline = Deadline(wish.time_limit)
     data, plan = _prepare(wish, console)
     ground = _prepare_ground(plan, data, wish, console)
-    with _project(plan, wish, console) as oracle, deadline:
-        with _told(wish, plan, oracle, data, console, deadline):
+    with _project(plan, wish, console) as oracle:
+        with _told(wish, plan, oracle, data, console, deadline), deadline:
             work(oracle, plan, ground, LOCAL, deadline)
 
     return plan.folder / results.BEST
@@ -139,9 +140,10 @@ def follow(wish: Wish, console: Console, address: str, worker: str) -> None:
         with parallel.connection(address, worker) as oracle:
             _check_same_search(oracle, plan)
             work(oracle, plan, ground, worker, Deadline(wish.time_limit))
-    except Interrupted as error:
+    except (Interrupted, KeyboardInterrupt) as error:
         raise Interrupted(
-            error.number, f"Stopped. Start it again under the same --id to go on: {wish.command}"
+            getattr(error, "number", signal.SIGINT),
+            f"Stopped. Start it again under the same --id to go on: {wish.command}",
         ) from error
     _tell(console, "The chief has no more trials.")
 
@@ -336,12 +338,12 @@ def _told(
     try:
         with display.Display(console, oracle, wish.trials):
             yield
-    except Interrupted as error:
+    except (Interrupted, KeyboardInterrupt) as error:
         if not deadline.passed:
             rows = results.read_rows(oracle)
             ended = sum(row.record is not None for row in rows)
             raise Interrupted(
-                error.number,
+                getattr(error, "number", signal.SIGINT),
                 f"Stopped. {ended} finished trials are in {plan.folder}. To go on: {wish.command}",
             ) from error
     rows = results.read_rows(oracle)

@@ -99,7 +99,7 @@ def run_trial(config: Config, ground: Ground, folder: Path, worker: str) -> Reco
         if summary is None:
             _count_attempt(folder)
             summary = _train(config, ground, folder / RUN)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         (folder / ATTEMPTS).unlink(missing_ok=True)  # the user's doing, not the trial's
         raise
     except InputError as error:
