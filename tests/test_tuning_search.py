@@ -5,7 +5,9 @@ import json
 import os
 import re
 import signal
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -98,15 +100,15 @@ def sleep_in_steps():
 
 
 def time_is_up_in_the_second_trial():
-    add_tiny_backbone()
-    from transfer.training.callbacks import HistoryRecorder
+    sleep_in_steps()
 
-    def on_train_batch_begin(self, batch, logs=None):
-        if "trial_0001" in str(self.run_dir):
-            Deadline.passed = property(lambda self: True)
-            _thread.interrupt_main(signal.SIGTERM)  # as the deadline's timer
+    def wait_and_stop():
+        while not list(Path("tuning").glob("*/trial_0001/run/config.json")):
+            time.sleep(0.01)
+        Deadline.passed = property(lambda self: True)
+        _thread.interrupt_main(signal.SIGTERM)  # as the deadline's timer
 
-    HistoryRecorder.on_train_batch_begin = on_train_batch_begin
+    threading.Thread(target=wait_and_stop, daemon=True).start()
 
 
 def test_the_time_limit_ends_it_within_a_trial_with_results(folder):
@@ -171,6 +173,26 @@ def test_two_processes_never_search_in_one_project(folder):
     second = tune(folder, "--trials", 50, code=1)
     assert "is being searched by another process; wait for it, or share" in second.stderr
     process.kill()
+
+
+def die_in_the_second_trial():
+    add_tiny_backbone()
+    from transfer.training import train
+
+    ordinary = train.train
+
+    def train_or_die(config, console, *, run_dir, **options):
+        if "trial_0001" in str(run_dir):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ordinary(config, console, run_dir=run_dir, **options)
+
+    train.train = train_or_die
+
+
+def test_a_trial_that_the_system_kills_is_a_reason_and_the_search_goes_on(folder):
+    done = tune(folder, *SHORT, "--trials", 3, prepare=die_in_the_second_trial)
+    assert "Trial 2: failed, its process died (SIGKILL); out of memory?; " in done.stdout
+    assert "Trial 3: validation accuracy" in done.stdout
 
 
 def test_several_backbones_are_searched(folder):

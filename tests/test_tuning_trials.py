@@ -12,7 +12,7 @@ from rich.console import Console
 from transfer import runs
 from transfer.config import Config
 from transfer.data.formats import Split
-from transfer.errors import InputError, Interrupted
+from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
 from transfer.training import train
 from transfer.training.heads import prepare_heads
@@ -133,27 +133,6 @@ def test_a_full_disk_ends_the_search_and_not_each_trial(config, ground, tmp_path
     monkeypatch.setattr(train, "train", ends_with(error))
     with pytest.raises(InputError, match="No space left"):
         run_trial(config, ground, tmp_path, "local")
-
-
-def test_a_trial_that_takes_the_process_down_again_and_again_is_given_up(
-    config, ground, tmp_path, monkeypatch
-):
-    class Killed(BaseException):
-        pass
-
-    for _ in range(trials.MOST_ATTEMPTS):
-        monkeypatch.setattr(train, "train", ends_with(Killed()))
-        with pytest.raises(Killed):
-            run_trial(config, ground, tmp_path, "local")
-    record = run_trial(config, ground, tmp_path, "local")
-    assert record.reason == "the process was killed 5 times while this trial ran"
-
-
-def test_stopping_it_is_no_attempt(config, ground, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "train", ends_with(Interrupted()))
-    for _ in range(trials.MOST_ATTEMPTS + 1):
-        with pytest.raises(Interrupted):
-            run_trial(config, ground, tmp_path, "local")
 
 
 def test_the_test_images_are_never_there(config, ground, tmp_path):

@@ -20,6 +20,7 @@ import importlib.util
 import json
 import math
 import shlex
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,10 +30,11 @@ from typing import Any
 
 import keras_tuner
 from filelock import FileLock, Timeout
-from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.engine.trial import TrialStatus
 from rich.console import Console
 
 from transfer import runs
+from transfer.cli import make_console
 from transfer.config import Config
 from transfer.errors import InputError, Interrupted
 from transfer.evaluation.plots import png
@@ -41,13 +43,14 @@ from transfer.models.weights import Weights, load_backbone
 from transfer.training import train
 from transfer.training.defaults import settle
 from transfer.training.fingerprints import fingerprint_variables
-from transfer.training.heads import prepare_heads
+from transfer.training.heads import HeadStart, prepare_heads
 from transfer.training.interruption import StopAfterStep
 from transfer.tuning import display, parallel, plots, results
 from transfer.tuning import space as spaces
 from transfer.tuning.deadline import Deadline
-from transfer.tuning.oracles import PROJECT, RECORD, Plan, make_oracle
-from transfer.tuning.trials import Ground, Record, full_budget, run_trial
+from transfer.tuning.oracles import PROJECT, RECORD, TRIAL_PREFIX, Plan, make_oracle
+from transfer.tuning.processes import Died, Processes
+from transfer.tuning.trials import Ground, Record, full_budget, run_shared_trial
 
 FOLDER = Path("tuning")
 FACTS, LOCK = "search.json", "lock"
@@ -94,12 +97,12 @@ def search(wish: Wish, console: Console) -> Path:
         Interrupted: Ctrl-C or SIGTERM came.
     """
     deadline = Deadline(wish.time_limit)
-    data, plan = _prepare(wish, console)
-    ground = _prepare_ground(plan, data, wish, console)
-    with _project(plan, wish, console) as oracle, deadline:
-        with _told(wish, plan, oracle, data, console, deadline):
-            work(oracle, plan, ground, LOCAL, deadline)
-
+    with Processes() as processes:
+        data, plan = _prepare(wish, processes, console)
+        _share_ground(plan, data, wish, processes, console)
+        with _project(plan, wish, console) as oracle:
+            with _told(wish, plan, oracle, data, console, deadline), deadline:
+                work(oracle, plan, processes, LOCAL, deadline)
     return plan.folder / results.BEST
 
 
@@ -112,7 +115,8 @@ def lead(wish: Wish, console: Console, address: str) -> Path:
         address: HOST:PORT to listen on.
     """
     deadline = Deadline(wish.time_limit)
-    data, plan = _prepare(wish, console)
+    with Processes() as processes:
+        data, plan = _prepare(wish, processes, console)
     with _project(plan, wish, console) as oracle:
         with _told(wish, plan, oracle, data, console, deadline):
             parallel.serve(oracle, address, deadline, console)
@@ -132,28 +136,30 @@ def follow(wish: Wish, console: Console, address: str, worker: str) -> None:
         InputError: the chief does not answer, or searches something else.
         Interrupted: Ctrl-C or SIGTERM came.
     """
-    data, plan = _prepare(wish, console)
-    ground = _prepare_ground(plan, data, wish, console)
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    _tell(console, f"Worker {worker} of the chief at {address}, in {plan.folder}")
     try:
-        with parallel.connection(address, worker) as oracle:
-            _check_same_search(oracle, plan)
-            work(oracle, plan, ground, worker, Deadline(wish.time_limit))
-    except Interrupted as error:
+        with Processes() as processes:
+            data, plan = _prepare(wish, processes, console)
+            _share_ground(plan, data, wish, processes, console)
+            plan.folder.mkdir(parents=True, exist_ok=True)
+            _tell(console, f"Worker {worker} of the chief at {address}, in {plan.folder}")
+            with parallel.connection(address, worker) as oracle:
+                _check_same_search(oracle, plan)
+                work(oracle, plan, processes, worker, Deadline(wish.time_limit))
+    except (Interrupted, KeyboardInterrupt) as error:
         raise Interrupted(
-            error.number, f"Stopped. Start it again under the same --id to go on: {wish.command}"
+            getattr(error, "number", signal.SIGINT),
+            f"Stopped. Start it again under the same --id to go on: {wish.command}",
         ) from error
     _tell(console, "The chief has no more trials.")
 
 
-def work(oracle: Any, plan: Plan, ground: Ground, worker: str, deadline: Deadline) -> None:
+def work(oracle: Any, plan: Plan, processes: Processes, worker: str, deadline: Deadline) -> None:
     """Runs trials until there are no more, or time is up.
 
     Args:
         oracle: KerasTuner's, or the client of one.
         plan: of the search.
-        ground: what all trials share.
+        processes: have what all trials share.
         worker: name of this process among others.
         deadline: when to stop.
     """
@@ -165,7 +171,12 @@ def work(oracle: Any, plan: Plan, ground: Ground, worker: str, deadline: Deadlin
         if trial.status == TrialStatus.IDLE:  # waits for trials of other workers
             time.sleep(1)
             continue
-        record = _run(trial, plan, ground, worker)
+        config = results.trial_config(plan.config, plan.space, trial.hyperparameters.values)
+        folder = plan.folder / f"{TRIAL_PREFIX}{trial.trial_id}"
+        try:
+            record = processes.call(run_shared_trial, config, folder, worker)
+        except Died as error:
+            record = Record(config.to_dict(), worker=worker, reason=f"{error}; out of memory?")
         with StopAfterStep():
             trial.status = TrialStatus.FAILED if record.reason else TrialStatus.COMPLETED
             trial.hyperparameters.values[RECORD] = record.to_text()
@@ -181,13 +192,7 @@ def _check_same_search(oracle: Any, plan: Plan) -> None:
         )
 
 
-def _run(trial: Trial, plan: Plan, ground: Ground, worker: str) -> Record:
-    config = results.trial_config(plan.config, plan.space, trial.hyperparameters.values)
-    folder = plan.folder / f"trial_{trial.trial_id}"
-    return run_trial(config, ground, folder, worker)
-
-
-def _prepare(wish: Wish, console: Console) -> tuple[train.Data, Plan]:
+def _prepare(wish: Wish, processes: Processes, console: Console) -> tuple[train.Data, Plan]:
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("tensorboard is missing; run `pip install -r requirements.txt`.")
     said = spaces.read_space(wish.space_file) if wish.space_file else {}
@@ -197,7 +202,10 @@ def _prepare(wish: Wish, console: Console) -> tuple[train.Data, Plan]:
     data = train.load_data(config, wish.offline, console, with_test=False)
     backbones = said.get("backbone")
     names = backbones.values if isinstance(backbones, spaces.Choices) else (config.backbone,)
-    weights = {name: _take_weights(name, wish, console) for name in names}
+    weights = {}
+    for name in names:
+        weights[name] = processes.call(_take_weights, name, config, wish.offline)
+        _tell(console, f"Weights of {name}: {weights[name][0].provenance}")
     return data, _make_plan(config, wish, said, data, weights)
 
 
@@ -235,29 +243,26 @@ def _make_plan(
     )
 
 
-def _prepare_ground(plan: Plan, data: train.Data, wish: Wish, console: Console) -> Ground:
+def _share_ground(
+    plan: Plan, data: train.Data, wish: Wish, processes: Processes, console: Console
+) -> None:
     # Where only heads are trained, the backbone's features are made or read once for all trials.
-    if plan.config.finetune_epochs:
-        return Ground(data, wish.offline)
-    flip = plan.config.flip or "flip" in plan.space
-    heads = {
-        name: prepare_heads(
-            dataclasses.replace(plan.config, backbone=name, flip=flip),
-            data,
-            console,
-            offline=wish.offline,
-        )
-        for name in plan.facts["weights"]
-    }
-    return Ground(data, wish.offline, heads)
+    heads = {}
+    if not plan.config.finetune_epochs:
+        flip = plan.config.flip or "flip" in plan.space
+        for name in plan.facts["weights"]:
+            config = dataclasses.replace(plan.config, backbone=name, flip=flip)
+            heads[name] = processes.call(_prepare_heads, config, data, wish.offline, console.quiet)
+    processes.share(Ground(data, wish.offline, heads))
 
 
-def _take_weights(name: str, wish: Wish, console: Console) -> tuple[Weights, str]:
+def _prepare_heads(config: Config, data: train.Data, offline: bool, quiet: bool) -> HeadStart:
+    return prepare_heads(config, data, make_console(quiet), offline=offline)
+
+
+def _take_weights(name: str, config: Config, offline: bool) -> tuple[Weights, str]:
     # What every trial of this backbone will start from, and its SHA-256.
-    backbone, weights = load_backbone(
-        name, wish.config.image_size, wish.config.weights, offline=wish.offline
-    )
-    _tell(console, f"Weights of {name}: {weights.provenance}")
+    backbone, weights = load_backbone(name, config.image_size, config.weights, offline=offline)
     return weights, fingerprint_variables(backbone.weights) if weights.pretrained else "random"
 
 
@@ -337,12 +342,12 @@ def _told(
     try:
         with display.Display(console, oracle, wish.trials):
             yield
-    except Interrupted as error:
+    except (Interrupted, KeyboardInterrupt) as error:
         if not deadline.passed:
             rows = results.read_rows(oracle)
             ended = sum(row.record is not None for row in rows)
             raise Interrupted(
-                error.number,
+                getattr(error, "number", signal.SIGINT),
                 f"Stopped. {ended} finished trials are in {plan.folder}. To go on: {wish.command}",
             ) from error
     rows = results.read_rows(oracle)

@@ -23,10 +23,9 @@ from transfer.config import Config
 from transfer.errors import InputError, Interrupted
 from transfer.training import train
 from transfer.training.heads import HeadStart, train_head
+from transfer.tuning import processes
 
 RUN = "run"
-ATTEMPTS = "attempts.json"
-MOST_ATTEMPTS = 5  # of a trial that takes the whole process down with it
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,9 @@ def run_trial(config: Config, ground: Ground, folder: Path, worker: str) -> Reco
     try:
         summary = _finished(folder / RUN, config)
         if summary is None:
-            _count_attempt(folder)
+            folder.mkdir(parents=True, exist_ok=True)
             summary = _train(config, ground, folder / RUN)
     except Interrupted:
-        (folder / ATTEMPTS).unlink(missing_ok=True)  # the user's doing, not the trial's
         raise
     except InputError as error:
         if isinstance(error.__cause__, OSError):
@@ -120,6 +118,11 @@ def run_trial(config: Config, ground: Ground, folder: Path, worker: str) -> Reco
     )
 
 
+def run_shared_trial(config: Config, folder: Path, worker: str) -> Record:
+    """Runs a trial on the ground that `Processes.share` was given; else as `run_trial`."""
+    return run_trial(config, processes.shared, folder, worker)
+
+
 def _finished(run_dir: Path, config: Config) -> Mapping | None:
     # Killed after the run had ended and before the search heard of it.
     if not (run_dir / runs.SUMMARY).exists():
@@ -128,15 +131,6 @@ def _finished(run_dir: Path, config: Config) -> Mapping | None:
         if runs.read_facts(run_dir)["settings"] == config.to_dict():
             return runs.read_json(run_dir / runs.SUMMARY)
     return None
-
-
-def _count_attempt(folder: Path) -> None:
-    path = folder / ATTEMPTS
-    begun = runs.read_json(path)["begun"] if path.exists() else 0
-    if begun >= MOST_ATTEMPTS:
-        raise InputError(f"the process was killed {begun} times while this trial ran")
-    folder.mkdir(parents=True, exist_ok=True)
-    runs.write_json(path, {"begun": begun + 1})
 
 
 def _train(config: Config, ground: Ground, run_dir: Path) -> Mapping:
