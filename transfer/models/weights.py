@@ -62,7 +62,7 @@ def load_backbone(
         path = Path(weights)
         if not path.is_file():
             raise InputError(
-                f"weights should be auto, imagenet, bundled, fashion, none or the path of a file. "
+                f"weights should be auto, imagenet, bundled, none or the path of a file. "
                 f"Received: {weights!r}, which is not there."
             )
         _load_file(backbone, name, path)
