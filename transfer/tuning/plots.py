@@ -50,7 +50,8 @@ def plot_trials(rows: Sequence[Row], plan: Plan) -> Figure:
             style["label"] = "the best trial" + (": your own settings" if row.is_own else "")
         _draw(axes, row, plan, (scores[rank] - ends[0]) / (ends[1] - ends[0]), style)
     _label(axes, plan, ends)
-    axes.set_title(f"{len(rows)} trials: the values they took and their {_score_name(plan)[0]}")
+    title = f"{len(rows)} trials: the values they took and their {_score_name(plan)[0]}"
+    axes.set_title(f"{title} (darker is better)")
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
     return figure
