@@ -8,6 +8,7 @@ script's own exit code.
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -76,6 +77,8 @@ def _run(
     environment: dict[str, str],
     prepare: Callable[[], None] | None,
 ) -> None:
+    # As in a terminal: a job in the background of a shell ignores Ctrl-C, and so would its child.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
