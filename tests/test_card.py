@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from transfer.evaluation.calibration import fit_calibration, measure_calibration
-from transfer.evaluation.card import model_card
+from transfer.evaluation.card import START, model_card
 from transfer.evaluation.metrics import compute_metrics
 
 NAMES = ["T-shirt/top", "yes: no", "#3"]
@@ -114,3 +114,8 @@ def test_the_text_says_how_good_and_how_to_use_and_no_path_of_the_machine():
     assert "0 T-shirt/top, 1 yes: no, 2 \\#3" in card
     assert "yes: no is taken for \\#3 in 10.0 % of its test images." in card
     assert "/home" not in card and "/home" not in make_card(weights="file")
+
+
+@pytest.mark.parametrize("weights", ["none", "imagenet", "bundled", "fashion", "file"])
+def test_every_start_of_a_training_has_words(weights):
+    assert START[weights] in make_card(weights=weights)

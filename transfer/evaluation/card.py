@@ -18,6 +18,8 @@ HUB_NAMES = dict.fromkeys((FASHION_MNIST, SAMPLE), "zalando-datasets/fashion_mni
 START = {
     "none": "from scratch",
     "imagenet": "from ImageNet weights",
+    "bundled": "from weights learnt from fractals",
+    "fashion": "from weights learnt from Fashion-MNIST",
     "file": "from weights in a file of the user's",
 }
 # What YAML reads as a string without quotes; true, null and their kin it would not.
