@@ -55,6 +55,7 @@ def main(
     cli.load_tensorflow(verbose)
     from transfer import runs
     from transfer.evaluation import plots
+    from transfer.evaluation.card import model_card
     from transfer.training.repeats import print_repeats, resume_repeats, train_repeats
     from transfer.training.train import print_summary
 
@@ -69,6 +70,8 @@ def main(
     for result in trained:
         curves = plots.png(plots.plot_history(result.history))
         runs.write_atomically(result.run_dir / runs.CURVES, curves)
+        facts, name = runs.read_facts(result.run_dir), result.run_dir.resolve().name
+        runs.write_atomically(result.run_dir / runs.CARD, model_card(name, facts, result.summary))
         print_summary(result, console)
         results.append(result)
     print_repeats(results, console)

@@ -59,6 +59,7 @@ def test_what_a_call_raises_is_raised_and_a_killed_one_is_told():
 
 
 def call_forever(path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     with Processes() as calls:
         calls.call(sleep_and_say, path)
 

@@ -18,7 +18,7 @@ written to a temporary name and renamed, so a reader never sees half a file.
                           images mirrored left to right (--tta)
         calibration.json  temperature and threshold of "unknown" (evaluate.py --report)
         report/           report.md, report.html, metrics.json, predictions.csv, pictures
-        README.md         the model card (evaluate.py --report)
+        README.md         the model card (evaluate.py --report adds the test images)
 """
 
 import contextlib

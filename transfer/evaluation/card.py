@@ -29,26 +29,42 @@ _PLAIN_WORD = re.compile(r"(?!(true|false|null|yes|off)$)[a-z][a-z0-9]{2,}([-_/]
 def model_card(
     run_name: str,
     facts: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    calibration: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    metrics: Mapping[str, Any] | None = None,
+    calibration: Mapping[str, Any] | None = None,
 ) -> str:
     """Returns README.md of a run folder: YAML between two lines of dashes, then Markdown.
 
     Args:
         run_name: what the model is called.
         facts: the content of the run's config.json.
-        metrics: what `compute_metrics` returned for its test images.
+        summary: the content of the run's summary.json.
+        metrics: what `compute_metrics` returned for its test images; None before they were read.
         calibration: what `measure_calibration` returned for them.
     """
-    head = "\n".join(_yaml(_metadata(run_name, facts, metrics)))
-    body = page.to_markdown(run_name, _blocks(facts, metrics, calibration))
+    is_tested = metrics is not None and calibration is not None
+    results = _results(metrics, calibration) if is_tested else _validation_results(summary)
+    values = _metadata(facts) | (_tested_metadata(run_name, facts, metrics) if is_tested else {})
+    body = page.to_markdown(run_name, _blocks(facts, results, _limits(metrics)))
+    head = "\n".join(_yaml(values))
     return f"---\n{head}\n---\n\n{body}"
 
 
-def _metadata(
+def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
+    data, backbone = facts["data"]["name"], facts["settings"]["backbone"]
+    return {
+        "library_name": "keras",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "transfer-learning", "keras", backbone],
+        # A hub takes the name of a user's own folder for somebody else's data set.
+        **({"datasets": [HUB_NAMES[data]]} if data in HUB_NAMES else {}),
+    }
+
+
+def _tested_metadata(
     run_name: str, facts: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
-    data, backbone = facts["data"]["name"], facts["settings"]["backbone"]
+    data = facts["data"]["name"]
     tested_on = f"{data}, {metrics['num_images']:,} test images"  # a part is not the whole
     values = {"accuracy": metrics["accuracy"], "f1": metrics["f1_macro"]}
     names = {"accuracy": "accuracy", "f1": "macro F1"}
@@ -60,11 +76,6 @@ def _metadata(
         ],
     }
     return {
-        "library_name": "keras",
-        "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "transfer-learning", "keras", backbone],
-        # A hub takes the name of a user's own folder for somebody else's data set.
-        **({"datasets": [HUB_NAMES[data]]} if data in HUB_NAMES else {}),
         "metrics": list(values),
         "model-index": [{"name": run_name, "results": [result]}],
     }
@@ -91,9 +102,10 @@ def _yaml_scalar(value: str | float) -> str:
     return value if is_word else json.dumps(value, ensure_ascii=False)
 
 
-def _blocks(
-    facts: Mapping[str, Any], metrics: Mapping[str, Any], calibration: Mapping[str, Any]
-) -> list[page.Block]:
+Items = list[tuple[str, page.Text]]  # each with its name
+
+
+def _blocks(facts: Mapping[str, Any], results: Items, limits: Items) -> list[page.Block]:
     settings, data = facts["settings"], facts["data"]
     size, names = settings["image_size"], data["class_names"]
     return [
@@ -104,7 +116,7 @@ def _blocks(
         page.Heading("Classes"),
         page.Paragraph(", ".join(f"{number} {name}" for number, name in enumerate(names))),
         page.Heading("Results"),
-        page.Bullets(_results(metrics, calibration)),
+        page.Bullets(results),
         page.Heading("Use"),
         page.Code(
             "import keras\n\n"
@@ -118,13 +130,22 @@ def _blocks(
         page.Heading("Training"),
         page.Bullets([(name, str(count)) for name, count in _training(facts).items()]),
         page.Heading("Limits"),
-        page.Bullets(_limits(metrics)),
+        page.Bullets(limits),
     ]
 
 
-def _results(
-    metrics: Mapping[str, Any], calibration: Mapping[str, Any]
-) -> list[tuple[str, page.Text]]:
+def _validation_results(summary: Mapping[str, Any]) -> Items:
+    last = list(summary["phases"].values())[-1]
+    return [
+        (
+            "accuracy on the validation images, which chose the epoch",
+            format_percent(last["val_accuracy"]),
+        ),
+        ("", "The test images have not been read yet; `evaluate.py --report` adds what they say."),
+    ]
+
+
+def _results(metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> Items:
     low, high = metrics["accuracy_interval"]
     errors = [calibration[key]["expected_calibration_error"] for key in ("before", "after")]
     return [
@@ -156,13 +177,13 @@ def _training(facts: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _limits(metrics: Mapping[str, Any]) -> list[tuple[str, page.Text]]:
+def _limits(metrics: Mapping[str, Any] | None) -> Items:
     confused = [
         (
             "",
             f"{pair['true']} is taken for {pair['predicted']} in {share:.1f} % of its test images.",
         )
-        for pair in metrics["most_confused"][:3]
+        for pair in (metrics["most_confused"][:3] if metrics else ())
         for share in [100 * pair["share_of_true"]]
     ]
     return [

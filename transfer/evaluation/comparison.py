@@ -329,7 +329,7 @@ def write_run_report(
         repeats=repeats,
         note=note,
     )
-    card = model_card(run.run_dir.resolve().name, run.facts, run.metrics, calibration)
+    card = model_card(run.run_dir.resolve().name, run.facts, run.summary, run.metrics, calibration)
     runs.write_atomically(run.run_dir / runs.CARD, card)
     return path
 
