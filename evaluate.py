@@ -34,7 +34,6 @@ def main(
 ) -> None:
     """Evaluate finished runs, by default the newest one in runs/, on their test images.
 
-    Without any run it evaluates the model that comes with the package.
     Every test image is predicted once; the predictions are kept in the run. Of several runs the
     first is compared with each other one. --report also writes a report, as report.md and
     report.html, and a model card into the first run's folder.

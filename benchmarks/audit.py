@@ -77,7 +77,7 @@ def main(seeds: int, skip: str | None, out: Path) -> None:
 
 def _measure_duplicates(train: np.ndarray, test: np.ndarray, seed: int, out: Path) -> None:
     from transfer.data.duplicates import find_near_duplicates
-    from transfer.evaluation import galleries, plots
+    from transfer.evaluation import audit_galleries, plots
 
     generator = np.random.default_rng(seed)
     originals = generator.choice(len(train), NUM_DUPLICATES, replace=False)
@@ -95,9 +95,9 @@ def _measure_duplicates(train: np.ndarray, test: np.ndarray, seed: int, out: Pat
     others = np.flatnonzero(source[found.first] < 0)
     others = others[np.sort(np.unique(found.first[others], return_index=True)[1])]
     captions = [f"difference {found.difference[index]:.1f}" for index in others]
-    for start in range(0, len(others), galleries.MOST_SHOWN // 2):
-        part = others[start : start + galleries.MOST_SHOWN // 2]
-        figure = galleries.plot_pairs(
+    for start in range(0, len(others), audit_galleries.MOST_SHOWN // 2):
+        part = others[start : start + audit_galleries.MOST_SHOWN // 2]
+        figure = audit_galleries.plot_pairs(
             f"Reported and not injected, seed {seed}",
             test[found.first[part]],
             train[found.second[part]],

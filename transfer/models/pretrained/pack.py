@@ -75,10 +75,8 @@ def _read_run(run_dir: Path) -> tuple[keras.Model, dict]:
     num_classes = len(facts["data"]["class_names"])
     model = restore_classifier(settled, num_classes, facts["precision"], run_dir / runs.MODEL)
     kept = {name: facts[name] for name in runs.FACTS}
-    history = runs.read_history(run_dir)
-    return model, {"facts": kept, "summary": runs.read_json(run_dir / runs.SUMMARY)} | {
-        "history": history
-    }
+    summary = runs.read_json(run_dir / runs.SUMMARY)
+    return model, {"facts": kept, "summary": summary, "history": runs.read_history(run_dir)}
 
 
 if __name__ == "__main__":
