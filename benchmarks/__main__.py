@@ -1,119 +1,153 @@
-"""Times one step of training and of inference in the ways they can be done.
+"""Measures this toolkit on the user's machine, beside stock Keras and PyTorch.
 
-    python -m benchmarks [--backbone mobilenetv2] [--image-size 96] [--repeats 5]
+    python -m benchmarks [--quick] [--against keras,torch] [--only steps] [--output FILE.json]
 
-The ways take turns in one process, so that a machine whose speed drifts slows all of them;
-what counts is the ratio of the medians.
+The contenders of a measurement take turns in one run, so that a machine whose speed drifts slows
+all of them. `python -m benchmarks.scale` and `python -m benchmarks.precision` measure what a single
+command cannot; `python -m benchmarks.audit` the audit of the data.
 """
 
+import importlib.util
 import json
-import statistics
-import time
-from collections.abc import Callable
+from pathlib import Path
 
 import click
 
+from benchmarks.interleaved import KERAS, TORCH, Measurement, Settings, print_measurement
 from transfer import cli
 from transfer.models.backbones import BACKBONES
 
-STEPS = 3  # timed together, once a repeat
+PARTS = ("steps", "unfreeze", "pipeline", "fit", "prediction", "recipe")
+QUICK = {"image_size": 32, "batch_size": 16, "repeats": 2, "num_images": 400}
+SEED = 0  # of all noise and all shuffling; the recipe counts up from it
 
 
-@click.command()
-@click.option("--backbone", type=click.Choice(list(BACKBONES)), default="mobilenetv2")
+def _split_names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    for name in names:
+        if name not in (KERAS, TORCH):
+            raise click.BadParameter(f"should be of {KERAS},{TORCH}. Received: {name!r}.")
+    return names
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option(
+    "--backbone", type=click.Choice(list(BACKBONES)), default="mobilenetv2", show_default=True
+)
 @click.option("--image-size", type=click.IntRange(32), default=96, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Turns of each contender; of the recipe at most 2.",
+)
+@click.option(
+    "--num-images",
+    type=click.IntRange(100),
+    default=10_000,
+    show_default=True,
+    help="Images of the recipe, the pipeline and the prediction pass.",
+)
+@click.option(
+    "--against",
+    callback=_split_names,
+    default=f"{KERAS},{TORCH}",
+    show_default=True,
+    help="Whom to measure against; torch is left out where it is not installed.",
+)
+@click.option(
+    "--only",
+    type=click.Choice(PARTS),
+    multiple=True,
+    show_default="all",
+    help="Measure this part alone; may be given more than once.",
+)
+@click.option("--quick", is_flag=True, help="Small sizes: to see that it works, not to believe it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def main(backbone: str, image_size: int, batch_size: int, repeats: int, as_json: bool) -> None:
-    """Measure images/s of training and inference steps on this machine."""
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    show_default="none",
+    help="Write the JSON to this file as well.",
+)
+@click.pass_context
+def main(
+    ctx: click.Context,
+    backbone: str,
+    against: tuple[str, ...],
+    only: tuple[str, ...],
+    quick: bool,
+    as_json: bool,
+    output: Path | None,
+    **sizes: int,
+) -> None:
+    """Measure training, inference, input pipeline and the whole recipe on this machine."""
+    console = cli.make_console(quiet=as_json)
+    if quick:
+        sizes = QUICK | cli.given_settings(ctx, QUICK)
+    settings = Settings(
+        backbone=backbone,
+        against=_present(against, backbone, console),
+        steps=1 if quick else 3,
+        head_epochs=2 if quick else 10,
+        finetune_epochs=1 if quick else 5,
+        **sizes,
+    )
     cli.load_tensorflow(verbose=False)
-    ways = make_ways(backbone, image_size, batch_size)
-    rates = measure(ways, batch_size, repeats)
-    if as_json:
-        click.echo(json.dumps(rates, indent=2))
-        return
-    console = cli.make_console(quiet=False)
+    from benchmarks.machine import describe_machine
+    from transfer import runs
+
+    machine = describe_machine()
     console.print(
-        f"{backbone}, {image_size} pixels, batch {batch_size}, "
-        f"median of {repeats} x {STEPS} steps in turn",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, load "
+        f"{machine['load_before']:.1f}; n = {settings.repeats}, medians\n",
         highlight=False,
     )
-    for kind in ("training", "inference"):
-        stock = statistics.median(rates[f"{kind}: as Keras builds it"])
-        for name, values in rates.items():
-            if name.startswith(kind):
-                rate = statistics.median(values)
-                console.print(
-                    f"{name:45} {rate:8,.0f} images/s  {rate / stock:5.2f} x  "
-                    f"({min(values):,.0f} to {max(values):,.0f})",
-                    highlight=False,
-                )
+    results = {"machine": machine, "seed": SEED, "quick": quick, "measurements": {}}
+    for part in only or PARTS:
+        measurement = _measure(part, settings)
+        if measurement is None:
+            console.print(f"{part}: {backbone} has no pretrained weights here; left out.\n")
+            continue
+        print_measurement(measurement, console)
+        results["measurements"][part] = measurement.to_json()
+        if output:
+            runs.write_json(output, results)  # after each part: the next takes minutes
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
 
 
-def make_ways(backbone: str, image_size: int, batch_size: int) -> dict[str, Callable[[], None]]:
-    """Returns a function for each way, that runs one step on a batch that stays in memory."""
-    import numpy as np
-    import tensorflow as tf
-
-    from transfer.models.backbones import build_backbone
-    from transfer.models.folding import fold_classifier
-    from transfer.models.normalization import freeze_batch_norm, fuse_batch_norm
-
-    generator = np.random.default_rng(0)
-    shape = (batch_size, image_size, image_size, 3)
-    images = tf.constant(generator.uniform(0, 255, shape).astype(np.float32))
-    labels = tf.one_hot(generator.integers(0, 10, batch_size), 10)
-
-    def training(network, train_batch_norm: bool) -> Callable[[], None]:
-        model = _compiled(network, backbone, image_size, train_batch_norm)
-        return lambda: model.train_on_batch(images, labels)
-
-    def inference(model) -> Callable[[], None]:
-        forward = tf.function(lambda batch: model(batch, training=False))
-        return lambda: forward(images)
-
-    stock = _compiled(build_backbone(backbone, image_size), backbone, image_size, False)
-    fused = fuse_batch_norm(build_backbone(backbone, image_size))
-    return {
-        "training: as Keras builds it": training(build_backbone(backbone, image_size), True),
-        "training: fused BatchNorm (from scratch)": training(fused, True),
-        "training: BatchNorm frozen, as Keras does": training(
-            build_backbone(backbone, image_size), False
-        ),
-        "training: BatchNorm frozen (fine-tuning)": training(
-            freeze_batch_norm(build_backbone(backbone, image_size)), False
-        ),
-        "inference: as Keras builds it": inference(stock),
-        "inference: BatchNorm folded": inference(fold_classifier(stock)),
-    }
+def _present(against: tuple[str, ...], backbone: str, console) -> frozenset[str]:
+    # Whom we can be measured against here.
+    missing = ""
+    if TORCH in against and backbone != "mobilenetv2":
+        missing = "its network here is MobileNetV2"
+    elif TORCH in against and importlib.util.find_spec("torch") is None:
+        missing = "it is not installed (pip install torch)"
+    if missing:
+        console.print(f"PyTorch is left out: {missing}.", highlight=False)
+    return frozenset(name for name in against if name != TORCH or not missing)
 
 
-def _compiled(network, backbone: str, image_size: int, train_batch_norm: bool):
-    from transfer.config import Config
-    from transfer.models.classifier import build_classifier, unfreeze_backbone
+def _measure(part: str, settings: Settings) -> Measurement | None:
+    if part in ("steps", "unfreeze"):
+        from benchmarks import steps
 
-    config = Config(backbone=backbone, image_size=image_size)
-    model = build_classifier(config, network, 10, train_batch_norm=train_batch_norm)
-    unfreeze_backbone(backbone, network, "all", train_batch_norm=train_batch_norm)
-    model.compile("adam", "categorical_crossentropy", jit_compile=False)
-    return model
+        return (steps.measure_steps if part == "steps" else steps.measure_unfreeze)(settings)
+    if part in ("pipeline", "fit"):
+        from benchmarks import pipelines
 
+        measure = pipelines.measure_pipeline if part == "pipeline" else pipelines.measure_fit
+        return measure(settings)
+    if part == "prediction":
+        from benchmarks.predictions import measure_prediction
 
-def measure(
-    ways: dict[str, Callable[[], None]], batch_size: int, repeats: int
-) -> dict[str, list[float]]:
-    """Returns images/s of each way, one number a repeat, after two steps of warm-up."""
-    for step in ways.values():
-        step(), step()
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, step in ways.items():
-            started = time.perf_counter()
-            for _ in range(STEPS):
-                step()
-            rates[name].append(STEPS * batch_size / (time.perf_counter() - started))
-    return rates
+        return measure_prediction(settings)
+    from benchmarks.recipes import measure_recipe
+
+    return measure_recipe(settings)
 
 
 if __name__ == "__main__":

@@ -83,22 +83,48 @@ def predict_run(run_dir: Path, console: Console, part: str = TEST) -> Prediction
 
 
 def _predict(run_dir: Path, facts: dict, split: Split, part: str, console: Console) -> np.ndarray:
-    from transfer.data.pipeline import make_evaluation_dataset, steps_per_epoch
+    from transfer.data.pipeline import steps_per_epoch
     from transfer.progress import PhaseProgress
 
     config = Config.from_dict(facts["settings"])
-    num_classes = len(facts["data"]["class_names"])
-    batches = make_evaluation_dataset(
-        split, config.image_size, config.batch_size, num_classes, flipped=part == FLIPPED
-    )
     progress = PhaseProgress(
         console,
         f"{part} predictions of {run_dir.name}",
         num_images=split.num_images,
         steps=steps_per_epoch(split.num_images, config.batch_size),
     )
+    return predict_split(
+        load_classifier(run_dir), split, config, flipped=part == FLIPPED, callbacks=[progress]
+    )
+
+
+def predict_split(
+    classifier: "keras.Model",
+    split: Split,
+    config: Config,
+    *,
+    flipped: bool = False,
+    callbacks: Sequence["keras.callbacks.Callback"] = (),
+) -> np.ndarray:
+    """Runs a classifier over each image of a split once, in order.
+
+    Args:
+        classifier: float (B, S, S, 3) in [0, 255] -> (B, num_classes) probabilities.
+        split: N images as uint8 arrays.
+        config: uses `image_size` and `batch_size`.
+        flipped: mirror the images left to right.
+        callbacks: for progress.
+
+    Returns:
+        float32 (N, num_classes), rows sum to 1.
+    """
+    from transfer.data.pipeline import make_evaluation_dataset
+
+    batches = make_evaluation_dataset(
+        split, config.image_size, config.batch_size, num_classes=1, flipped=flipped
+    )
     images_only = batches.map(lambda images, labels: images)
-    y_prob = load_classifier(run_dir).predict(images_only, callbacks=[progress], verbose=0)
+    y_prob = classifier.predict(images_only, callbacks=list(callbacks), verbose=0)
     return y_prob.astype(np.float32)
 
 

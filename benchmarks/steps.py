@@ -1,0 +1,202 @@
+"""One step of training and of inference on a batch that stays in memory, in the ways there are."""
+
+import math
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.interleaved import KERAS, TORCH, Measurement, Settings, take_turns
+from benchmarks.machine import measure_matrix_peak
+from transfer.config import Config
+from transfer.models.backbones import build_backbone
+from transfer.models.classifier import build_classifier, dtype_policy, unfreeze_backbone
+from transfer.models.folding import fold_classifier
+from transfer.models.normalization import freeze_batch_norm, fuse_batch_norm
+
+NUM_CLASSES = 10
+UNFREEZE = (0.1, 0.3, 0.5, "all")
+
+FINETUNE = "training: here, fine-tuning (BatchNorm frozen)"
+SCRATCH = "training: here, from scratch (BatchNorm fused)"
+KERAS_TRAINED = "training: Keras, BatchNorm trained"
+KERAS_FROZEN = "training: Keras, BatchNorm frozen"
+TORCH_DEFAULT = "training: PyTorch, default memory format"
+TORCH_LAST = "training: PyTorch, channels last"
+FOLDED = "inference: here, BatchNorm folded"
+FOLDED_BFLOAT16 = "inference: here, BatchNorm folded, bfloat16"
+KERAS_INFERENCE = "inference: Keras"
+
+
+def measure_steps(settings: Settings) -> Measurement:
+    """Returns images/s of a training step and of a forward pass, contender by contender."""
+    peak = measure_matrix_peak(settings.repeats)
+    rates = take_turns(_contenders(settings), settings.repeats)
+    peak = max(peak, measure_matrix_peak(settings.repeats))
+    multiply_adds = count_multiply_adds(build_backbone(settings.backbone, settings.image_size))
+    medians = {name: sorted(values)[len(values) // 2] for name, values in rates.items()}
+    shares = {
+        name: operations_per_image(multiply_adds, training=name.startswith("training"))
+        * rate
+        / peak
+        for name, rate in medians.items()
+    }
+    return Measurement(
+        f"One step on one batch: {settings.backbone}, {settings.image_size} pixels, "
+        f"batch {settings.batch_size}",
+        rates,
+        (
+            (FINETUNE, KERAS_TRAINED),
+            (FINETUNE, KERAS_FROZEN),
+            (FINETUNE, TORCH_DEFAULT),
+            (FINETUNE, TORCH_LAST),
+            (SCRATCH, KERAS_TRAINED),
+            (FOLDED, KERAS_INFERENCE),
+            (FOLDED_BFLOAT16, KERAS_INFERENCE),
+        ),
+        columns={
+            "of matrix peak": {name: f"{100 * share:.1f} %" for name, share in shares.items()}
+        },
+        facts={
+            "matrix_peak_float32_operations_per_s": peak,
+            "multiply_adds_forward_per_image": multiply_adds,
+            "share_of_matrix_peak": shares,
+        },
+    )
+
+
+def measure_unfreeze(settings: Settings) -> Measurement:
+    """Returns images/s of a fine-tuning step against the share of the blocks that trains."""
+    batch = make_batch(settings)
+    contenders = {
+        f"--unfreeze {share}": _training(
+            _finetuning_classifier(settings, unfreeze=share), batch, settings.steps
+        )
+        for share in UNFREEZE
+    }
+    rates = take_turns(contenders, settings.repeats)
+    *parts, whole = rates
+    return Measurement(
+        f"Fine-tuning step by the share of the blocks that trains: {settings.backbone}, "
+        f"{settings.image_size} pixels, batch {settings.batch_size}",
+        rates,
+        tuple((part, whole) for part in parts),
+    )
+
+
+def count_multiply_adds(model: keras.Model) -> int:
+    """Returns the multiply-adds of a forward pass of one image.
+
+    Counted are convolutions and dense layers: each number of the output takes as many as the
+    kernel has numbers for its channel.
+    """
+    return sum(
+        math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
+        for layer in model.layers
+        if getattr(layer, "kernel", None) is not None
+    )
+
+
+def operations_per_image(multiply_adds: int, *, training: bool) -> int:
+    """Returns the floating-point operations of a step, two for a multiply-add.
+
+    A training step of all layers counts as three forward passes: the pass itself, the gradient
+    of each layer's input, and that of its kernel.
+    """
+    return 2 * multiply_adds * (3 if training else 1)
+
+
+def make_batch(settings: Settings) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns float32 (B, S, S, 3) in [0, 255] and one-hot float32 (B, 10), of noise."""
+    generator = np.random.default_rng(0)
+    shape = (settings.batch_size, settings.image_size, settings.image_size, 3)
+    images = tf.constant(generator.uniform(0, 255, shape).astype(np.float32))
+    return images, tf.one_hot(generator.integers(0, NUM_CLASSES, len(images)), NUM_CLASSES)
+
+
+def build_untrained(settings: Settings, policy: str = "float32") -> keras.Model:
+    """Returns a classifier as Keras builds it, BatchNorm in inference mode."""
+    with dtype_policy(policy):
+        network = build_backbone(settings.backbone, settings.image_size)
+        return _classifier(settings, network, train_batch_norm=False)
+
+
+def build_finetuning(settings: Settings) -> keras.Model:
+    """Returns the classifier that `train.py` fine-tunes, compiled as there."""
+    return _finetuning_classifier(settings, unfreeze="all")
+
+
+def _contenders(settings: Settings) -> dict[str, Callable[[], int]]:
+    batch, steps = make_batch(settings), settings.steps
+
+    def stock(train_batch_norm: bool) -> Callable[[], int]:
+        network = build_backbone(settings.backbone, settings.image_size)
+        return _training(_trainable(settings, network, train_batch_norm), batch, steps)
+
+    fused = fuse_batch_norm(build_backbone(settings.backbone, settings.image_size))
+    contenders = {
+        FINETUNE: _training(build_finetuning(settings), batch, steps),
+        SCRATCH: _training(_trainable(settings, fused, train_batch_norm=True), batch, steps),
+    }
+    if KERAS in settings.against:
+        contenders[KERAS_TRAINED] = stock(train_batch_norm=True)
+        contenders[KERAS_FROZEN] = stock(train_batch_norm=False)
+    if TORCH in settings.against:
+        from benchmarks.torch_mobilenet import make_training_step
+
+        for name, channels_last in ((TORCH_DEFAULT, False), (TORCH_LAST, True)):
+            step = make_training_step(batch[0].numpy(), batch[1].numpy(), channels_last)
+            contenders[name] = _repeated(step, steps, settings.batch_size)
+    contenders[FOLDED] = _inference(fold_classifier(build_untrained(settings)), batch, steps)
+    half = fold_classifier(build_untrained(settings, "mixed_bfloat16"))
+    contenders[FOLDED_BFLOAT16] = _inference(half, batch, steps)
+    if KERAS in settings.against:
+        contenders[KERAS_INFERENCE] = _inference(build_untrained(settings), batch, steps)
+    return contenders
+
+
+def _classifier(settings: Settings, network: keras.Model, *, train_batch_norm: bool) -> keras.Model:
+    config = Config(backbone=settings.backbone, image_size=settings.image_size)
+    return build_classifier(config, network, NUM_CLASSES, train_batch_norm=train_batch_norm)
+
+
+def _trainable(
+    settings: Settings,
+    network: keras.Model,
+    train_batch_norm: bool,
+    unfreeze: float | str = "all",
+) -> keras.Model:
+    model = _classifier(settings, network, train_batch_norm=train_batch_norm)
+    unfreeze_backbone(settings.backbone, network, unfreeze, train_batch_norm=train_batch_norm)
+    # On a CPU Keras by itself does without XLA.
+    model.compile("adam", "categorical_crossentropy")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _finetuning_classifier(settings: Settings, unfreeze: float | str) -> keras.Model:
+    network = freeze_batch_norm(build_backbone(settings.backbone, settings.image_size))
+    return _trainable(settings, network, train_batch_norm=False, unfreeze=unfreeze)
+
+
+def _training(
+    model: keras.Model, batch: tuple[tf.Tensor, tf.Tensor], steps: int
+) -> Callable[[], int]:
+    return _repeated(lambda: model.train_on_batch(*batch), steps, len(batch[0]))
+
+
+def _inference(
+    model: keras.Model, batch: tuple[tf.Tensor, tf.Tensor], steps: int
+) -> Callable[[], int]:
+    forward = tf.function(lambda images: model(images, training=False))
+    return _repeated(lambda: forward(batch[0]).numpy(), steps, len(batch[0]))
+
+
+def _repeated(step: Callable[[], object], steps: int, batch_size: int) -> Callable[[], int]:
+    def work() -> int:
+        for _ in range(steps):
+            step()
+        return steps * batch_size
+
+    return work
