@@ -101,7 +101,8 @@ def take_turns(
 
 def print_measurement(measurement: Measurement, console: Console) -> None:
     """Prints the median and range of each contender, and then the ratios."""
-    table = Table(title=measurement.title, title_justify="left", title_style="bold")
+    console.print(f"[bold]{measurement.title}[/]", highlight=False)
+    table = Table()
     table.add_column("way")
     for name in (measurement.unit, "from", "to", *measurement.columns):
         table.add_column(name, justify="right")
@@ -111,7 +112,7 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
         table.add_row(name, *(_write(number) for number in numbers), *others)
     console.print(table)
     for name, other, ratio in measurement.ratios():
-        console.print(f"  {ratio:5.2f} x  {name}, as fast as {other}", highlight=False)
+        console.print(f"  {ratio:5.2f} times as fast: {name}; than {other}", highlight=False)
     console.print()
 
 

@@ -1,5 +1,6 @@
 """The input pipeline: ours beside Keras's layers, and what it costs the training step."""
 
+import functools
 import time
 
 import keras
@@ -22,24 +23,14 @@ def measure_pipeline(settings: Settings) -> Measurement:
     """Returns images/s that a pipeline alone gives: shuffled, resized, augmented, batched."""
     split = make_images(settings.num_images)
 
-    def ours() -> int:
-        config = Config(
-            image_size=settings.image_size, batch_size=settings.batch_size, finetune_epochs=1
-        )
-        return _count(make_training_dataset(split, config, NUM_CLASSES))
-
-    def stock() -> int:
-        return _count(
-            make_stock_dataset(
-                split.images,
-                split.labels,
-                settings.image_size,
-                settings.batch_size,
-                augmented=True,
-            )
-        )
-
-    contenders = {HERE: ours} | ({STOCK: stock} if KERAS in settings.against else {})
+    config = Config(
+        image_size=settings.image_size, batch_size=settings.batch_size, finetune_epochs=1
+    )
+    datasets = {HERE: make_training_dataset(split, config, NUM_CLASSES)}
+    if KERAS in settings.against:
+        sizes = (settings.image_size, settings.batch_size)
+        datasets[STOCK] = make_stock_dataset(split.images, split.labels, *sizes, augmented=True)
+    contenders = {name: functools.partial(_count, batches) for name, batches in datasets.items()}
     return Measurement(
         f"Input pipeline alone: an epoch of {split.num_images:,} images of 28 pixels, "
         f"made {settings.image_size} pixels",
@@ -51,19 +42,19 @@ def measure_pipeline(settings: Settings) -> Measurement:
 def measure_fit(settings: Settings) -> Measurement:
     """Returns images/s of `fit` on our pipeline and of the same `fit` on one resident batch."""
     model = build_finetuning(settings)
-    split = make_images(settings.num_images)
     steps = STARTING_STEPS + 5 * settings.steps
-    epochs = -(-steps // (split.num_images // settings.batch_size or 1))
-    config = Config(
-        image_size=settings.image_size, batch_size=settings.batch_size, finetune_epochs=epochs
-    )
+    # Whole batches alone count; the last one of an epoch may be smaller.
+    batch_size = min(settings.batch_size, settings.num_images)
+    split = make_images(settings.num_images // batch_size * batch_size)
+    epochs = -(-steps * batch_size // split.num_images)
+    config = Config(image_size=settings.image_size, batch_size=batch_size, finetune_epochs=epochs)
     batches = make_training_dataset(split, config, NUM_CLASSES)
     resident = tf.data.Dataset.from_tensors(next(iter(batches))).cache().repeat()
     values: dict[str, list[float]] = {REAL: [], RESIDENT: []}
-    _fit(model, resident, STARTING_STEPS)  # compiles the step
+    _fit(model, resident, STARTING_STEPS + 1)  # compiles the step
     for _ in range(settings.repeats):
         for name, dataset in ((REAL, batches), (RESIDENT, resident)):
-            values[name].append(_fit(model, dataset, steps))
+            values[name].append(_fit(model, dataset, steps) * batch_size)
     return Measurement(
         f"Fine-tuning step in fit: {settings.backbone}, {settings.image_size} pixels, "
         f"batch {settings.batch_size}",
@@ -84,11 +75,10 @@ def _count(batches: tf.data.Dataset) -> int:
 
 
 def _fit(model: keras.Model, batches: tf.data.Dataset, steps: int) -> float:
-    # images/s of a fit after its first steps: a run fills its pipeline once, not once a turn.
+    # steps/s of a fit after its first steps: a run fills its pipeline once, not once a turn.
     ends: list[float] = []
     timer = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
     )
-    model.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[timer])
-    timed = len(ends) - STARTING_STEPS
-    return timed * batches.element_spec[0].shape[0] / (ends[-1] - ends[STARTING_STEPS - 1])
+    model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[timer])
+    return (steps - STARTING_STEPS) / (ends[-1] - ends[STARTING_STEPS - 1])

@@ -1,6 +1,8 @@
 """One step of training and of inference on a batch that stays in memory, in the ways there are."""
 
+import contextlib
 import math
+import statistics
 from collections.abc import Callable
 
 import keras
@@ -9,6 +11,7 @@ import tensorflow as tf
 
 from benchmarks.interleaved import KERAS, TORCH, Measurement, Settings, take_turns
 from benchmarks.machine import measure_matrix_peak
+from benchmarks.torch_process import torch_training
 from transfer.config import Config
 from transfer.models.backbones import build_backbone
 from transfer.models.classifier import build_classifier, dtype_policy, unfreeze_backbone
@@ -32,10 +35,11 @@ KERAS_INFERENCE = "inference: Keras"
 def measure_steps(settings: Settings) -> Measurement:
     """Returns images/s of a training step and of a forward pass, contender by contender."""
     peak = measure_matrix_peak(settings.repeats)
-    rates = take_turns(_contenders(settings), settings.repeats)
+    with contextlib.ExitStack() as processes:
+        rates = take_turns(_contenders(settings, processes), settings.repeats)
     peak = max(peak, measure_matrix_peak(settings.repeats))
     multiply_adds = count_multiply_adds(build_backbone(settings.backbone, settings.image_size))
-    medians = {name: sorted(values)[len(values) // 2] for name, values in rates.items()}
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     shares = {
         name: operations_per_image(multiply_adds, training=name.startswith("training"))
         * rate
@@ -127,7 +131,9 @@ def build_finetuning(settings: Settings) -> keras.Model:
     return _finetuning_classifier(settings, unfreeze="all")
 
 
-def _contenders(settings: Settings) -> dict[str, Callable[[], int]]:
+def _contenders(
+    settings: Settings, processes: contextlib.ExitStack
+) -> dict[str, Callable[[], int]]:
     batch, steps = make_batch(settings), settings.steps
 
     def stock(train_batch_norm: bool) -> Callable[[], int]:
@@ -143,10 +149,10 @@ def _contenders(settings: Settings) -> dict[str, Callable[[], int]]:
         contenders[KERAS_TRAINED] = stock(train_batch_norm=True)
         contenders[KERAS_FROZEN] = stock(train_batch_norm=False)
     if TORCH in settings.against:
-        from benchmarks.torch_mobilenet import make_training_step
-
+        arrays = [array.numpy() for array in batch]
         for name, channels_last in ((TORCH_DEFAULT, False), (TORCH_LAST, True)):
-            step = make_training_step(batch[0].numpy(), batch[1].numpy(), channels_last)
+            step = torch_training(*arrays, channels_last=channels_last)
+            step = processes.enter_context(step)
             contenders[name] = _repeated(step, steps, settings.batch_size)
     contenders[FOLDED] = _inference(fold_classifier(build_untrained(settings)), batch, steps)
     half = fold_classifier(build_untrained(settings, "mixed_bfloat16"))

@@ -1,0 +1,64 @@
+"""Measures what bfloat16 inference costs in accuracy: `python -m benchmarks.precision RUN`."""
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+
+from transfer import cli, runs
+from transfer.config import Config
+from transfer.formatting import format_percent
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # name -> Keras's
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def main(run_dir: Path, as_json: bool) -> None:
+    """Predict the test images of a finished run in float32 and in bfloat16, BatchNorm folded."""
+    runs.check_finished(run_dir)
+    cli.load_tensorflow(verbose=False)
+    values = compare_precisions(run_dir)
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+        return
+    for name in POLICIES:
+        click.echo(f"{name:9} {format_percent(values[name])} of {values['num_images']:,} images")
+    click.echo(
+        f"difference {100 * values['difference']:+.2f} points; the predicted class differs for "
+        f"{values['num_differing']:,} images"
+    )
+
+
+def compare_precisions(run_dir: Path) -> dict:
+    """Returns the accuracy of a run on its test images in both number formats.
+
+    Returns:
+        float32, bfloat16: accuracies in [0, 1]; difference: the second less the first;
+        num_differing: images whose predicted class is another; num_images.
+    """
+    from transfer.evaluation.predictions import decode_run_split, load_run_splits, predict_split
+    from transfer.models.classifier import restore_classifier
+    from transfer.models.folding import fold_classifier
+
+    facts = runs.read_facts(run_dir)
+    config = Config.from_dict(facts["settled"])
+    split = decode_run_split(load_run_splits(facts).test, config)
+    predicted = {}
+    for name, policy in POLICIES.items():
+        classifier = restore_classifier(
+            config, len(facts["data"]["class_names"]), policy, run_dir / runs.MODEL
+        )
+        predicted[name] = predict_split(fold_classifier(classifier), split, config).argmax(axis=1)
+    accuracies = {name: float((p == split.labels).mean()) for name, p in predicted.items()}
+    return accuracies | {
+        "difference": accuracies["bfloat16"] - accuracies["float32"],
+        "num_differing": int(np.count_nonzero(predicted["float32"] != predicted["bfloat16"])),
+        "num_images": split.num_images,
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)
