@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def run_command(script: str, arguments: Iterable[object], folder: Path) -> Finis
             stderr=errors,
             text=True,
         )
-        with _watched(process.pid) as own_bytes:
+        with _watched(process.pid) as statuses:
             for text in process.stdout:
                 memory = _status(process.pid).get("VmRSS", 0)
                 lines.append(Line(time.perf_counter() - started, memory, text.rstrip("\n")))
@@ -84,19 +84,24 @@ def run_command(script: str, arguments: Iterable[object], folder: Path) -> Finis
         if process.returncode:
             last = (errors.read().strip().splitlines() or ["it said nothing"])[-1]
             raise InputError(f"{script}.py ended with {process.returncode}: {last}")
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Finished(lines, seconds, peak, max(own_bytes, default=0))
+
+    def most(name: str) -> int:
+        return max((status.get(name, 0) for status in statuses), default=0)
+
+    # The system's own figure counts in what this process had when it began the other one.
+    peak = most("VmHWM") or usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Finished(lines, seconds, peak, most("RssAnon"))
 
 
 @contextlib.contextmanager
-def _watched(pid: int):
-    # Fills the list it yields with the process's own memory, from time to time.
-    found: list[int] = []
+def _watched(pid: int) -> Iterator[list[dict[str, int]]]:
+    # Fills the list it yields with what the system says of the process, from time to time.
+    found: list[dict[str, int]] = []
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(_POLL_SECONDS):
-            found.append(_status(pid).get("RssAnon", 0))
+            found.append(_status(pid))
 
     thread = threading.Thread(target=watch)
     thread.start()

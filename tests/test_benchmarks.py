@@ -1,26 +1,286 @@
+"""The benchmarks: what they count and compare, and each command from end to end on little."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
 from click.testing import CliRunner
+from conftest import tiny_row
+from rich.console import Console
 
-from benchmarks import __main__ as benchmarks
-from benchmarks.__main__ import make_ways, measure
+import benchmarks.__main__ as command
+from benchmarks import interleaved, precision, processes, recipes, scale, steps
+from benchmarks.interleaved import KERAS, Measurement, Settings, take_turns
+from benchmarks.processes import Finished, Line
+from benchmarks.torch_process import torch_training
+from tests import commands
+from transfer.config import Config
+from transfer.errors import InputError
+from transfer.evaluation.evaluate import evaluate_run
+from transfer.models import weights
+from transfer.models.backbones import BACKBONES, build_backbone
+from transfer.models.weights import Weights
+from transfer.training.train import train
 
 
-def test_every_way_runs_and_is_measured(tiny_backbone):
-    rates = measure(make_ways(tiny_backbone, 32, 8), 8, repeats=2)
-    assert len(rates) == 6
+def make_settings(backbone, **others):
+    values = {
+        "image_size": 32,
+        "batch_size": 16,
+        "repeats": 2,
+        "num_images": 100,
+        "against": frozenset({KERAS}),
+        "steps": 1,
+        "head_epochs": 2,
+        "finetune_epochs": 1,
+    }
+    return Settings(backbone=backbone, **values | others)
+
+
+def test_contenders_take_turns_after_a_warm_up():
+    order = []
+
+    def contender(name):
+        return lambda: order.append(name) or 10
+
+    rates = take_turns({"a": contender("a"), "b": contender("b")}, repeats=2)
+    assert order == ["a", "b"] * 3
     assert all(len(values) == 2 and min(values) > 0 for values in rates.values())
 
 
-def test_the_command_in_the_readme_prints_medians_and_ratios(monkeypatch):
-    names = ("training: as Keras builds it", "training: other", "inference: as Keras builds it")
+@pytest.mark.parametrize(("unit", "ratio"), [(interleaved.RATE, 4.0), (interleaved.SECONDS, 0.25)])
+def test_ratios_are_of_medians_and_of_those_who_took_part(unit, ratio):
+    values = {"a": [8.0, 1.0, 9.0], "b": [2.0, 2.0, 7.0]}
+    measurement = Measurement("title", values, (("a", "b"), ("a", "absent")), unit)
+    assert measurement.ratios() == [("a", "b", ratio)]
+    written = measurement.to_json()
+    assert written["medians"] == {"a": 8.0, "b": 2.0} and written["n"] == 3
+    assert written["values"] == values
+
+
+def test_multiply_adds_are_those_of_the_papers():
+    # MobileNetV2, Table 4: 300 million; VGG16 without its dense layers: 15.3 billion.
+    assert steps.count_multiply_adds(build_backbone("mobilenetv2", 224)) == pytest.approx(
+        300e6, rel=0.01
+    )
+    assert steps.count_multiply_adds(build_backbone("vgg16", 224)) == pytest.approx(
+        15.3e9, rel=0.01
+    )
+    assert steps.operations_per_image(10, training=True) == 60
+    assert steps.operations_per_image(10, training=False) == 20
+
+
+MEASURED = ("steps", "unfreeze", "pipeline", "fit", "prediction")
+
+
+def test_the_command_measures_and_prints_medians_and_ratios(tiny_backbone, monkeypatch, tmp_path):
+    choice = next(option for option in command.main.params if option.name == "backbone")
+    monkeypatch.setattr(choice.type, "choices", [tiny_backbone])
+    path = tmp_path / "benchmarks.json"
+    words = ["--backbone", tiny_backbone, "--quick", "--num-images", 100, "--output", path]
+    words += [word for part in MEASURED for word in ("--only", part)]
+    done = CliRunner().invoke(command.main, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    assert "PyTorch is left out" in done.output
+    results = json.loads(path.read_text())
+    assert list(results["measurements"]) == list(MEASURED)
+    assert results["machine"]["cores"] >= 1 and "keras" in results["machine"]["versions"]
+    for part, measurement in results["measurements"].items():
+        assert all(len(values) == 2 for values in measurement["values"].values()), part
+        assert all(min(values) > 0 for values in measurement["values"].values()), part
+        assert measurement["times_as_fast"], part
+        assert measurement["title"] in done.output
+    ratios = re.findall(r"^ +[\d.]+ times as fast: ", done.output, re.MULTILINE)
+    told = sum(len(m["times_as_fast"]) for m in results["measurements"].values())
+    assert len(ratios) == told >= 10
+
+
+def test_sizes_given_win_over_quick_ones(monkeypatch):
+    seen = []
+    monkeypatch.setattr(command, "_measure", lambda part, settings: seen.append((part, settings)))
+    words = ["--quick", "--image-size", "48", "--only", "steps", "--against", "keras"]
+    assert CliRunner().invoke(command.main, words).exit_code == 0
+    assert CliRunner().invoke(command.main, ["--against", ""]).exit_code == 0
+    (part, quick), *rest = seen
+    assert (part, quick.image_size, quick.batch_size) == ("steps", 48, 16)
+    assert quick.against == {KERAS}
+    assert [part for part, _ in rest] == list(command.PARTS)
+    full = rest[0][1]
+    assert (full.image_size, full.batch_size, full.head_epochs, full.finetune_epochs) == (
+        96,
+        128,
+        10,
+        5,
+    )
+    assert full.against == frozenset()
+
+
+def test_torch_takes_part_where_it_is_installed(monkeypatch):
+    monkeypatch.setattr(command, "_measure", lambda part, settings: print(sorted(settings.against)))
+    for spec, told in ((object(), "['keras', 'torch']"), (None, "it is not installed")):
+        monkeypatch.setattr(command.importlib.util, "find_spec", lambda name, spec=spec: spec)
+        assert told in CliRunner().invoke(command.main, ["--only", "fit"]).output
+    wrong = CliRunner().invoke(command.main, ["--against", "keras,jax"])
+    assert wrong.exit_code == 2 and "'jax'" in wrong.output
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+def test_pytorchs_network_is_mobilenetv2_and_steps():
+    count = (
+        "from benchmarks.torch_mobilenet import build_mobilenet; "
+        "print(sum(p.numel() for p in build_mobilenet(10).parameters()))"
+    )
+    done = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
+    head = 1280 * 10 + 10
+    ours = build_backbone("mobilenetv2", 32).trainable_weights
+    assert int(done.stdout) == sum(np.prod(weight.shape) for weight in ours) + head
+    with torch_training(
+        np.zeros((4, 32, 32, 3), np.float32), np.eye(10, dtype=np.float32)[:4], channels_last=True
+    ) as step:
+        step(), step()
+
+
+# --- Commands in processes of their own --------------------------------------------------------
+
+
+def test_a_process_is_timed_and_its_memory_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "REPOSITORY", tmp_path)
+    (tmp_path / "works.py").write_text(
+        "import sys, time\n"
+        "print('begun', *sys.argv[1:])\n"
+        "block = bytearray(300_000_000)\n"
+        "time.sleep(0.6)\n"
+        "print('ended')\n"
+    )
+    (tmp_path / "fails.py").write_text("raise SystemExit('what went wrong')\n")
+    started = time.perf_counter()
+    finished = processes.run_command("works", ["with", 3], tmp_path)
+    assert finished.text == "begun with 3\nended"
+    assert 0.5 < finished.when("ended") - finished.when("begun") < finished.seconds
+    assert finished.seconds < time.perf_counter() - started
+    assert 300e6 < finished.peak_bytes < 400e6
+    if Path("/proc/self/status").is_file():
+        assert finished.lines[1].memory_bytes - finished.lines[0].memory_bytes > 250e6
+        assert 300e6 < finished.peak_own_bytes <= finished.peak_bytes
+    with pytest.raises(InputError, match="what went wrong"):
+        processes.run_command("fails", [], tmp_path)
+
+
+def use_tiny_networks(set_item=dict.__setitem__, set_attribute=setattr):
+    """Makes MobileNetV2 a network that trains in a second, and its random weights "bundled"."""
+    set_item(BACKBONES, "mobilenetv2", tiny_row())
+    set_attribute(weights, "_load_embedded", lambda *names: Weights(names[2], "for a test"))
+
+
+@pytest.fixture
+def small_commands(monkeypatch):
+    """Runs the scripts in processes without TensorFlow's import, on small networks."""
+    use_tiny_networks(monkeypatch.setitem, monkeypatch.setattr)
     asked = []
 
-    def make_trivial_ways(*arguments):
-        asked.append(arguments)
-        return {name: lambda: None for name in names}
+    def run_small(script, arguments, folder):
+        words = [str(word) for word in arguments]
+        asked.append((script, words))
+        done = commands.run(script, words, folder, use_tiny_networks)
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = done.stdout.splitlines()
+        told = [Line(float(i), 10**9 + i, line) for i, line in enumerate(lines, 1)]
+        return Finished(told, len(told) + 1.0, 2 * 10**9, 10**9)
 
-    monkeypatch.setattr(benchmarks, "make_ways", make_trivial_ways)
-    result = CliRunner().invoke(benchmarks.main, ["--image-size", "64", "--repeats", "3"])
-    assert result.exit_code == 0
-    assert asked == [("mobilenetv2", 64, 128)]
-    assert all(name in result.output for name in names)
-    assert result.output.count("1.00 x") >= 2
+    monkeypatch.setattr(recipes, "run_command", run_small)
+    monkeypatch.setattr(scale, "run_command", run_small)
+    return asked
+
+
+def test_the_recipe_gives_both_the_same_task(small_commands):
+    measurement = recipes.measure_recipe(make_settings("mobilenetv2", repeats=1))
+    (train, ours), (evaluate, _), (stock, theirs) = small_commands
+    assert (train, evaluate, stock) == ("train", "evaluate", "benchmarks/stock_keras")
+    for option in ("--data", "--image-size", "--batch-size", "--head-epochs", "--finetune-epochs"):
+        assert ours[ours.index(option) + 1] == theirs[theirs.index(option) + 1]
+    assert ours[ours.index("--weights") + 1] == "bundled"
+    assert Path(theirs[theirs.index("--weights") + 1]).name == "bundled.weights.h5"
+    assert int(ours[ours.index("--early-stopping-patience") + 1]) == 3  # all epochs
+    assert set(measurement.values) == {recipes.HERE, recipes.STOCK}
+    accuracies = measurement.facts["test_accuracy"]
+    assert all(0 < values[0] < 1 for values in accuracies.values())
+    assert measurement.facts["num_test_images"] in (1_000, 10_000)  # all there are
+
+
+def test_without_pretrained_weights_there_is_no_recipe(small_commands, tiny_backbone):
+    assert recipes.measure_recipe(make_settings(tiny_backbone)) is None
+    assert small_commands == []
+
+
+def test_every_part_of_scale_is_measured_and_plotted(small_commands, stripes_npz, tmp_path):
+    path, picture = tmp_path / "scale.json", tmp_path / "scale.png"
+    sizes = "--images 60 --image-size 32 --pixels 48 --num-images 60"
+    more = "--files 100 --folder-image-size 48 --epochs 3"
+    words = [*sizes.split(), *more.split(), "--data", stripes_npz, "--output", path]
+    for part in (scale.FOLDER, scale.EPOCHS):  # one after the other, into one file
+        done = CliRunner().invoke(scale.main, [str(word) for word in (*words, "--part", part)])
+        assert done.exit_code == 0, done.output
+    words += ["--part", scale.IMAGES, "--part", scale.PIXELS, "--plot", picture]
+    done = CliRunner().invoke(scale.main, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    results = json.loads(path.read_text())
+    assert [point["num_images"] for point in results["images"]] == [60]
+    assert [point["image_size"] for point in results["pixels"]] == [48]
+    assert results["folder"]["decoded_bytes"] == 100 * 48 * 48 * 3
+    assert len(results["epochs"]["memory_bytes"]) == 3
+    assert results["epochs"]["growth_bytes"] == 1  # see small_commands: a byte a line
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_costs_are_read_from_what_train_says():
+    told = [
+        (1.0, "features of the training images: 1,000 images, 100 images/s, 10.0 s"),
+        (20.0, "features of their mirror images: 1,000 images, 200 images/s, 5.0 s"),
+        (22.0, "features of the validation images: 100 images, 100 images/s, 1.0 s"),
+        (25.0, "head 1/10: loss 0.5, accuracy 80.00 %; 9,000 images/s, 0.1 s"),
+        (26.0, "head 10/10: loss 0.5, accuracy 80.00 %; 9,000 images/s, 0.1 s"),
+        (40.0, "fine-tune 1/2: loss 0.5, accuracy 80.00 %; 50 images/s, 20.0 s"),
+        (50.0, "fine-tune 2/2: loss 0.5, accuracy 80.00 %; 100 images/s, 10.0 s"),
+    ]
+    finished = Finished([Line(seconds, 0, text) for seconds, text in told], 51.0, 0, 0)
+    assert scale.costs_told(finished) == {
+        "num_images": 1000,
+        "pass_seconds": 5.0,
+        "all_passes_seconds": 16.0,
+        "head_epochs_seconds": 4.0,
+        "head_phase_in_passes": 1.25,
+        "epoch_seconds": 10.0,
+    }
+
+
+def test_no_two_files_of_the_folder_are_alike(tmp_path):
+    scale.write_image_folder(tmp_path, 40)
+    contents = {path.read_bytes() for path in tmp_path.rglob("*.png")}
+    assert len(contents) == 40
+    assert len(list(tmp_path.iterdir())) == scale.NUM_CLASSES
+
+
+def test_both_precisions_are_asked_about_the_same_images(tiny_backbone, stripes_npz, tmp_path):
+    config = Config(
+        backbone=tiny_backbone,
+        data=str(stripes_npz),
+        weights="none",
+        image_size=32,
+        batch_size=16,
+        finetune_epochs=1,
+    )
+    run_dir = train(config, Console(quiet=True), run_dir=tmp_path / "run").run_dir
+    done = CliRunner().invoke(precision.main, [str(run_dir), "--json"])
+    assert done.exit_code == 0, done.output
+    values = json.loads(done.output)
+    expected = evaluate_run(run_dir, Console(quiet=True)).metrics["accuracy"]
+    assert values["num_images"] == 61 and values["float32"] == pytest.approx(expected)
+    assert values["difference"] == pytest.approx(values["bfloat16"] - values["float32"])
+    told = CliRunner().invoke(precision.main, [str(run_dir)]).output
+    assert "bfloat16" in told and "difference" in told and "61 images" in told
