@@ -1,9 +1,11 @@
 import dataclasses
 import json
+import weakref
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 from transfer import runs
@@ -114,6 +116,60 @@ def test_the_head_phase_runs_the_backbone_once_an_image(config, console, monkeyp
     seen.clear()
     train(dataclasses.replace(config, flip=False), console, run_dir=tmp_path / "without")
     assert sorted(seen) == [(24, False), (216, False)]
+
+
+class ImageCounter(keras.layers.Layer):
+    """Passes images on and counts those that really go through, in a variable of the class."""
+
+    seen = 0
+
+    def call(self, images):
+        counted = tf.py_function(self._count, [images], images.dtype)
+        counted.set_shape(images.shape)
+        return counted
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    @classmethod
+    def _count(cls, images):
+        cls.seen += len(images)
+        return images
+
+
+def test_an_image_goes_through_the_network_once_whatever_the_head_epochs(
+    config, console, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(ImageCounter, "seen", 0)
+    extract = phases.feature_extractor
+
+    def counted(classifier):
+        network = extract(classifier)
+        return keras.Model(network.input, network(ImageCounter()(network.input)))
+
+    monkeypatch.setattr(phases, "feature_extractor", counted)
+    config = dataclasses.replace(config, finetune_epochs=0, head_epochs=4)
+    train(config, console, run_dir=tmp_path / "run")
+    assert ImageCounter.seen == 216 + 216 + 24  # training images, mirror images, validation
+
+
+def test_the_features_are_gone_when_fine_tuning_begins(config, console, monkeypatch, tmp_path):
+    kept, alive = [], []
+    load, finetune = phases.load_features, training.fit_finetune
+
+    def load_and_remember(*args, **kwargs):
+        features = load(*args, **kwargs)
+        kept.append(weakref.ref(features))
+        return features
+
+    def look_and_finetune(*args):
+        alive.extend(reference for reference in kept if reference() is not None)
+        return finetune(*args)
+
+    monkeypatch.setattr(phases, "load_features", load_and_remember)
+    monkeypatch.setattr(training, "fit_finetune", look_and_finetune)
+    train(config, console, run_dir=tmp_path / "run")
+    assert len(kept) == 3 and not alive
 
 
 def test_fine_tuning_moves_unfrozen_kernels_and_nothing_else(

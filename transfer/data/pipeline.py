@@ -5,7 +5,8 @@ a batch is gathered by index, warped once and prefetched. The order of an epoch 
 permutation made from (seed, epoch), so any epoch can be made again on its own.
 """
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -48,10 +49,12 @@ def make_training_dataset(
         batches = tf.data.Dataset.from_tensor_slices(drawn).batch(config.batch_size)
         return batches.map(lambda indices, warps, boxes: (indices, warps, boxes, epoch))
 
+    gather = _make_gather(split, num_classes)
+
     def load(
         indices: tf.Tensor, warps: tf.Tensor, boxes: tf.Tensor, epoch: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = _gather(split, indices, num_classes)
+        images, labels = gather(indices)
         warped = warp(images, warps, config.image_size)
         if config.erase_probability:
             key = epoch_key(config.seed, epoch, purpose=4)
@@ -60,7 +63,7 @@ def make_training_dataset(
         return warped, labels
 
     epochs = tf.data.Dataset.range(first_epoch, config.finetune_epochs).flat_map(one_epoch)
-    return epochs.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return _map_owning(epochs, load, [split.images, split.labels])
 
 
 def make_evaluation_dataset(
@@ -79,13 +82,15 @@ def make_evaluation_dataset(
         A dataset of (float32 (B, S, S, 3) in [0, 255], float32 (B, num_classes) one-hot).
     """
 
+    gather = _make_gather(split, num_classes)
+
     def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = _gather(split, indices, num_classes)
+        images, labels = gather(indices)
         warps = identity_warps(tf.shape(indices)[0], flipped=flipped)
         return warp(images, warps, image_size), labels
 
     indices = tf.data.Dataset.range(split.num_images).batch(batch_size)
-    return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return _map_owning(indices, load, [split.images, split.labels])
 
 
 def make_feature_dataset(
@@ -110,30 +115,32 @@ def make_feature_dataset(
     Returns:
         A dataset of (float32 (B, features), float32 (B, num_classes) one-hot).
     """
-    num_images = len(labels)
+    views = list(views)
+    num_images, num_features = len(labels), views[0].shape[1]
+    of_views, of_labels = [weakref.ref(view) for view in views], weakref.ref(labels)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = epoch_order(num_images, config.seed, epoch)
         key = epoch_key(config.seed, epoch, purpose=2)
-        chosen = tf.random.stateless_uniform((num_images,), key, 0, len(views), tf.int64)
+        chosen = tf.random.stateless_uniform((num_images,), key, 0, len(of_views), tf.int64)
         return tf.data.Dataset.from_tensor_slices((chosen, order)).batch(config.batch_size)
 
     def take(chosen: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        features = np.empty((len(rows), views[0].shape[1]), np.float32)
-        for number, view in enumerate(views):
-            features[chosen == number] = view[rows[chosen == number]]
-        return features, labels[rows]
+        features = np.empty((len(rows), num_features), np.float32)
+        for number, view in enumerate(of_views):
+            features[chosen == number] = view()[rows[chosen == number]]
+        return features, of_labels()[rows]
 
     def load(chosen: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features, targets = tf.numpy_function(
             take, [chosen, rows], (tf.float32, tf.int64), stateful=False
         )
-        features.set_shape((None, views[0].shape[1]))
+        features.set_shape((None, num_features))
         targets.set_shape((None,))
         return features, tf.one_hot(targets, num_classes)
 
     epochs = tf.data.Dataset.range(first_epoch, config.head_epochs).flat_map(one_epoch)
-    return epochs.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return _map_owning(epochs, load, [*views, labels])
 
 
 def epoch_order(num_images: int, seed: int, epoch: tf.Tensor | int) -> tf.Tensor:
@@ -142,12 +149,31 @@ def epoch_order(num_images: int, seed: int, epoch: tf.Tensor | int) -> tf.Tensor
     return tf.random.experimental.stateless_shuffle(tf.range(num_images, dtype=tf.int64), key)
 
 
-def _gather(split: Split, indices: tf.Tensor, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _make_gather(
+    split: Split, num_classes: int
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    # Returns a function from indices to images and one-hot labels.
+    of_images, of_labels = weakref.ref(split.images), weakref.ref(split.labels)
+    image_shape = split.images.shape[1:]
+
     # NumPy does the gathering, so that a memory-mapped array is read a batch at a time.
     def take(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return split.images[rows], split.labels[rows]
+        return of_images()[rows], of_labels()[rows]
 
-    images, labels = tf.numpy_function(take, [indices], (tf.uint8, tf.int64), stateful=False)
-    images.set_shape((None, *split.images.shape[1:]))
-    labels.set_shape((None,))
-    return images, tf.one_hot(labels, num_classes)
+    def gather(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = tf.numpy_function(take, [indices], (tf.uint8, tf.int64), stateful=False)
+        images.set_shape((None, *image_shape))
+        labels.set_shape((None,))
+        return images, tf.one_hot(labels, num_classes)
+
+    return gather
+
+
+def _map_owning(
+    dataset: tf.data.Dataset, load: Callable, arrays: Sequence[np.ndarray]
+) -> tf.data.Dataset:
+    # TensorFlow keeps a function that `tf.numpy_function` was given until the process ends, and
+    # with it, were it not for weak references, gigabytes. What owns the arrays is the dataset.
+    loaded = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    loaded.arrays = arrays
+    return loaded

@@ -30,7 +30,7 @@ from transfer.training.fingerprints import fingerprint_variables
 
 CACHE_BYTES = 4 * 2**30  # the features used longest ago make room
 MEMORY_SHARE = 1 / 8  # of the machine's memory; larger features stay on the disk
-CHUNK_IMAGES = 16_384  # whose float32 features are in memory at once
+CHUNK_IMAGES = 8_192  # whose float32 features are in memory at once
 
 _FORMAT = 1  # part of a file's name; raise it when the same images would give other features
 
@@ -156,19 +156,18 @@ def _chunks(
         images_only = batches.map(lambda images, labels: images)
         features = extractor.predict(images_only, verbose=0, callbacks=callbacks)
         # float16 halves the memory; its 11 bits are more than a head can use.
-        yield np.clip(features, -65504, 65504).astype(np.float16)
+        yield np.clip(features, -65504, 65504, out=features).astype(np.float16)
 
 
 def _compute_to(path: Path, shape: tuple[int, ...], chunks: Iterable[np.ndarray]) -> None:
     partial = path.with_suffix(f".{secrets.token_hex(4)}.part")
     try:
-        file = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
-        start = 0
-        for features in chunks:
-            file[start : start + len(features)] = features
-            start += len(features)
-        file.flush()
-        del file
+        descr = np.lib.format.dtype_to_descr(np.dtype(np.float16))
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        with open(partial, "wb") as file:  # a mapped file would count as memory of this process
+            np.lib.format.write_array_header_1_0(file, header)
+            for features in chunks:
+                features.tofile(file)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

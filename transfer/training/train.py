@@ -6,6 +6,7 @@ epoch; what they share stands below them.
 
 import contextlib
 import dataclasses
+import gc
 import platform
 import shlex
 import signal
@@ -242,6 +243,7 @@ def _train_phases(
     if run.config.head_epochs and not resumes_finetune:
         last = classifier.get_layer("head")
         fit_head(last, load_head_features(classifier, splits, run), splits, run)
+        gc.collect()  # the features, up to gigabytes, are held by nothing but cycles
     if run.config.finetune_epochs:
         last = fit_finetune(classifier, splits, run)
     if keep_model:
