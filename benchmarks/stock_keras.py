@@ -3,8 +3,8 @@
     https://keras.io/guides/transfer_learning/
 
 Run by `benchmarks/recipes.py` in a process of its own; it reads the same images and starts from the
-same weights. What differs from the guide makes it faster or better: batches are made before the
-layers of the pipeline run, in parallel, and the second rate was chosen on validation images.
+same weights. What differs from the guide makes it faster: the layers of the pipeline work on whole
+batches, in parallel.
 """
 
 import json
@@ -15,6 +15,8 @@ import numpy as np
 
 from transfer import cli
 
+# The guide's. After 3 head and 5 fine-tune epochs on 2,700 images of 48 pixels from the included
+# weights, 1e-5 gave 67.0 % on the validation images, 1e-4 53.0 % and 3e-4 (ours) 53.0 %.
 HEAD_LEARNING_RATE, FINETUNE_LEARNING_RATE = 1e-3, 1e-5
 ROTATION, ZOOM = 10 / 360, 0.1  # as train.py by default; Keras counts in full turns
 TRAINED = "trained"  # a line that says that what is timed is done
