@@ -37,8 +37,10 @@ def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         return platform.processor() or platform.machine()
     values = dict(line.split(":", 1) for line in lines if ":" in line)
     names = {key.strip(): value.strip() for key, value in values.items()}
-    keys = ("model name", "cpu family", "model")
-    return ", ".join(f"{key} {names[key]}" for key in keys if key in names) or platform.machine()
+    if "model name" not in names:
+        return platform.machine()
+    numbers = [f"{key} {names[key]}" for key in ("cpu family", "model") if key in names]
+    return f"{names['model name']} ({', '.join(numbers)})"
 
 
 def _version(package: str) -> str | None:

@@ -1,5 +1,7 @@
 """The prediction pass of `evaluate.py` beside `model.predict` on the model as Keras builds it."""
 
+import functools
+
 from benchmarks.interleaved import KERAS, Measurement, Settings, take_turns
 from benchmarks.pipelines import make_images
 from benchmarks.steps import NUM_CLASSES, build_untrained
@@ -9,6 +11,7 @@ from transfer.evaluation.predictions import predict_split
 from transfer.models.folding import fold_classifier
 
 HERE, STOCK = "here: the pass of evaluate.py", "Keras: model.predict, unfolded float32"
+HERE_BFLOAT16 = "here: the same in bfloat16"  # what a bfloat16 run's pass is
 
 
 def measure_prediction(settings: Settings) -> Measurement:
@@ -20,10 +23,13 @@ def measure_prediction(settings: Settings) -> Measurement:
         batch_size=settings.batch_size,
     )
     stock_model = build_untrained(settings)
-    folded = fold_classifier(stock_model)
+    folded = {
+        HERE: fold_classifier(stock_model),
+        HERE_BFLOAT16: fold_classifier(build_untrained(settings, "mixed_bfloat16")),
+    }
 
-    def ours() -> int:
-        return len(predict_split(folded, split, config))
+    def ours(name: str) -> int:
+        return len(predict_split(folded[name], split, config))
 
     def stock() -> int:
         # The same batches: only the model differs.
@@ -32,10 +38,12 @@ def measure_prediction(settings: Settings) -> Measurement:
         )
         return len(stock_model.predict(batches, verbose=0))
 
-    contenders = {HERE: ours} | ({STOCK: stock} if KERAS in settings.against else {})
+    contenders = {name: functools.partial(ours, name) for name in folded}
+    if KERAS in settings.against:
+        contenders[STOCK] = stock
     return Measurement(
         f"Prediction pass over {split.num_images:,} images: {settings.backbone}, "
         f"{settings.image_size} pixels, batch {settings.batch_size}",
         take_turns(contenders, settings.repeats),
-        ((HERE, STOCK),),
+        ((HERE, STOCK), (HERE_BFLOAT16, STOCK)),
     )

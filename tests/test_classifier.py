@@ -20,7 +20,7 @@ from transfer.models.classifier import (
     unfreeze_backbone,
 )
 from transfer.models.folding import fold_classifier
-from transfer.models.normalization import fuse_batch_norm
+from transfer.models.normalization import freeze_batch_norm, fuse_batch_norm
 
 
 @pytest.fixture
@@ -83,10 +83,12 @@ def test_unfreeze_counts_blocks_from_the_top(config, unfreeze, blocks, train_bat
     assert trainable == expected
 
 
-def test_frozen_blocks_get_no_gradient_work(config, images):
+@pytest.mark.parametrize("prepare", [lambda backbone: backbone, freeze_batch_norm])
+def test_frozen_blocks_get_no_gradient_work(config, images, prepare):
     # The backward pass may reach the one unfrozen convolution and nothing below it. (TensorFlow
     # writes down that convolution's input gradient as well, and prunes it before it runs.)
-    classifier = make_classifier(config)
+    backbone = prepare(build_backbone(config.backbone, config.image_size))
+    classifier = build_classifier(config, backbone, 3, train_batch_norm=False)
     unfreeze_backbone(
         config.backbone, classifier.get_layer("backbone"), 0.25, train_batch_norm=False
     )

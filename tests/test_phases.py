@@ -296,6 +296,7 @@ def test_no_xla_on_a_cpu(config, console, monkeypatch, tmp_path):
     monkeypatch.setattr(phases, "has_accelerator", lambda: False)
     train(config, console, run_dir=tmp_path / "run")
     assert kept["classifier"].jit_compile is False
+    assert kept["classifier"].get_layer("head").jit_compile is False
 
 
 def test_class_weights_balance_uneven_labels():

@@ -28,6 +28,7 @@ from transfer.evaluation.predictions import (
     predict_run,
     predictions_csv,
 )
+from transfer.models.precision import has_accelerator
 from transfer.training.train import train
 
 
@@ -156,6 +157,11 @@ def test_a_config_that_lacks_a_part_is_told(run_dir, console):
     runs.write_json(run_dir / runs.CONFIG, facts)
     with pytest.raises(InputError, match="no weights"):
         evaluate_run(run_dir, console)
+
+
+@pytest.mark.skipif(has_accelerator(), reason="with a GPU XLA is fast")
+def test_no_xla_on_a_cpu(run_dir):
+    assert predictions.load_classifier(run_dir).jit_compile is False
 
 
 def test_damaged_predictions_are_told(run_dir):
