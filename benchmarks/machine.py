@@ -12,12 +12,12 @@ _MATRIX_SIDE = 2048
 def describe_machine() -> dict:
     """Returns processor, cores, memory, load and versions, as JSON values."""
     from transfer.data.formats import physical_memory
-    from transfer.models.precision import cpu_has_amx
+    from transfer.models.precision import AMX, AVX512, cpu_flags
 
     packages = ("tensorflow", "keras", "numpy", "torch")
     return {
         "processor": _processor(),
-        "amx": cpu_has_amx(),
+        "bfloat16_units": sorted(cpu_flags() & {AMX, AVX512}),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),

@@ -46,12 +46,12 @@ def compare_precisions(run_dir: Path) -> dict:
     facts = runs.read_facts(run_dir)
     config = Config.from_dict(facts["settled"])
     split = decode_run_split(load_run_splits(facts).test, config)
-    predicted = {}
-    for name, policy in POLICIES.items():
-        classifier = restore_classifier(
-            config, len(facts["data"]["class_names"]), policy, run_dir / runs.MODEL
-        )
-        predicted[name] = predict_split(fold_classifier(classifier), split, config).argmax(axis=1)
+    num_classes = len(facts["data"]["class_names"])
+    classifier = restore_classifier(config, num_classes, facts["precision"], run_dir / runs.MODEL)
+    predicted = {
+        name: predict_split(fold_classifier(classifier, policy), split, config).argmax(axis=1)
+        for name, policy in POLICIES.items()
+    }
     accuracies = {name: float((p == split.labels).mean()) for name, p in predicted.items()}
     return accuracies | {
         "difference": accuracies["bfloat16"] - accuracies["float32"],

@@ -9,9 +9,10 @@ from transfer.config import Config
 from transfer.data.pipeline import make_evaluation_dataset
 from transfer.evaluation.predictions import predict_split
 from transfer.models.folding import fold_classifier
+from transfer.models.precision import choose_inference_precision
 
 HERE, STOCK = "here: the pass of evaluate.py", "Keras: model.predict, unfolded float32"
-HERE_BFLOAT16 = "here: the same in bfloat16"  # what a bfloat16 run's pass is
+HERE_FLOAT32 = "here: the same in float32"
 
 
 def measure_prediction(settings: Settings) -> Measurement:
@@ -24,8 +25,8 @@ def measure_prediction(settings: Settings) -> Measurement:
     )
     stock_model = build_untrained(settings)
     folded = {
-        HERE: fold_classifier(stock_model),
-        HERE_BFLOAT16: fold_classifier(build_untrained(settings, "mixed_bfloat16")),
+        HERE: fold_classifier(stock_model, choose_inference_precision(settings.backbone)[0]),
+        HERE_FLOAT32: fold_classifier(stock_model),
     }
 
     def ours(name: str) -> int:
@@ -45,5 +46,5 @@ def measure_prediction(settings: Settings) -> Measurement:
         f"Prediction pass over {split.num_images:,} images: {settings.backbone}, "
         f"{settings.image_size} pixels, batch {settings.batch_size}",
         take_turns(contenders, settings.repeats),
-        ((HERE, STOCK), (HERE_BFLOAT16, STOCK)),
+        ((HERE, STOCK), (HERE_FLOAT32, STOCK)),
     )

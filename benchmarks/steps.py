@@ -14,7 +14,7 @@ from benchmarks.machine import measure_matrix_peak
 from benchmarks.torch_process import torch_training
 from transfer.config import Config
 from transfer.models.backbones import build_backbone
-from transfer.models.classifier import build_classifier, dtype_policy, unfreeze_backbone
+from transfer.models.classifier import build_classifier, unfreeze_backbone
 from transfer.models.folding import fold_classifier
 from transfer.models.normalization import freeze_batch_norm, fuse_batch_norm
 
@@ -119,11 +119,10 @@ def make_batch(settings: Settings) -> tuple[tf.Tensor, tf.Tensor]:
     return images, tf.one_hot(generator.integers(0, NUM_CLASSES, len(images)), NUM_CLASSES)
 
 
-def build_untrained(settings: Settings, policy: str = "float32") -> keras.Model:
+def build_untrained(settings: Settings) -> keras.Model:
     """Returns a classifier as Keras builds it, BatchNorm in inference mode."""
-    with dtype_policy(policy):
-        network = build_backbone(settings.backbone, settings.image_size)
-        return _classifier(settings, network, train_batch_norm=False)
+    network = build_backbone(settings.backbone, settings.image_size)
+    return _classifier(settings, network, train_batch_norm=False)
 
 
 def build_finetuning(settings: Settings) -> keras.Model:
@@ -155,7 +154,7 @@ def _contenders(
             step = processes.enter_context(step)
             contenders[name] = _repeated(step, steps, settings.batch_size)
     contenders[FOLDED] = _inference(fold_classifier(build_untrained(settings)), batch, steps)
-    half = fold_classifier(build_untrained(settings, "mixed_bfloat16"))
+    half = fold_classifier(build_untrained(settings), "mixed_bfloat16")
     contenders[FOLDED_BFLOAT16] = _inference(half, batch, steps)
     if KERAS in settings.against:
         contenders[KERAS_INFERENCE] = _inference(build_untrained(settings), batch, steps)

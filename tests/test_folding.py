@@ -107,3 +107,67 @@ def test_a_folded_classifier_predicts_the_same_and_leaves_the_original_alone(tin
     )
     for weight, value in zip(classifier.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, value)
+
+
+@pytest.mark.parametrize("side", [31, 32])
+@pytest.mark.parametrize(
+    "layer", [keras.layers.Conv2D(4, 3, 2), keras.layers.DepthwiseConv2D(3, 2)]
+)
+def test_padding_as_the_convolution_would_pad_is_left_to_it(layer, side):
+    odd = side % 2
+    layer = type(layer).from_config(layer.get_config())
+    padding = keras.layers.ZeroPadding2D(((odd, 1), (odd, 1)))
+    model = chain(padding, layer, shape=(side, side, 3))
+    images = np.random.default_rng(1).normal(size=(3, side, side, 3)).astype(np.float32)
+    folded = fold_batch_norm(model)
+    assert not any(isinstance(kept, keras.layers.ZeroPadding2D) for kept in folded.layers)
+    np.testing.assert_array_equal(folded(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (keras.layers.Conv2D(4, 3, 2), (33, 33, 3)),  # would pad by 1 before, too
+        (keras.layers.Conv2D(4, 3, 2), (None, None, 3)),
+        (keras.layers.Conv2D(4, 3, dilation_rate=2), (32, 32, 3)),
+        (keras.layers.Conv2D(4, 5, 2), (32, 32, 3)),
+        (keras.layers.Conv2D(4, 3, 2, padding="same"), (32, 32, 3)),
+        (keras.layers.MaxPooling2D(3, 2), (32, 32, 3)),  # whose own padding is not of zeros
+    ],
+)
+def test_other_padding_stays(layer, shape):
+    layer = type(layer).from_config(layer.get_config())
+    model = chain(keras.layers.ZeroPadding2D(((0, 1), (0, 1))), layer, shape=shape)
+    side = shape[0] or 32
+    images = np.random.default_rng(1).normal(size=(3, side, side, 3)).astype(np.float32)
+    folded = fold_batch_norm(model)
+    assert any(isinstance(kept, keras.layers.ZeroPadding2D) for kept in folded.layers)
+    np.testing.assert_allclose(folded(images), model(images), rtol=1e-5, atol=1e-5)
+
+
+def test_mobilenetv2_pads_within_its_convolutions():
+    folded = fold_batch_norm(build_backbone("mobilenetv2", 96))
+    assert not any(isinstance(layer, keras.layers.ZeroPadding2D) for layer in folded.layers)
+
+
+@pytest.mark.parametrize("name", ["tiny", "mobilenetv2", "efficientnetv2b0"])
+def test_folded_into_bfloat16_it_predicts_nearly_the_same(tiny_backbone, name):
+    config = Config(backbone=name, image_size=32)
+    classifier = build_classifier(config, build_backbone(name, 32), 3, train_batch_norm=False)
+    images = np.random.default_rng(1).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
+    folded = fold_classifier(classifier, "mixed_bfloat16")
+    convolutions = [
+        layer
+        for layer in folded.get_layer("backbone").layers
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D))
+    ]
+    assert {layer.compute_dtype for layer in convolutions} == {"bfloat16"}
+    pooled = folded.get_layer("pooling")
+    assert pooled.compute_dtype == "float32"  # a mean over bfloat16 would lose digits
+    np.testing.assert_allclose(folded(images), classifier(images), atol=0.02)
+
+
+def test_images_are_scaled_in_float32_before_bfloat16():
+    scaling = keras.layers.Rescaling(1 / 127.5, -1)
+    folded = fold_batch_norm(chain(scaling, keras.layers.Conv2D(4, 1)), "mixed_bfloat16")
+    assert folded.get_layer(scaling.name).compute_dtype == "float32"

@@ -1,40 +1,59 @@
 import pytest
 
 from transfer.models import precision
-from transfer.models.precision import choose_precision, cpu_has_amx
+from transfer.models.precision import (
+    AMX,
+    AVX512,
+    choose_inference_precision,
+    choose_precision,
+    cpu_flags,
+)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Makes the rule believe in a machine."""
+
+    def pretend(flags=(), accelerator=False):
+        monkeypatch.setattr(precision, "has_accelerator", lambda: accelerator)
+        monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
+
+    return pretend
 
 
 @pytest.mark.parametrize(
-    ("backbone", "accelerator", "cpu", "expected"),
+    ("backbone", "accelerator", "flags", "training", "inference"),
     [
-        ("mobilenetv2", True, False, "mixed_bfloat16"),
-        ("mobilenetv2", False, True, "float32"),
-        ("vgg16", False, True, "mixed_bfloat16"),
-        ("vgg16", False, False, "float32"),
+        ("mobilenetv2", True, [], "mixed_bfloat16", "mixed_bfloat16"),
+        ("mobilenetv2", False, [AMX, AVX512], "float32", "mixed_bfloat16"),
+        ("mobilenetv2", False, [AVX512], "float32", "mixed_bfloat16"),
+        ("mobilenetv2", False, [], "float32", "float32"),
+        ("mobilenetv3small", False, [AMX, AVX512], "float32", "float32"),
+        ("vgg16", False, [AMX, AVX512], "mixed_bfloat16", "mixed_bfloat16"),
+        ("vgg16", False, [AVX512], "float32", "mixed_bfloat16"),
+        ("vgg16", False, [], "float32", "float32"),
     ],
 )
-def test_auto_follows_the_rule(backbone, accelerator, cpu, expected, monkeypatch):
-    monkeypatch.setattr(precision, "has_accelerator", lambda: accelerator)
-    monkeypatch.setattr(precision, "cpu_has_amx", lambda: cpu)
-    policy, reason = choose_precision(backbone)
-    assert policy == expected and reason
+def test_auto_follows_the_rule(backbone, accelerator, flags, training, inference, machine):
+    machine(flags, accelerator)
+    for choose, expected in ((choose_precision, training), (choose_inference_precision, inference)):
+        policy, reason = choose(backbone)
+        assert policy == expected and reason
 
 
-def test_an_explicit_choice_is_exact(monkeypatch):
-    monkeypatch.setattr(precision, "has_accelerator", lambda: True)
-    assert choose_precision("vgg16", "float32")[0] == "float32"
-    assert choose_precision("mobilenetv2", "bfloat16")[0] == "mixed_bfloat16"
+@pytest.mark.parametrize("choose", [choose_precision, choose_inference_precision])
+def test_an_explicit_choice_is_exact(choose, machine):
+    machine([AMX, AVX512], accelerator=True)
+    assert choose("vgg16", "float32")[0] == "float32"
+    machine()
+    assert choose("mobilenetv2", "bfloat16")[0] == "mixed_bfloat16"
 
 
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [("fpu amx_bf16 amx_tile", True), ("fpu avx512_bf16", False), ("fpu avx512f", False)],
-)
-def test_cpu_flags(tmp_path, flags, expected):
+def test_cpu_flags_are_words(tmp_path):
     path = tmp_path / "cpuinfo"
-    path.write_text(f"processor : 0\nflags : {flags}\n")
-    assert cpu_has_amx(path) is expected
+    path.write_text("processor : 0\nflags : fpu avx512_bf16x amx_bf16 amx_tile\n")
+    assert AMX in cpu_flags(path) and AVX512 not in cpu_flags(path)
 
 
 def test_a_machine_without_cpuinfo_has_none(tmp_path):
-    assert cpu_has_amx(tmp_path / "missing") is False
+    assert cpu_flags(tmp_path / "missing") == frozenset()

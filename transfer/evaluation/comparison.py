@@ -376,7 +376,7 @@ def _report_facts(run: EvaluatedRun) -> dict[str, str]:
         "Backbone": f"{facts['settings']['backbone']} at {facts['settings']['image_size']} pixels",
         "Phases": phases,
         "Training time": f"{run.summary['seconds']:,.0f} s",
-        "Precision": facts["precision"],
+        "Training precision": facts["precision"],
         "Command": f"`{facts['command']}`",
         "Started": facts["started"],
         "Versions": ", ".join(f"{name} {value}" for name, value in facts["versions"].items()),

@@ -64,7 +64,7 @@ def explain_run(run_dir: Path, test: Split, predictions: Predictions, size: int)
     Raises:
         InputError: the model file does not fit the run.
     """
-    classifier = load_classifier(run_dir)
+    classifier = load_classifier(run_dir, to_predict=False)
     predicted = predictions.y_prob.argmax(axis=1)
     right, wrong = choose_examples(predictions.y_true, predictions.y_prob)
     chosen = np.concatenate([right, wrong])

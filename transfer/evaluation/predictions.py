@@ -129,15 +129,23 @@ def predict_split(
 
 
 @functools.lru_cache(maxsize=1)  # a report predicts with the same model two or three times
-def load_classifier(run_dir: Path) -> "keras.Model":
+def load_classifier(run_dir: Path, *, to_predict: bool = True) -> "keras.Model":
+    """Returns the trained classifier of a run, BatchNorm folded.
+
+    Args:
+        run_dir: a finished run.
+        to_predict: in the number format that predicts fastest here; else in that of the training,
+            for gradients.
+    """
     from transfer.models.classifier import restore_classifier
     from transfer.models.folding import fold_classifier
+    from transfer.models.precision import choose_inference_precision
 
     facts = runs.read_facts(run_dir)
     config, num_classes = Config.from_dict(facts["settled"]), len(facts["data"]["class_names"])
-    return fold_classifier(
-        restore_classifier(config, num_classes, facts["precision"], run_dir / runs.MODEL)
-    )
+    classifier = restore_classifier(config, num_classes, facts["precision"], run_dir / runs.MODEL)
+    policy, _ = choose_inference_precision(config.backbone, config.precision)
+    return fold_classifier(classifier, policy if to_predict else None)
 
 
 def mean_predictions(several: Sequence[Predictions]) -> Predictions:

@@ -31,6 +31,7 @@ class Backbone:
     scaling: str  # "tf": [-1, 1]; "caffe": BGR less means; "torch": standardised; "none": inside
     block: str  # regular expression; its match in a layer's name is the name of the layer's block
     bfloat16_training: bool  # whether mixed bfloat16 trains faster on a CPU that has the units
+    bfloat16_inference: bool  # whether it infers faster on one
     scratch_learning_rate: float  # of Adam, from random weights
     weights_url: str  # ImageNet weights without the top, as Keras names them
     weights_checksum: str | None  # MD5 or SHA-256 as in Keras's source; None where it has none
@@ -43,6 +44,7 @@ BACKBONES: dict[str, Backbone] = {
         scaling="tf",
         block=r"^(expanded_conv|block_\d+|Conv_1)",
         bfloat16_training=False,
+        bfloat16_inference=True,
         scratch_learning_rate=2e-3,
         weights_url=_URL + "mobilenet_v2/"
         "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{size}_no_top.h5",
@@ -54,6 +56,7 @@ BACKBONES: dict[str, Backbone] = {
         scaling="caffe",
         block=r"^block\d",
         bfloat16_training=True,
+        bfloat16_inference=True,
         scratch_learning_rate=1e-4,
         weights_url=_URL + "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
         weights_checksum="6d6bbae143d832006294945121d1f1fc",
@@ -64,6 +67,7 @@ BACKBONES: dict[str, Backbone] = {
         scaling="none",
         block=r"^(expanded_conv_\d+|expanded_conv|conv_1)",
         bfloat16_training=False,
+        bfloat16_inference=False,
         scratch_learning_rate=2e-3,
         weights_url=_URL + "mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
         weights_checksum="d3e8ec802a04aa4fc771ee12a9a9b836",
@@ -74,6 +78,7 @@ BACKBONES: dict[str, Backbone] = {
         scaling="none",
         block=r"^(expanded_conv_\d+|expanded_conv|conv_1)",
         bfloat16_training=False,
+        bfloat16_inference=False,
         scratch_learning_rate=2e-3,
         weights_url=_URL + "mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
         weights_checksum="07fb09a5933dd0c8eaafa16978110389",
@@ -84,6 +89,7 @@ BACKBONES: dict[str, Backbone] = {
         scaling="none",
         block=r"^(block\d[a-z]|top)",
         bfloat16_training=False,
+        bfloat16_inference=True,
         scratch_learning_rate=1e-3,
         weights_url=_URL + "efficientnet_v2/efficientnetv2-b0_notop.h5",
         weights_checksum="893217f2bb855e2983157299931e43ff",
@@ -94,6 +100,7 @@ BACKBONES: dict[str, Backbone] = {
         scaling="tf",
         block=r"^(conv[2-5]_block\d+|post)",
         bfloat16_training=True,
+        bfloat16_inference=True,
         scratch_learning_rate=1e-3,
         weights_url=_URL + "resnet/resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
         weights_checksum="fac2f116257151a9d068a22e544a4917",
@@ -104,6 +111,7 @@ BACKBONES: dict[str, Backbone] = {
         scaling="torch",
         block=r"^(conv[2-5]_block\d+|pool\d)",
         bfloat16_training=False,
+        bfloat16_inference=True,
         scratch_learning_rate=1e-3,
         weights_url=_URL + "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
         weights_checksum="30ee3e1110167f948a6b9946edeeb738",
@@ -114,6 +122,7 @@ BACKBONES: dict[str, Backbone] = {
         scaling="none",
         block=r"^convnext_tiny_(stage_\d_block_\d|downsampling_block_\d)",
         bfloat16_training=True,
+        bfloat16_inference=False,
         scratch_learning_rate=5e-4,
         weights_url=_URL + "convnext/convnext_tiny_notop.h5",
         weights_checksum="d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",

@@ -25,6 +25,7 @@ from transfer.downloads import keras_home
 from transfer.locks import locked
 from transfer.models.classifier import build_classifier, feature_extractor
 from transfer.models.folding import fold_classifier
+from transfer.models.precision import choose_inference_precision
 from transfer.models.weights import Weights, load_backbone
 from transfer.training.fingerprints import fingerprint_variables
 
@@ -117,7 +118,8 @@ def load_pretrained_features(
     if not weights.pretrained:
         return None, weights
     classifier = build_classifier(config, backbone, 2, train_batch_norm=False)
-    extractor = feature_extractor(fold_classifier(classifier))
+    policy, _ = choose_inference_precision(config.backbone, config.precision)
+    extractor = feature_extractor(fold_classifier(classifier, policy))
     split = Split(images, np.zeros(len(images), np.int64))
     return load_features(extractor, split, config), weights
 
@@ -134,10 +136,18 @@ def _key(extractor: keras.Model, split: Split, config: Config, flipped: bool) ->
         flipped,
         config.backbone,
         config.image_size,
-        [layer.dtype_policy.name for layer in extractor.layers],
+        list(_number_formats(extractor)),
         fingerprint_variables(extractor.variables),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _number_formats(model: keras.Model) -> Iterator[str]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _number_formats(layer)
+        elif isinstance(layer, keras.Layer):  # an operation computes in the format it is given
+            yield layer.dtype_policy.name
 
 
 def _chunks(

@@ -32,7 +32,7 @@ from transfer.models.classifier import (
     unfreeze_backbone,
 )
 from transfer.models.folding import fold_classifier
-from transfer.models.precision import has_accelerator
+from transfer.models.precision import choose_inference_precision, has_accelerator
 from transfer.progress import PhaseProgress
 from transfer.training.callbacks import (
     FINETUNE,
@@ -81,7 +81,8 @@ class HeadFeatures:
 def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> HeadFeatures:
     """Returns the frozen backbone's features, each computed once or kept before."""
     config = run.config
-    extractor = feature_extractor(fold_classifier(classifier))
+    policy, _ = choose_inference_precision(config.backbone, config.precision)
+    extractor = feature_extractor(fold_classifier(classifier, policy))
 
     def features_of(split: Split, title: str, flipped: bool = False) -> np.ndarray:
         name = f"features of {title}"

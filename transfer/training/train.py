@@ -38,7 +38,11 @@ from transfer.models.classifier import (
     save_classifier,
 )
 from transfer.models.normalization import freeze_batch_norm, fuse_batch_norm
-from transfer.models.precision import choose_precision, has_accelerator
+from transfer.models.precision import (
+    choose_inference_precision,
+    choose_precision,
+    has_accelerator,
+)
 from transfer.models.recalibration import RECALIBRATION_IMAGES, recalibrate
 from transfer.models.weights import Weights, load_backbone
 from transfer.training.callbacks import FINETUNE, HistoryRecorder
@@ -118,7 +122,7 @@ def train(
             "Head phase skipped: a frozen random backbone teaches nothing. All layers and "
             f"BatchNorm train from scratch at learning rate {settled.finetune_learning_rate:g}.",
         )
-    _tell(console, f"Precision: {policy}, {reason}")
+    _tell(console, f"Precision: {policy}, {reason}{_inference_precision(settled, policy)}")
     _check_memory(settled, backbone, policy)
     run_dir = runs.create_run(config.backbone, run_dir)
     with runs.lock_run(run_dir), one_line_for_every_end(run_dir, config):
@@ -275,6 +279,11 @@ def finish(trained: keras.Model, last: keras.Model, run: Run) -> Result:
 
 def _named(splits: Splits) -> list[tuple[str, Split]]:
     return [("train", splits.train), ("validation", splits.validation), ("test", splits.test)]
+
+
+def _inference_precision(settled: Config, policy: str) -> str:
+    inference, reason = choose_inference_precision(settled.backbone, settled.precision)
+    return "" if inference == policy else f"; without gradients {inference}, {reason}"
 
 
 def _check_memory(settled: Config, backbone: keras.Model, policy: str) -> None:
