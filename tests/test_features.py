@@ -78,7 +78,15 @@ def with_other_weights():
     return keras.Model(extractor.input, layer(extractor.output))
 
 
+def in_bfloat16():
+    inputs = keras.Input((32, 32, 3))
+    left = keras.layers.Cropping2D(((0, 0), (0, 24)), dtype="bfloat16")
+    nested = keras.Model(inputs, left(inputs))
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(nested(inputs)))
+
+
 OTHERS = {
+    "number format": lambda: load_features(in_bfloat16(), make_split(70), CONFIG),
     "images": lambda: load_features(make_extractor(), make_split(71), CONFIG),
     "mirror images": lambda: load_features(make_extractor(), make_split(70), CONFIG, flipped=True),
     "weights": lambda: load_features(with_other_weights(), make_split(70), CONFIG),

@@ -28,6 +28,7 @@ from transfer.evaluation.predictions import (
     predict_run,
     predictions_csv,
 )
+from transfer.models import precision
 from transfer.models.precision import has_accelerator
 from transfer.training.train import train
 
@@ -162,6 +163,19 @@ def test_a_config_that_lacks_a_part_is_told(run_dir, console):
 @pytest.mark.skipif(has_accelerator(), reason="with a GPU XLA is fast")
 def test_no_xla_on_a_cpu(run_dir):
     assert predictions.load_classifier(run_dir).jit_compile is False
+
+
+@pytest.mark.parametrize("to_predict", [True, False])
+def test_it_predicts_in_the_format_that_is_fastest_and_explains_in_that_of_the_training(
+    run_dir, monkeypatch, to_predict
+):
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset({precision.AVX512}))
+    monkeypatch.setattr(precision, "has_accelerator", lambda: False)
+    predictions.load_classifier.cache_clear()
+    classifier = predictions.load_classifier(run_dir, to_predict=to_predict)
+    predictions.load_classifier.cache_clear()
+    formats = {layer.compute_dtype for layer in classifier.get_layer("backbone").layers}
+    assert ("bfloat16" in formats) == to_predict
 
 
 def test_damaged_predictions_are_told(run_dir):
