@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -13,6 +13,7 @@ SIERPINSKI = np.array(HALVES)  # its attractor is the triangle (0, 0), (1, 0), (
 
 
 @given(count=st.integers(1, 6), share=st.floats(0, 1), seed=st.integers(0, 2**31))
+@example(count=3, share=5e-324, seed=277130)  # bounds that rounding puts in the wrong order
 def test_singular_values_have_the_sum_asked_for(count, share, seed):
     total = share * 3 * count
     values = fractals.sample_singular_values(count, total, np.random.default_rng(seed))

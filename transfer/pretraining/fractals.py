@@ -44,13 +44,17 @@ def sample_singular_values(count: int, total: float, generator: np.random.Genera
     rest = total
     for index in range(count - 1):
         needed = rest - 3 * (count - 1 - index)  # what the maps after this one cannot make up
-        s1 = generator.uniform(max(0.0, needed / 3), min(1.0, rest))
-        s2 = generator.uniform(max(0.0, (needed - s1) / 2), min(s1, (rest - s1) / 2))
+        s1 = _draw_between(generator, max(0.0, needed / 3), min(1.0, rest))
+        s2 = _draw_between(generator, max(0.0, (needed - s1) / 2), min(s1, (rest - s1) / 2))
         values[index] = s1, s2
         rest -= s1 + 2 * s2
-    s2 = generator.uniform(max(0.0, (rest - 1) / 2), rest / 3)
+    s2 = _draw_between(generator, max(0.0, (rest - 1) / 2), rest / 3)
     values[-1] = rest - 2 * s2, s2
     return values
+
+
+def _draw_between(generator: np.random.Generator, low: float, high: float) -> float:
+    return generator.uniform(low, max(low, high))  # rounding may put `high` below `low`
 
 
 def sample_system(generator: np.random.Generator) -> np.ndarray:
