@@ -37,23 +37,25 @@ def choose_precision(backbone: str, requested: str = "auto") -> tuple[str, str]:
     if has_accelerator():
         return BFLOAT16, "a GPU or TPU computes in bfloat16"
     if not _cpu_has(AMX):
-        return FLOAT32, "this CPU has no AMX units for bfloat16"
+        return FLOAT32, "this CPU has no AMX"
     if get_backbone(backbone).bfloat16_training:
         return BFLOAT16, f"{backbone} trains faster in bfloat16 on this CPU"
     return FLOAT32, f"{backbone} trains faster in float32 on a CPU"
 
 
 def choose_inference_precision(backbone: str, requested: str = "auto") -> tuple[str, str]:
-    """Picks the Keras dtype policy of a backbone with BatchNorm folded: arguments and returns as
-    `choose_precision`."""
+    """Picks the Keras dtype policy of passes without gradients, BatchNorm folded.
+
+    Arguments and returns as `choose_precision`.
+    """
     if requested != "auto":
         return _as_asked(requested)
     if has_accelerator():
         return BFLOAT16, "a GPU or TPU computes in bfloat16"
     if not _cpu_has(AMX, AVX512):
-        return FLOAT32, "this CPU has no units for bfloat16"
+        return FLOAT32, "this CPU has neither AMX nor AVX512-BF16"
     if get_backbone(backbone).bfloat16_inference:
-        return BFLOAT16, "this CPU has units for bfloat16"
+        return BFLOAT16, f"this CPU has {'AMX' if _cpu_has(AMX) else 'AVX512-BF16'}"
     return FLOAT32, f"bfloat16 gains {backbone} nothing on a CPU"
 
 
