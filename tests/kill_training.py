@@ -24,7 +24,7 @@ import click
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests import commands  # noqa: E402
-from transfer import cli  # noqa: E402
+from transfer import cli, runs  # noqa: E402
 
 EPOCHS = 6
 OPTIONS = (
@@ -114,9 +114,16 @@ def _start(folder: Path, run_dir: Path) -> tuple:
     begun = (run_dir / "config.json").exists()
     output = run_dir.with_suffix(".txt")
     if not begun and run_dir.exists():
-        run_dir.rmdir()  # killed before anything was written
+        _remove_unbegun(run_dir)
     arguments = ["--resume", run_dir] if begun else [*OPTIONS, "--run-dir", run_dir]
     return commands.start("train", arguments, folder, output, add_tiny_backbone), output
+
+
+def _remove_unbegun(run_dir: Path) -> None:
+    # Killed before config.json was whole: there may be the lock and an unfinished config.json.
+    for path in (run_dir / runs.LOCK, *run_dir.glob(f".{runs.CONFIG}.*")):
+        path.unlink(missing_ok=True)
+    run_dir.rmdir()
 
 
 def _train_undisturbed(folder: Path) -> tuple[float, dict]:
@@ -153,7 +160,6 @@ def _saving(run_dir: Path) -> bool:
 
 
 def _check(tally: Tally, run_dir: Path, output: Path) -> None:
-    from transfer import runs
     from transfer.training.checkpoint import newest_checkpoint
 
     if not (run_dir / "config.json").exists() or (run_dir / "summary.json").exists():
