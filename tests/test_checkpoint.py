@@ -200,6 +200,17 @@ def test_a_killed_and_resumed_run_is_the_same_to_the_last_bit(
     assert not (result.run_dir / runs.CHECKPOINTS).exists()
 
 
+@pytest.mark.parametrize("name", ["2-fine-tune-0003", "2-fine-tune-0005"])
+def test_a_moving_average_of_the_weights_goes_on_where_it_was(config, console, tmp_path, name):
+    config = dataclasses.replace(
+        config, head_epochs=1, finetune_learning_rate=0.01, ema_momentum=0.9
+    )
+    whole = train(config, console, run_dir=tmp_path / "whole")
+    assert len(whole.history) == 6
+    resumed = resume(killed_run(config, console, tmp_path / "killed", name), console)
+    assert resumed.summary["sha256"] == whole.summary["sha256"]
+
+
 UNDISTURBED = {}
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from transfer import runs
 from transfer.config import Config, settings
+from transfer.data.pipeline import make_evaluation_dataset
 from transfer.data.sources import load_splits
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
@@ -309,6 +310,33 @@ def test_every_optimizer_is_made(name):
     optimizer = make_optimizer(name, 0.01)
     assert type(optimizer).__name__.lower() == name
     assert float(optimizer.learning_rate) == pytest.approx(0.01)
+    assert not optimizer.use_ema
+    assert make_optimizer(name, 0.01, 0.9).ema_momentum == 0.9
+
+
+@pytest.mark.parametrize(("rate", "earlier"), [(1e-3, False), (0.25, True)])
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(
+    config, console, tmp_path, monkeypatch, rate, earlier
+):
+    kept = capture_classifier(monkeypatch)
+    config = dataclasses.replace(
+        config,
+        finetune_learning_rate=rate,
+        optimizer="sgd",
+        finetune_epochs=4,
+        early_stopping_patience=2,
+        ema_momentum=0.9,
+    )
+    result = train(config, console, run_dir=tmp_path / "run")
+    # A rate so high that an earlier epoch is better than the last, which is put back.
+    assert (result.summary["phases"]["fine-tune"]["best_epoch"] < 4) == earlier
+    splits = load_splits(config.data, validation_fraction=config.validation_fraction, seed=0)
+    batches = make_evaluation_dataset(
+        splits.validation, config.image_size, config.batch_size, len(splits.class_names)
+    )
+    loss, _ = kept["classifier"].evaluate(batches, verbose=0)
+    assert loss == pytest.approx(result.summary["phases"]["fine-tune"]["val_loss"], rel=1e-5)
+    assert kept["classifier"].optimizer.use_ema
 
 
 @pytest.mark.parametrize("train_batch_norm", [False, True])

@@ -122,6 +122,14 @@ class Config:
     optimizer: str = _setting(
         "adam", str, "The optimizer of both phases.", choices=("adam", "adamw", "rmsprop", "sgd")
     )
+    ema_momentum: float = _setting(
+        0.0,
+        float,
+        "Keep a moving average of the weights while fine-tuning, such as 0.999; 0 for none.",
+        minimum=0,
+        maximum=1,
+        open_maximum=True,
+    )
     dropout: float = _setting(
         0.2, float, "Dropout before the last layer.", minimum=0, maximum=1, open_maximum=True
     )

@@ -126,18 +126,20 @@ def make_feature_dataset(
         return tf.data.Dataset.from_tensor_slices((chosen, order)).batch(config.batch_size)
 
     def take(chosen: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        features = np.empty((len(rows), num_features), np.float32)
+        features = np.empty((len(rows), num_features), np.float16)
         for number, view in enumerate(of_views):
-            features[chosen == number] = view()[rows[chosen == number]]
+            at = np.flatnonzero(chosen == number)
+            features[at] = view()[rows[at]]
         return features, of_labels()[rows]
 
     def load(chosen: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features, targets = tf.numpy_function(
-            take, [chosen, rows], (tf.float32, tf.int64), stateful=False
+            take, [chosen, rows], (tf.float16, tf.int64), stateful=False
         )
         features.set_shape((None, num_features))
         targets.set_shape((None,))
-        return features, tf.one_hot(targets, num_classes)
+        # TensorFlow's conversion is several times as fast as NumPy's.
+        return tf.cast(features, tf.float32), tf.one_hot(targets, num_classes)
 
     epochs = tf.data.Dataset.range(first_epoch, config.head_epochs).flat_map(one_epoch)
     return _map_owning(epochs, load, [*views, labels])

@@ -166,19 +166,25 @@ def _build_standardization() -> keras.Layer:
     )
 
 
-def standardize_features(head: keras.Model, features: np.ndarray) -> None:
-    """Makes a head that reads several depths bring each feature to mean 0 and variance 1.
+def measure_features(features: np.ndarray) -> StandardScaler:
+    """Returns a scaler that has seen each feature's mean and variance.
 
     Args:
-        head: as `build_head` makes it; one that reads the last output alone stays as it is.
         features: (N, features) of the training images, perhaps memory-mapped.
     """
-    names = [layer.name for layer in head.layers]
-    if _STANDARDIZATION not in names:
-        return
     scaler = StandardScaler()
     for start in range(0, len(features), _ROWS):
         scaler.partial_fit(features[start : start + _ROWS].astype(np.float32))
+    return scaler
+
+
+def standardize_features(head: keras.Model, scaler: StandardScaler) -> None:
+    """Makes a head that reads several depths bring each feature to mean 0 and variance 1.
+
+    Args:
+        head: as `build_head` makes it.
+        scaler: as `measure_features` makes it.
+    """
     head.get_layer(_STANDARDIZATION).set_weights([scaler.mean_, scaler.var_])
 
 

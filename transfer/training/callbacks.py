@@ -26,10 +26,14 @@ def keras_callbacks(
     """Yields Keras's own callbacks for a phase, as the settings want them.
 
     The learning rate falls on a plateau of the validation loss or along a cosine; training
-    stops early, and the weights of the best epoch are put back; TensorBoard gets its log.
+    stops early, and the weights of the best epoch are put back; TensorBoard gets its log. With
+    `ema_momentum` it is the average of the weights that is validated and kept.
     """
     callbacks = keras.callbacks
     yield callbacks.TerminateOnNaN()
+    if config.ema_momentum and phase == FINETUNE:
+        # Before those that look at the weights, at the end of an epoch, to judge or to keep them.
+        yield callbacks.SwapEMAWeights(swap_on_epoch=True)
     yield callbacks.TensorBoard(run_dir / runs.LOGS / phase, write_graph=False)
     yield callbacks.EarlyStopping(
         "val_loss", patience=config.early_stopping_patience, restore_best_weights=True

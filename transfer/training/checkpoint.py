@@ -40,6 +40,8 @@ _READ_ERRORS = (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.B
 _REMEMBERED = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
+    # At the end of an epoch the average is in the model, what trains in the optimizer.
+    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
 }
 
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
 from transfer import runs
@@ -27,7 +28,9 @@ from transfer.data.pipeline import (
 from transfer.data.sources import Split, Splits
 from transfer.errors import InputError
 from transfer.models.classifier import (
+    MULTI,
     feature_extractor,
+    measure_features,
     standardize_features,
     unfreeze_backbone,
 )
@@ -76,6 +79,7 @@ class HeadFeatures:
 
     views: list[np.ndarray]  # of the training images, and with flips on of their mirror images
     validation: np.ndarray
+    scaler: StandardScaler | None  # of the training images', where the head standardizes them
 
 
 def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> HeadFeatures:
@@ -102,7 +106,9 @@ def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> Hea
     views = [features_of(splits.train, "the training images")]
     if config.flip:
         views.append(features_of(splits.train, "their mirror images", flipped=True))
-    return HeadFeatures(views, features_of(splits.validation, "the validation images"))
+    validation = features_of(splits.validation, "the validation images")
+    scaler = measure_features(views[0]) if config.head_features == MULTI else None
+    return HeadFeatures(views, validation, scaler)
 
 
 def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run) -> None:
@@ -111,7 +117,7 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     With flips on, an epoch takes each image or its mirror image at random.
     """
     config, num_classes = run.config, len(splits.class_names)
-    _compile(head, config, config.head_learning_rate)
+    _compile(head, config, make_optimizer(config.optimizer, config.head_learning_rate))
     batches = make_feature_dataset(
         features.views,
         splits.train.labels,
@@ -119,7 +125,8 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
         num_classes,
         first_epoch=run.first_epoch(HEAD),
     )
-    standardize_features(head, features.views[0])
+    if features.scaler:
+        standardize_features(head, features.scaler)
     targets = keras.utils.to_categorical(splits.validation.labels, num_classes)
     validation = tf.data.Dataset.from_tensor_slices((features.validation, targets))
     _fit(head, HEAD, batches, validation.batch(HEAD_VALIDATION_BATCH), splits.train, run)
@@ -136,7 +143,8 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
     unfreeze_backbone(
         config.backbone, backbone, config.unfreeze, train_batch_norm=config.train_batch_norm
     )
-    _compile(classifier, config, config.finetune_learning_rate)
+    optimizer = make_optimizer(config.optimizer, config.finetune_learning_rate, config.ema_momentum)
+    _compile(classifier, config, optimizer)
 
     def batches_from(epoch: int) -> tf.data.Dataset:
         return make_training_dataset(splits.train, config, num_classes, first_epoch=epoch)
@@ -159,20 +167,29 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
     return classifier
 
 
-def make_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
-    """Returns a fresh optimizer: adam, adamw, rmsprop or sgd (Nesterov momentum 0.9)."""
+def make_optimizer(
+    name: str, learning_rate: float, ema_momentum: float = 0.0
+) -> keras.optimizers.Optimizer:
+    """Returns a fresh optimizer.
+
+    Args:
+        name: adam, adamw, rmsprop or sgd (with Nesterov momentum 0.9).
+        learning_rate: to begin with.
+        ema_momentum: of the moving average of the weights that it keeps; 0 for none.
+    """
     optimizers = keras.optimizers
+    average = {"use_ema": True, "ema_momentum": ema_momentum} if ema_momentum else {}
     return {
-        "adam": lambda: optimizers.Adam(learning_rate),
-        "adamw": lambda: optimizers.AdamW(learning_rate),
-        "rmsprop": lambda: optimizers.RMSprop(learning_rate),
-        "sgd": lambda: optimizers.SGD(learning_rate, momentum=0.9, nesterov=True),
+        "adam": lambda: optimizers.Adam(learning_rate, **average),
+        "adamw": lambda: optimizers.AdamW(learning_rate, **average),
+        "rmsprop": lambda: optimizers.RMSprop(learning_rate, **average),
+        "sgd": lambda: optimizers.SGD(learning_rate, momentum=0.9, nesterov=True, **average),
     }[name]()
 
 
-def _compile(model: keras.Model, config: Config, learning_rate: float) -> None:
+def _compile(model: keras.Model, config: Config, optimizer: keras.optimizers.Optimizer) -> None:
     model.compile(
-        make_optimizer(config.optimizer, learning_rate),
+        optimizer,
         keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         # XLA makes depthwise convolutions several times slower on a CPU.
