@@ -95,6 +95,9 @@ def test_when_the_search_ends_what_it_ran_ends(tmp_path, number):
 def test_without_fork_calls_run_here(monkeypatch):
     monkeypatch.delattr(os, "fork")
     monkeypatch.setattr(processes, "shared", None)
+    freed = []
+    monkeypatch.setattr(processes, "_free_memory", lambda: freed.append(True))
     with Processes() as calls:
         calls.share(3)
         assert calls.call(own_process) == os.getpid() and calls.call(what_is_shared) == 3
+    assert len(freed) == 2

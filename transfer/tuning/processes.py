@@ -7,6 +7,7 @@ Where the system has no fork, calls run in the search itself.
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
@@ -15,6 +16,8 @@ import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+import keras
 
 from transfer.errors import Interrupted
 
@@ -69,7 +72,10 @@ class Processes:
             Exception: what the function raised.
         """
         if self._connection is None:
-            return function(*arguments)
+            try:
+                return function(*arguments)
+            finally:
+                _free_memory()
         _flush()
         self._connection.send((function, arguments))
         while not self._connection.poll(_POLL_SECONDS):
@@ -137,6 +143,12 @@ def _pickled(error: BaseException) -> bytes:
         pickle.loads(content)
         return content
     return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
+
+
+def _free_memory() -> None:
+    # As far as it goes: the end of a process does it better, and takes no time.
+    keras.backend.clear_session()
+    gc.collect()
 
 
 def _flush() -> None:

@@ -6,7 +6,6 @@ epochs a search method grants a trial is its budget; `with_budget` says what it 
 
 import contextlib
 import dataclasses
-import gc
 import json
 import shutil
 import traceback
@@ -15,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 from rich.console import Console
 
 from transfer import runs
@@ -150,8 +148,6 @@ def _train(config: Config, ground: Ground, run_dir: Path) -> Mapping:
         ).summary
     finally:
         shutil.rmtree(run_dir / runs.CHECKPOINTS, ignore_errors=True)
-        keras.backend.clear_session()
-        gc.collect()
 
 
 def _one_line(error: Exception) -> str:
