@@ -34,7 +34,7 @@ def keras_callbacks(
     if config.ema_momentum and phase == FINETUNE:
         # Before those that look at the weights, at the end of an epoch, to judge or to keep them.
         yield callbacks.SwapEMAWeights(swap_on_epoch=True)
-    yield callbacks.TensorBoard(run_dir / runs.LOGS / phase, write_graph=False)
+    yield EpochTensorBoard(run_dir / runs.LOGS / phase, write_graph=False)
     yield callbacks.EarlyStopping(
         "val_loss", patience=config.early_stopping_patience, restore_best_weights=True
     )
@@ -52,6 +52,17 @@ def keras_callbacks(
             peak, epochs, alpha=config.minimum_learning_rate / peak
         )
         yield callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch)))
+
+
+class EpochTensorBoard(keras.callbacks.TensorBoard):
+    """Keras's log for TensorBoard, without what Keras prepares for it after each step.
+
+    With `update_freq="epoch"`, the default, none of that is written, and in the head phase it takes
+    a noticeable part of a step.
+    """
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Does nothing."""
 
 
 class HistoryRecorder(keras.callbacks.Callback):
