@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from transfer.config import Config
 from transfer.errors import InputError
+from transfer.models import classifier as classifiers
 from transfer.models.backbones import BACKBONES, build_backbone
 from transfer.models.classifier import (
     build_classifier,
@@ -212,6 +213,18 @@ def test_a_head_at_several_depths_reads_each_resolution(several, images):
     scaled = keras.applications.mobilenet_v2.preprocess_input(images.copy())
     first = backbone(scaled)[0].numpy().reshape(6, 4, 4, 4, 4, 8).mean((2, 4)).reshape(6, -1)
     np.testing.assert_allclose(feature_extractor(classifier)(images)[:, :128], first, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "windows", [[(0, 6), (5, 11), (10, 16)], [(0, 6), (4, 10), (8, 14)], [(0, 2)]]
+)
+def test_a_grid_of_means_covers_the_whole_side(windows):
+    side = windows[-1][1]
+    inputs = keras.Input((side, side, 2))
+    grid = keras.Model(inputs, classifiers._pool_to_grid(inputs, len(windows)))
+    values = np.random.default_rng(0).normal(size=(3, side, side, 2)).astype(np.float32)
+    expected = [[values[:, a:b, c:d].mean((1, 2)) for c, d in windows] for a, b in windows]
+    np.testing.assert_allclose(grid(values), np.moveaxis(expected, 2, 0), atol=1e-6)
 
 
 def test_features_of_several_depths_are_standardized(several):

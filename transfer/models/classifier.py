@@ -90,12 +90,16 @@ def _pool(outputs: keras.KerasTensor | list[keras.KerasTensor]) -> keras.KerasTe
     pooled = []
     for output in outputs:
         side = min(math.isqrt(MOST_FEATURES // output.shape[-1]), MOST_POSITIONS, output.shape[1])
-        if side > 1:
-            grid = keras.layers.AdaptiveAveragePooling2D(side)(output)
-            pooled.append(keras.layers.Flatten()(grid))
-        else:
-            pooled.append(keras.layers.GlobalAveragePooling2D()(output))
+        pooled.append(keras.layers.Flatten()(_pool_to_grid(output, side)))
     return keras.layers.Concatenate(name="pooling")(pooled)
+
+
+def _pool_to_grid(output: keras.KerasTensor, cells: int) -> keras.KerasTensor:
+    # (B, side, side, channels) -> (B, cells, cells, channels): means of windows of one size, which
+    # overlap where they have to. Keras's adaptive pooling takes as long as the whole network.
+    side = output.shape[1]
+    stride = side // cells
+    return keras.layers.AveragePooling2D(side - (cells - 1) * stride, stride)(output)
 
 
 def save_classifier(classifier: keras.Model, config: Config, policy: str, path: Path) -> None:
