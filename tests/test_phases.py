@@ -10,12 +10,13 @@ from rich.console import Console
 
 from transfer import runs
 from transfer.config import Config, settings
-from transfer.data.pipeline import make_evaluation_dataset
+from transfer.data.pipeline import make_evaluation_dataset, make_training_dataset
 from transfer.data.sources import load_splits
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
 from transfer.training import phases
 from transfer.training import train as training
+from transfer.training.callbacks import BatchNormRecalibration
 from transfer.training.phases import make_optimizer
 from transfer.training.train import train
 
@@ -337,6 +338,31 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept(
     loss, _ = kept["classifier"].evaluate(batches, verbose=0)
     assert loss == pytest.approx(result.summary["phases"]["fine-tune"]["val_loss"], rel=1e-5)
     assert kept["classifier"].optimizer.use_ema
+
+
+def test_batch_norm_has_the_statistics_of_the_average_of_the_weights(
+    config, console, tmp_path, monkeypatch
+):
+    kept = capture_classifier(monkeypatch)
+    config = dataclasses.replace(
+        config,
+        train_batch_norm=True,
+        finetune_learning_rate=0.01,
+        finetune_epochs=1,
+        ema_momentum=0.9,
+    )
+    monkeypatch.setattr(phases, "SHORT_EPOCH_STEPS", 0)
+    train(config, console, run_dir=tmp_path / "run")
+
+    def statistics():
+        return [w.numpy() for w in kept["classifier"].weights if "moving" in w.path]
+
+    before = statistics()
+    splits = load_splits(config.data, validation_fraction=config.validation_fraction, seed=0)
+    batches = make_training_dataset(splits.train, config, len(splits.class_names))
+    BatchNormRecalibration(kept["classifier"], batches).on_test_begin()
+    for was, now in zip(before, statistics(), strict=True):
+        np.testing.assert_allclose(now, was, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("train_batch_norm", [False, True])

@@ -91,7 +91,9 @@ class HistoryRecorder(keras.callbacks.Callback):
 
 
 class BatchNormRecalibration(keras.callbacks.Callback):
-    """Recomputes BatchNorm's statistics before each validation of a short epoch.
+    """Recomputes BatchNorm's statistics before each validation.
+
+    It stands behind `SwapEMAWeights`: the statistics are those of the weights that are validated.
 
     Args:
         classifier: with BatchNorm layers that train, from `fuse_batch_norm`.

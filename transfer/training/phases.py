@@ -153,7 +153,8 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         splits.validation, config.image_size, config.batch_size, num_classes
     )
     steps = steps_per_epoch(splits.train.num_images, config.batch_size)
-    recalibrates = config.train_batch_norm and steps < SHORT_EPOCH_STEPS
+    # The statistics follow the weights that train, and these are not the average of the weights.
+    recalibrates = config.train_batch_norm and (config.ema_momentum or steps < SHORT_EPOCH_STEPS)
     _fit(
         classifier,
         FINETUNE,
@@ -224,7 +225,7 @@ def _fit(
                 validation_data=validation,
                 class_weight=_class_weights(train.labels) if run.config.class_weights else None,
                 # What is told of an epoch is already kept.
-                callbacks=[*callbacks, run.recorder, *kerases, checkpointer, progress, stop],
+                callbacks=[run.recorder, *kerases, *callbacks, checkpointer, progress, stop],
                 shuffle=False,
                 verbose=0,
             )
