@@ -251,3 +251,14 @@ def test_training_batches_are_erased_and_every_epoch_anew():
     np.testing.assert_array_equal(pixels, again)
     validation = make_evaluation_dataset(split, 32, 128, 7)
     assert not any(x.any() for x, _ in batches(validation))
+
+
+def test_no_dataset_has_the_tuner_that_holds_up_its_end():
+    split = random_split(6, 6, 1, num_images=20)
+    datasets = (
+        make_training_dataset(split, CONFIG, NUM_CLASSES),
+        make_evaluation_dataset(split, 32, 8, NUM_CLASSES).map(lambda images, labels: images),
+        make_feature_dataset([np.zeros((20, 3), np.float16)], split.labels, CONFIG, NUM_CLASSES),
+    )
+    for dataset in datasets:
+        assert dataset.options().autotune.enabled is False

@@ -15,6 +15,8 @@ from transfer.config import Config
 from transfer.data.augment import draw_boxes, draw_warps, epoch_key, erase, identity_warps, warp
 from transfer.data.sources import Split
 
+AHEAD = 4  # batches made at a time, and kept ready; each is made by all processor cores
+
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
     """Returns the batches of an epoch; the last one may be smaller."""
@@ -176,6 +178,17 @@ def _map_owning(
 ) -> tf.data.Dataset:
     # TensorFlow keeps a function that `tf.numpy_function` was given until the process ends, and
     # with it, were it not for weak references, gigabytes. What owns the arrays is the dataset.
-    loaded = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    loaded = without_tuner(dataset.map(load, num_parallel_calls=AHEAD).prefetch(AHEAD))
     loaded.arrays = arrays
     return loaded
+
+
+def without_tuner(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the dataset without TensorFlow's tuner of buffers and threads.
+
+    The tuner wakes after 10 ms, 20 ms, 40 ms and so on, and every few times the end of a dataset
+    waits until it does: up to as long again as the dataset was in use.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)

@@ -24,6 +24,7 @@ from transfer.data.pipeline import (
     make_feature_dataset,
     make_training_dataset,
     steps_per_epoch,
+    without_tuner,
 )
 from transfer.data.sources import Split, Splits
 from transfer.errors import InputError
@@ -129,7 +130,8 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
         standardize_features(head, features.scaler)
     targets = keras.utils.to_categorical(splits.validation.labels, num_classes)
     validation = tf.data.Dataset.from_tensor_slices((features.validation, targets))
-    _fit(head, HEAD, batches, validation.batch(HEAD_VALIDATION_BATCH), splits.train, run)
+    validation = without_tuner(validation.batch(HEAD_VALIDATION_BATCH))
+    _fit(head, HEAD, batches, validation, splits.train, run)
 
 
 def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
