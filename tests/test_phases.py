@@ -14,7 +14,7 @@ from transfer.data.pipeline import make_evaluation_dataset, make_training_datase
 from transfer.data.sources import load_splits
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
-from transfer.training import phases
+from transfer.training import features, phases
 from transfer.training import train as training
 from transfer.training.callbacks import BatchNormRecalibration
 from transfer.training.phases import make_optimizer
@@ -143,13 +143,13 @@ def test_an_image_goes_through_the_network_once_whatever_the_head_epochs(
     config, console, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(ImageCounter, "seen", 0)
-    extract = phases.feature_extractor
+    extract = features.feature_extractor
 
     def counted(classifier):
         network = extract(classifier)
         return keras.Model(network.input, network(ImageCounter()(network.input)))
 
-    monkeypatch.setattr(phases, "feature_extractor", counted)
+    monkeypatch.setattr(features, "feature_extractor", counted)
     config = dataclasses.replace(config, finetune_epochs=0, head_epochs=4)
     train(config, console, run_dir=tmp_path / "run")
     assert ImageCounter.seen == 216 + 216 + 24  # training images, mirror images, validation

@@ -118,10 +118,19 @@ def load_pretrained_features(
     if not weights.pretrained:
         return None, weights
     classifier = build_classifier(config, backbone, 2, train_batch_norm=False)
-    policy, _ = choose_inference_precision(config.backbone, config.precision)
-    extractor = feature_extractor(fold_classifier(classifier, policy))
     split = Split(images, np.zeros(len(images), np.int64))
-    return load_features(extractor, split, config), weights
+    return load_features(frozen_extractor(classifier, config), split, config), weights
+
+
+def frozen_extractor(classifier: keras.Model, config: Config) -> keras.Model:
+    """Returns a folded copy of what a classifier has before its head, in the fastest number format.
+
+    Args:
+        classifier: as `build_classifier` makes it.
+        config: uses `backbone` and `precision`.
+    """
+    policy, _ = choose_inference_precision(config.backbone, config.precision)
+    return feature_extractor(fold_classifier(classifier, policy))
 
 
 def features_folder() -> Path:

@@ -30,13 +30,11 @@ from transfer.data.sources import Split, Splits
 from transfer.errors import InputError
 from transfer.models.classifier import (
     MULTI,
-    feature_extractor,
     measure_features,
     standardize_features,
     unfreeze_backbone,
 )
-from transfer.models.folding import fold_classifier
-from transfer.models.precision import choose_inference_precision, has_accelerator
+from transfer.models.precision import has_accelerator
 from transfer.progress import PhaseProgress
 from transfer.training.callbacks import (
     FINETUNE,
@@ -47,7 +45,7 @@ from transfer.training.callbacks import (
     keras_callbacks,
 )
 from transfer.training.checkpoint import Checkpoint, Checkpointer, list_checkpoints
-from transfer.training.features import load_features
+from transfer.training.features import frozen_extractor, load_features
 from transfer.training.interruption import StopAfterStep
 
 HEAD_VALIDATION_BATCH = 1024  # features; Keras's own 32 would take a third of a head epoch
@@ -86,8 +84,7 @@ class HeadFeatures:
 def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> HeadFeatures:
     """Returns the frozen backbone's features, each computed once or kept before."""
     config = run.config
-    policy, _ = choose_inference_precision(config.backbone, config.precision)
-    extractor = feature_extractor(fold_classifier(classifier, policy))
+    extractor = frozen_extractor(classifier, config)
 
     def features_of(split: Split, title: str, flipped: bool = False) -> np.ndarray:
         name = f"features of {title}"
