@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -66,6 +68,20 @@ def test_the_included_model_becomes_a_run_like_any_other(package, auto_finds, co
     np.testing.assert_allclose(actual, expected, atol=2e-3)  # float16
     facts = runs.read_facts(run_dir)
     assert facts["data"] == runs.read_facts(package)["data"]
+
+
+def test_no_path_of_the_machine_is_packed(package, monkeypatch, tmp_path):
+    facts = runs.read_facts(package)
+    facts["weights"]["provenance"] = f"weights from {tmp_path.resolve()}/runs/first/model.keras"
+    runs.write_json(package / runs.CONFIG, facts)
+    monkeypatch.chdir(tmp_path)
+    pack.pack("fashion", package)
+    assert str(tmp_path) not in facts_of_the_package()["weights"]["provenance"]
+    assert facts_of_the_package()["weights"]["provenance"].endswith("runs/first/model.keras")
+
+
+def facts_of_the_package():
+    return json.loads(pack.MANIFEST.read_text())["fashion"]["mobilenetv2"]["facts"]
 
 
 def test_other_images_are_told(package, auto_finds, console, tmp_path):

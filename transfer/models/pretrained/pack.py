@@ -10,6 +10,7 @@ what float16 holds.
 """
 
 import hashlib
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -75,6 +76,11 @@ def _read_run(run_dir: Path) -> tuple[keras.Model, dict]:
     num_classes = len(facts["data"]["class_names"])
     model = restore_classifier(settled, num_classes, facts["precision"], run_dir / runs.MODEL)
     kept = {name: facts[name] for name in runs.FACTS}
+    # Paths as seen from here: those of the machine that trained it say nothing elsewhere.
+    weights = kept["weights"]
+    kept["weights"] = weights | {
+        "provenance": weights["provenance"].replace(f"{Path.cwd().resolve()}{os.sep}", "")
+    }
     summary = runs.read_json(run_dir / runs.SUMMARY)
     return model, {"facts": kept, "summary": summary, "history": runs.read_history(run_dir)}
 
