@@ -178,7 +178,7 @@ def make_optimizer(
         ema_momentum: of the moving average of the weights that it keeps; 0 for none.
     """
     optimizers = keras.optimizers
-    average = {"use_ema": True, "ema_momentum": ema_momentum} if ema_momentum else {}
+    average = {"use_ema": ema_momentum > 0, "ema_momentum": ema_momentum}
     return {
         "adam": lambda: optimizers.Adam(learning_rate, **average),
         "adamw": lambda: optimizers.AdamW(learning_rate, **average),
