@@ -8,14 +8,13 @@ import tensorflow as tf
 from transfer.config import Config
 from transfer.errors import InputError
 from transfer.models import classifier as classifiers
-from transfer.models.backbones import BACKBONES, build_backbone
+from transfer.models.backbones import BACKBONES, build_backbone, outputs_by_depth
 from transfer.models.classifier import (
     build_classifier,
     build_head,
     dtype_policy,
     feature_extractor,
     measure_features,
-    outputs_by_depth,
     restore_classifier,
     save_classifier,
     standardize_features,
@@ -203,15 +202,14 @@ def test_a_head_at_several_depths_reads_each_resolution(several, images):
     classifier = make_classifier(several)
     backbone = classifier.get_layer("backbone")
     assert [output.shape[1:] for output in backbone.outputs] == [
-        (16, 16, 8),
         (8, 8, 8),
         (4, 4, 8),
         (2, 2, 8),
     ]
-    # 8 channels in 4x4 positions, three times, and in 2x2.
-    assert classifier.get_layer("pooling").output.shape == (None, 3 * 128 + 32)
+    # 8 channels in 4x4, 2x2 and 1 position: windows of two pixels.
+    assert classifier.get_layer("pooling").output.shape == (None, 128 + 32 + 8)
     scaled = keras.applications.mobilenet_v2.preprocess_input(images.copy())
-    first = backbone(scaled)[0].numpy().reshape(6, 4, 4, 4, 4, 8).mean((2, 4)).reshape(6, -1)
+    first = backbone(scaled)[0].numpy().reshape(6, 4, 2, 4, 2, 8).mean((2, 4)).reshape(6, -1)
     np.testing.assert_allclose(feature_extractor(classifier)(images)[:, :128], first, atol=1e-5)
 
 
@@ -254,10 +252,12 @@ def test_a_classifier_with_several_depths_is_saved_folded_and_restored(several, 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_backbone_has_several_depths(name):
     backbone = build_backbone(name, 64)
-    outputs = outputs_by_depth(backbone)
+    outputs = outputs_by_depth(name, backbone)
     sides = [output.shape[1] for output in outputs]
     assert sides == sorted(sides, reverse=True) and len(sides) >= 4
     assert outputs[-1] is backbone.output
+    pooled = classifiers._pool(outputs)
+    assert pooled.shape[1] <= classifiers.MOST_FEATURES * len(outputs)
     # Files of weights know layers by their order.
     several = keras.Model(backbone.input, outputs)
     assert [layer.name for layer in several.layers] == [layer.name for layer in backbone.layers]

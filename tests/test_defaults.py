@@ -23,24 +23,20 @@ def test_learning_rate_rule(name):
     assert choose_finetune_learning_rate(sgd, FILE) == pytest.approx(1e-3)
 
 
-def test_weights_from_fractals_get_a_head_at_several_depths_and_new_statistics():
-    settled = settle(Config(), BUNDLED)
-    assert (settled.head_features, settled.recalibrate_batch_norm) == ("multi", "yes")
+def test_weights_from_fractals_get_a_head_at_several_depths():
+    assert settle(Config(), BUNDLED).head_features == "multi"
     for weights in (IMAGENET, FILE, FASHION, NONE):
-        settled = settle(Config(), weights)
-        assert (settled.head_features, settled.recalibrate_batch_norm) == ("last", "no")
+        assert settle(Config(), weights).head_features == "last"
 
 
 def test_what_is_asked_for_stays():
-    asked = Config(
-        finetune_learning_rate=0.5, head_features="last", recalibrate_batch_norm="no", head_epochs=3
-    )
+    asked = Config(finetune_learning_rate=0.5, head_features="last", head_epochs=3)
     assert settle(asked, BUNDLED) == asked
-    asked = dataclasses.replace(asked, head_features="multi", recalibrate_batch_norm="yes")
+    asked = dataclasses.replace(asked, head_features="multi", recalibrate_batch_norm=True)
     assert settle(asked, IMAGENET) == asked
 
 
 def test_random_weights_have_no_head_phase_and_train_whole():
-    settled = settle(Config(head_epochs=3, unfreeze=0.3, recalibrate_batch_norm="yes"), NONE)
+    settled = settle(Config(head_epochs=3, unfreeze=0.3, recalibrate_batch_norm=True), NONE)
     assert (settled.head_epochs, settled.unfreeze, settled.train_batch_norm) == (0, "all", True)
-    assert settled.recalibrate_batch_norm == "no"
+    assert not settled.recalibrate_batch_norm

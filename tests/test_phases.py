@@ -373,20 +373,20 @@ def test_a_head_at_several_depths_goes_through_both_phases(
     several = dataclasses.replace(
         config,
         head_features="multi",
-        recalibrate_batch_norm="yes",
+        recalibrate_batch_norm=True,
         train_batch_norm=train_batch_norm,
     )
     result = train(several, console, run_dir=tmp_path / "run")
     assert [row["phase"] for row in result.history] == ["head"] * 3 + ["fine-tune"] * 2
     assert result.history[-1]["val_accuracy"] > 0.9  # stripes
-    assert len(kept["classifier"].get_layer("backbone").outputs) == 4
+    assert len(kept["classifier"].get_layer("backbone").outputs) == 3
     assert not train_batch_norm or any("moving_mean" in path for path in moved_weights(kept))
 
 
 def test_new_statistics_are_those_of_the_training_images(config, console, tmp_path, monkeypatch):
     kept = capture_classifier(monkeypatch)
     train(
-        dataclasses.replace(config, recalibrate_batch_norm="yes", finetune_epochs=0),
+        dataclasses.replace(config, recalibrate_batch_norm=True, finetune_epochs=0),
         console,
         run_dir=tmp_path / "run",
     )

@@ -148,11 +148,8 @@ class Config:
         "What the head sees of the backbone: its last output, or outputs at several depths.",
         choices=("auto", "last", "multi"),
     )
-    recalibrate_batch_norm: str = _setting(
-        "auto",
-        str,
-        "Give BatchNorm the statistics of the training images before the first phase.",
-        choices=("auto", "yes", "no"),
+    recalibrate_batch_norm: bool = _setting(
+        False, bool, "Give BatchNorm the statistics of the training images before the first phase."
     )
     hidden_units: int = _setting(
         0, int, "Units of a hidden layer in the head; 0 for none.", minimum=0, maximum=65_536

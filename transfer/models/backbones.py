@@ -203,3 +203,20 @@ def split_blocks(name: str, backbone: "keras.Model") -> list[list["keras.Layer"]
         if layer.weights:
             blocks[-1].append(layer)
     return [block for block in blocks if block]
+
+
+def outputs_by_depth(name: str, backbone: "keras.Model") -> list["keras.KerasTensor"]:
+    """Returns the output of the last block at each resolution, from a quarter of the image's down.
+
+    The last layer of a network is the one that its pretraining shapes most; what the blocks
+    before it put out transfers better where the images of both are far apart.
+    """
+    block = re.compile(get_backbone(name).block)
+    of_blocks = {}
+    for layer in backbone.layers:
+        if match := block.match(layer.name):
+            of_blocks[match.group()] = layer.output
+    by_side = {output.shape[1]: output for output in of_blocks.values()}
+    final, quarter = backbone.output.shape[1], backbone.input.shape[1] // 4
+    before = [output for side, output in by_side.items() if final < side <= quarter]
+    return [*before, backbone.output]

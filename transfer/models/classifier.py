@@ -15,12 +15,11 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from transfer.config import Config
-from transfer.models.backbones import build_backbone, scale, split_blocks
+from transfer.models.backbones import build_backbone, outputs_by_depth, scale, split_blocks
 from transfer.models.files import read_weights
 
 LAST, MULTI = "last", "multi"  # a head reads the backbone's last output, or several depths
 MOST_FEATURES = 2048  # of one depth: its channels, times the positions they are pooled to
-MOST_POSITIONS = 4  # a side
 _STANDARDIZATION = "standardization"
 _ROWS = 8192  # of features in memory at once
 
@@ -54,7 +53,8 @@ def build_classifier(
         probabilities. Its layers "backbone" and "head" are models of their own.
     """
     if config.head_features == MULTI:
-        backbone = keras.Model(backbone.input, outputs_by_depth(backbone), name="backbone")
+        outputs = outputs_by_depth(config.backbone, backbone)
+        backbone = keras.Model(backbone.input, outputs, name="backbone")
     backbone.trainable = False
     images = keras.Input((config.image_size, config.image_size, 3), name="image")
     # As the Keras guide on transfer learning: training=False is what keeps BatchNorm's
@@ -67,30 +67,14 @@ def build_classifier(
     return keras.Model(images, head(pooled), name="classifier")
 
 
-def outputs_by_depth(backbone: keras.Model) -> list[keras.KerasTensor]:
-    """Returns the last output at each resolution, from half of the image's side downwards.
-
-    The last layer of a network is the one that its pretraining shapes most; what the ones
-    before it see transfers better where the images of both are far apart.
-    """
-    final, half = backbone.output.shape[1], backbone.input.shape[1] // 2
-    last = {}
-    for layer in backbone.layers:
-        shape = layer.output.shape
-        is_padding = isinstance(layer, keras.layers.ZeroPadding2D)
-        if len(shape) == 4 and final <= shape[1] <= half and not is_padding:
-            last[shape[1]] = layer.output
-    return [*(output for side, output in last.items() if side > final), backbone.output]
-
-
 def _pool(outputs: keras.KerasTensor | list[keras.KerasTensor]) -> keras.KerasTensor:
     # (B, h, w, channels), one or several -> (B, features)
     if not isinstance(outputs, list):
         return keras.layers.GlobalAveragePooling2D(name="pooling")(outputs)
-    pooled = []
+    pooled, window = [], outputs[-1].shape[1]  # the finer the output, the more positions it keeps
     for output in outputs:
-        side = min(math.isqrt(MOST_FEATURES // output.shape[-1]), MOST_POSITIONS, output.shape[1])
-        pooled.append(keras.layers.Flatten()(_pool_to_grid(output, side)))
+        cells = min(output.shape[1] // window, math.isqrt(MOST_FEATURES // output.shape[-1]))
+        pooled.append(keras.layers.Flatten()(_pool_to_grid(output, cells)))
     return keras.layers.Concatenate(name="pooling")(pooled)
 
 

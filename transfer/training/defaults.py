@@ -32,21 +32,18 @@ def settle(config: Config, weights: Weights) -> Config:
             "finetune_epochs is 0 and there are no pretrained weights: a frozen random backbone "
             "teaches nothing. Give --finetune-epochs, or --weights."
         )
-    from_fractals = weights.name == BUNDLED
     settled = {
         "finetune_learning_rate": config.finetune_learning_rate,
         "head_features": config.head_features,
-        "recalibrate_batch_norm": config.recalibrate_batch_norm,
     }
     chosen = {
         "finetune_learning_rate": choose_finetune_learning_rate(config, weights),
-        "head_features": MULTI if from_fractals else LAST,
-        "recalibrate_batch_norm": "yes" if from_fractals else "no",
+        "head_features": MULTI if weights.name == BUNDLED else LAST,
     }
     settled = {name: chosen[name] if value == "auto" else value for name, value in settled.items()}
     if not weights.pretrained:
         settled |= {"head_epochs": 0, "unfreeze": "all", "train_batch_norm": True}
-        settled |= {"recalibrate_batch_norm": "no"}
+        settled |= {"recalibrate_batch_norm": False}
     return dataclasses.replace(config, **settled)
 
 

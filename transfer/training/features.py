@@ -33,7 +33,7 @@ CACHE_BYTES = 4 * 2**30  # the features used longest ago make room
 MEMORY_SHARE = 1 / 8  # of the machine's memory; larger features stay on the disk
 CHUNK_IMAGES = 8_192  # whose float32 features are in memory at once
 
-_FORMAT = 2  # part of a file's name; raise it when the same images would give other features
+_FORMAT = 3  # part of a file's name; raise it when the same images would give other features
 
 
 def load_features(

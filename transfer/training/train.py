@@ -321,7 +321,7 @@ def prepare_backbone(
         splits: the images.
         policy: Keras's dtype policy.
     """
-    if settled.recalibrate_batch_norm == "yes":
+    if settled.recalibrate_batch_norm:
         recalibrate(backbone, _recalibration_batches(settled, splits.train))
     with dtype_policy(policy):
         return (fuse_batch_norm if settled.train_batch_norm else freeze_batch_norm)(backbone)
