@@ -56,8 +56,8 @@ def main(
     from transfer import runs
     from transfer.evaluation import plots
     from transfer.evaluation.card import model_card
+    from transfer.training.record import print_summary
     from transfer.training.repeats import print_repeats, resume_repeats, train_repeats
-    from transfer.training.train import print_summary
 
     if resume:
         run_dir = runs.newest_unfinished_run() if resume == NEWEST else Path(resume)

@@ -103,7 +103,6 @@ def main(
     console.print(
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, load "
         f"{machine['load_before']:.1f}; n = {settings.repeats}, medians\n",
-        highlight=False,
     )
     results = {"machine": machine, "seed": SEED, "quick": quick, "measurements": {}}
     for part in only or PARTS:
@@ -127,7 +126,7 @@ def _present(against: tuple[str, ...], backbone: str, console) -> frozenset[str]
     elif TORCH in against and importlib.util.find_spec("torch") is None:
         missing = "it is not installed (pip install torch)"
     if missing:
-        console.print(f"PyTorch is left out: {missing}.", highlight=False)
+        console.print(f"PyTorch is left out: {missing}.")
     return frozenset(name for name in against if name != TORCH or not missing)
 
 

@@ -101,7 +101,7 @@ def take_turns(
 
 def print_measurement(measurement: Measurement, console: Console) -> None:
     """Prints the median and range of each contender, and then the ratios."""
-    console.print(f"[bold]{measurement.title}[/]", highlight=False)
+    console.print(measurement.title, style="bold")
     table = Table()
     table.add_column("way")
     for name in (measurement.unit, "from", "to", *measurement.columns):
@@ -112,7 +112,7 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
         table.add_row(name, *(_write(number) for number in numbers), *others)
     console.print(table)
     for name, other, ratio in measurement.ratios():
-        console.print(f"  {ratio:5.2f} times as fast: {name}; than {other}", highlight=False)
+        console.print(f"  {ratio:5.2f} times as fast: {name}; than {other}")
     console.print()
 
 

@@ -350,11 +350,16 @@ def test_no_color_is_obeyed(monkeypatch, capsys):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    cli.make_console(quiet=False).print("[red]text[/red]")
+    cli.make_console(quiet=False).print("text", style="red")
     assert "\x1b[31m" in capsys.readouterr().out
     monkeypatch.setenv("NO_COLOR", "1")
-    cli.make_console(quiet=False).print("[red]text[/red]")
+    cli.make_console(quiet=False).print("text", style="red")
     assert capsys.readouterr().out == "text\n"
+
+
+def test_brackets_are_printed_as_they_are(capsys):
+    cli.make_console(quiet=False).print("runs/[red] and [/b]")
+    assert capsys.readouterr().out == "runs/[red] and [/b]\n"
 
 
 def test_a_quiet_console_prints_nothing(capsys):

@@ -10,7 +10,7 @@ from transfer import runs
 from transfer.config import Config
 from transfer.errors import InputError, Interrupted
 from transfer.training import repeats, train
-from transfer.training.train import Result
+from transfer.training.record import Result
 
 
 @pytest.fixture

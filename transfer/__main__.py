@@ -19,7 +19,6 @@ from transfer.pretraining import Settings
 
 if TYPE_CHECKING:
     import numpy as np
-    from rich.console import Console
 
 DEFAULTS = Settings()
 SIDE = click.IntRange(32, 128)
@@ -150,11 +149,11 @@ def audit(
     console = cli.make_console(quiet)
     loaded = load_undivided(data, offline=offline)
     facts = {"data": describe_origin(loaded), "command": _command_line()}
-    _tell(console, f"Data: {facts['data']}")
+    console.print(f"Data: {facts['data']}", soft_wrap=True)
     images = read_images(loaded, image_size, limit)
     config = Config(backbone=backbone, weights=weights, image_size=image_size)
     features, facts["features"] = _audit_features(images.pixels, config, offline, verbose)
-    _tell(console, f"Label errors are looked for by {facts['features']}")
+    console.print(f"Label errors are looked for by {facts['features']}", soft_wrap=True)
     with console.status("Looking for duplicates"):
         findings = examine(images)
     with console.status("Looking for label errors"):
@@ -162,15 +161,11 @@ def audit(
     summary = write_audit(out, facts, images, findings, errors)
     console.print()
     print_audit(summary, console)
-    _tell(console, f"\nLists and pictures: {out}")
+    console.print(f"\nLists and pictures: {out}", soft_wrap=True)
 
 
 def _command_line() -> str:
     return shlex.join(["python", "-m", "transfer", *sys.argv[1:]])
-
-
-def _tell(console: "Console", line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _audit_features(

@@ -122,7 +122,9 @@ def make_console(quiet: bool) -> "Console":
     from rich.console import Console
 
     # Without a terminal rich would fold lines at 80 columns; a log wants whole lines.
-    return Console(quiet=quiet, width=None if sys.stdout.isatty() else 160)
+    width = None if sys.stdout.isatty() else 160
+    # Brackets in a path or a class's name are that, not rich's markup.
+    return Console(quiet=quiet, width=width, markup=False, highlight=False)
 
 
 def command_line() -> str:

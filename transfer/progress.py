@@ -77,7 +77,6 @@ class PhaseProgress(keras.callbacks.Callback):
         self.console.print(
             f"{self.title}: {self.num_images:,} images, {self.num_images / seconds:,.0f} images/s, "
             f"{format_seconds(seconds)}",
-            highlight=False,
         )
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -101,7 +100,6 @@ class PhaseProgress(keras.callbacks.Callback):
             f"accuracy {format_percent(logs['val_accuracy'])}; "
             f"learning rate {logs['learning_rate']:.2g}; "
             f"{rate:,.0f} images/s, {format_seconds(seconds)}",
-            highlight=False,
             soft_wrap=True,
         )
 

@@ -59,6 +59,10 @@ class Splits:
     provenance: str
     location: str = ""
 
+    def parts(self) -> dict[str, Split]:
+        """Returns the splits by their names: train, validation, test."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
 
 @dataclass(frozen=True)
 class Source:

@@ -144,7 +144,6 @@ def measure_baselines(
     console.print(
         f"Baselines: {len(data.y_train):,} training and validation images, each of "
         f"{data.x_train.shape[1]:,} values, standardised",
-        highlight=False,
     )
     measured = []
     with _bar(console) as bar:
@@ -232,7 +231,7 @@ def _measure_once(
         _keep(path, dataclasses.asdict(result))
         origin = format_seconds(seconds)
     line = f"{result.family} ({result.settings}): {format_percent(result.accuracy)}, {origin}"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(line, soft_wrap=True)
     return result
 
 

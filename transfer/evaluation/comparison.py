@@ -105,7 +105,7 @@ def evaluate_others(evaluated: list[EvaluatedRun], console: Console) -> list[Eva
             if run_dir.resolve() not in known and have_same_test_images(facts, first.facts):
                 others.append(evaluate_run(run_dir, console))
         except (InputError, KeyError) as error:
-            console.print(f"Left out of the table: {run_dir} ({error})", highlight=False)
+            console.print(f"Left out of the table: {run_dir} ({error})")
     return others
 
 
@@ -116,7 +116,7 @@ def print_run(run: EvaluatedRun, console: Console) -> None:
         ("Data", run.facts["data"]["provenance"]),
         ("Weights", run.facts["weights"]["provenance"]),
     ):
-        console.print(f"{name}: {text}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{name}: {text}", soft_wrap=True)
     print_metrics(run.metrics, console)
 
 
@@ -168,7 +168,7 @@ def report_runs(
         run, rows, calibration, comparisons, note=note, repeats=repeats, measured=measured
     )
     for written in (path, path.with_suffix(".html")):
-        console.print(f"Report: {written}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Report: {written}", soft_wrap=True)
     return path
 
 

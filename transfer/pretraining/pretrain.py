@@ -122,9 +122,7 @@ def build_pretrainer(settings: Settings, folder: Path, console: Console) -> Pret
         folder, settings.systems, settings.silhouettes, settings.renderings, settings.seed
     )
     textures = make_textures(settings.seed, NUM_TEXTURES)
-    console.print(
-        f"sprites and textures: {format_seconds(time.perf_counter() - started)}", highlight=False
-    )
+    console.print(f"sprites and textures: {format_seconds(time.perf_counter() - started)}")
     keras.utils.set_random_seed(settings.seed)
     network = build_network(settings.backbone, len(bank), choose_policy(settings.precision))
     model = Pretrainer(Composer(bank, textures, settings.image_size), network)
@@ -310,7 +308,6 @@ class Keeper(keras.callbacks.Callback):
             f"validation loss {row['val_loss']:.3f}, "
             f"accuracy {format_percent(row['val_accuracy'])}; "
             f"{row['images_per_second']:,.0f} images/s, {format_seconds(row['seconds'])}",
-            highlight=False,
             soft_wrap=True,
         )
 
@@ -363,7 +360,6 @@ def _finish(model: Pretrainer, settings: Settings, keeper: "Keeper") -> None:
     keeper.console.print(
         f"{path}: {samples:,} images in {format_seconds(seconds)}; "
         f"validation accuracy {format_percent(result['accuracy'])}",
-        highlight=False,
         soft_wrap=True,
     )
 

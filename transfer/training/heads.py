@@ -22,14 +22,14 @@ from transfer.training.callbacks import HistoryRecorder
 from transfer.training.defaults import settle
 from transfer.training.fingerprints import fingerprint_variables
 from transfer.training.phases import HeadFeatures, Run, fit_head, load_head_features
-from transfer.training.train import (
+from transfer.training.record import (
     Data,
     Result,
     describe_run,
     finish,
     one_line_for_every_end,
-    prepare_backbone,
 )
+from transfer.training.train import prepare_backbone
 
 
 @dataclass(frozen=True)

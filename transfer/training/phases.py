@@ -96,9 +96,7 @@ def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> Hea
                 config,
                 flipped=flipped,
                 callbacks=[progress, stop],
-                tell=lambda line: run.console.print(
-                    f"{name}: {line}", highlight=False, soft_wrap=True
-                ),
+                tell=lambda line: run.console.print(f"{name}: {line}", soft_wrap=True),
             )
 
     views = [features_of(splits.train, "the training images")]

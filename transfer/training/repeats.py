@@ -19,7 +19,7 @@ from transfer.config import Config
 from transfer.errors import Interrupted
 from transfer.formatting import format_spread
 from transfer.training import train
-from transfer.training.train import Result
+from transfer.training.record import Result
 
 
 def train_repeats(
@@ -97,7 +97,6 @@ def print_repeats(results: Sequence[Result], console: Console) -> None:
         f"{format_spread([phase['val_accuracy'] for phase in last_phases])}; loss "
         f"{format_spread([phase['val_loss'] for phase in last_phases], '{:.4f}'.format)}\n"
         f"Next: python evaluate.py {folders} --report",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -125,7 +124,7 @@ def _train_missing(
         if runs.is_finished(folder):
             continue
         keras.backend.clear_session()  # frees the network before
-        console.print(f"Repeat {number} of {len(folders)}: seed {seed}", highlight=False)
+        console.print(f"Repeat {number} of {len(folders)}: seed {seed}")
         with _say_how_to_go_on(folder, folders):
             if (folder / runs.CONFIG).is_file():
                 result = train.resume(folder, console, offline=offline)

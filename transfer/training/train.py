@@ -4,16 +4,10 @@
 epoch; what they share stands below them.
 """
 
-import contextlib
 import dataclasses
 import gc
-import platform
-import shlex
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -21,15 +15,13 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
-import transfer
 from transfer import runs
 from transfer.config import Config
 from transfer.data.decode import decode_splits
 from transfer.data.formats import physical_memory
 from transfer.data.pipeline import make_evaluation_dataset
 from transfer.data.sources import Split, Splits, fingerprint, load_splits
-from transfer.errors import InputError, Interrupted
-from transfer.formatting import format_percent, format_seconds
+from transfer.errors import InputError
 from transfer.models.backbones import scale
 from transfer.models.classifier import (
     build_classifier,
@@ -44,34 +36,21 @@ from transfer.models.precision import (
     has_accelerator,
 )
 from transfer.models.recalibration import RECALIBRATION_IMAGES, recalibrate
-from transfer.models.weights import Weights, load_backbone
+from transfer.models.weights import load_backbone
 from transfer.training.callbacks import FINETUNE, HistoryRecorder
-from transfer.training.checkpoint import (
-    Checkpoint,
-    list_checkpoints,
-    newest_checkpoint,
-    remove_checkpoints,
-)
+from transfer.training.checkpoint import Checkpoint, newest_checkpoint
 from transfer.training.defaults import settle
-from transfer.training.fingerprints import fingerprint_history, fingerprint_variables
+from transfer.training.fingerprints import fingerprint_variables
 from transfer.training.phases import Run, fit_finetune, fit_head, load_head_features
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set as it is trained on."""
-
-    splits: Splits  # uint8 images in arrays
-    fingerprints: dict[str, str]  # SHA-256 of each split as it was found
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a training run hands back."""
-
-    run_dir: Path
-    summary: dict  # the content of summary.json
-    history: list[dict]  # the rows of history.csv
+from transfer.training.record import (
+    Data,
+    Result,
+    describe_run,
+    finish,
+    one_line_for_every_end,
+    too_large,
+    warn_of_other_versions,
+)
 
 
 def train(
@@ -114,15 +93,17 @@ def train(
         backbone, weights = load_backbone(
             config.backbone, config.image_size, config.weights, offline=offline
         )
-    _tell(console, f"Weights: {weights.provenance}")
+    console.print(f"Weights: {weights.provenance}", soft_wrap=True)
     settled = settle(config, weights)
     if not weights.pretrained:
-        _tell(
-            console,
+        console.print(
             "Head phase skipped: a frozen random backbone teaches nothing. All layers and "
             f"BatchNorm train from scratch at learning rate {settled.finetune_learning_rate:g}.",
+            soft_wrap=True,
         )
-    _tell(console, f"Precision: {policy}, {reason}{_inference_precision(settled, policy)}")
+    console.print(
+        f"Precision: {policy}, {reason}{_inference_precision(settled, policy)}", soft_wrap=True
+    )
     _check_memory(settled, backbone, policy)
     run_dir = runs.create_run(config.backbone, run_dir)
     with runs.lock_run(run_dir), one_line_for_every_end(run_dir, config):
@@ -131,7 +112,7 @@ def train(
         facts |= {"precision": policy, "command": command}
         facts |= {"repeats": dict(repeats)} if repeats else {}
         runs.write_json(run_dir / runs.CONFIG, facts)
-        _tell(console, f"Run folder: {run_dir}")
+        console.print(f"Run folder: {run_dir}", soft_wrap=True)
         classifier = _build(settled, backbone, splits, policy)
         run = Run(settled, console, HistoryRecorder(run_dir), started)
         return _train_phases(classifier, splits, policy, run, keep_model=keep_model)
@@ -165,12 +146,13 @@ def resume(
     config, settled = Config.from_dict(facts["settings"]), Config.from_dict(facts["settled"])
     _refuse_changes(run_dir, config, given or {})
     with runs.lock_run(run_dir), one_line_for_every_end(run_dir, config):
-        _tell(console, f"Run folder: {run_dir}, resumed")
-        _warn_of_other_versions(facts, console)
+        console.print(f"Run folder: {run_dir}, resumed", soft_wrap=True)
+        warn_of_other_versions(facts, console)
         checkpoint = newest_checkpoint(
-            run_dir / runs.CHECKPOINTS, lambda line: _tell(console, f"Warning: {line}")
+            run_dir / runs.CHECKPOINTS,
+            lambda line: console.print(f"Warning: {line}", soft_wrap=True),
         )
-        _tell(console, f"Going on {_describe_checkpoint(checkpoint)}")
+        console.print(f"Going on {_describe_checkpoint(checkpoint)}", soft_wrap=True)
         data = load_data(config, offline, console)
         splits = data.splits
         if data.fingerprints != facts["data"].get("fingerprints"):
@@ -187,22 +169,6 @@ def resume(
             started -= checkpoint.state.seconds
         run = Run(settled, console, recorder, started, checkpoint)
         return _train_phases(classifier, splits, facts["precision"], run)
-
-
-def print_summary(result: Result, console: Console) -> None:
-    """Prints what was trained, how good it is on the validation images, and what to type next."""
-    for phase, figures in result.summary["phases"].items():
-        _tell(
-            console,
-            f"{phase}: {figures['epochs']} epochs in {format_seconds(figures['seconds'])}, "
-            f"best epoch {figures['best_epoch']}: validation accuracy "
-            f"{format_percent(figures['val_accuracy'])}, loss {figures['val_loss']:.4f}",
-        )
-    _tell(
-        console,
-        f"Done in {format_seconds(result.summary['seconds'])}. Everything is in {result.run_dir}\n"
-        f"Next: python evaluate.py {shlex.quote(str(result.run_dir))} --report",
-    )
 
 
 def load_data(config: Config, offline: bool, console: Console, *, with_test: bool = True) -> Data:
@@ -224,17 +190,17 @@ def load_data(config: Config, offline: bool, console: Console, *, with_test: boo
         limit=config.limit,
         offline=offline,
     )
-    _tell(console, f"Data: {splits.provenance}")
+    console.print(f"Data: {splits.provenance}", soft_wrap=True)
     if not with_test:
         splits = dataclasses.replace(splits, test=splits.test.take(np.arange(0)))
-    fingerprints = {name: fingerprint(split) for name, split in _named(splits)}
+    fingerprints = {name: fingerprint(split) for name, split in splits.parts().items()}
     splits = decode_splits(splits, config.image_size, skip_bad_images=config.skip_bad_images)
     test = f"{splits.test.num_images:,} test" if with_test else "the test images left alone"
-    _tell(
-        console,
+    console.print(
         f"Images used: {splits.train.num_images:,} training, "
         f"{splits.validation.num_images:,} validation, {test}; "
         f"{len(splits.class_names)} classes",
+        soft_wrap=True,
     )
     return Data(splits, fingerprints)
 
@@ -255,32 +221,6 @@ def _train_phases(
     return finish(classifier, last, run)
 
 
-def finish(trained: keras.Model, last: keras.Model, run: Run) -> Result:
-    """Writes what a run came to, summary.json last.
-
-    Args:
-        trained: the model whose weights were learnt.
-        last: the one that was trained last, with its optimizer.
-        run: with its history.
-    """
-    run_dir, history = run.recorder.run_dir, run.recorder.rows
-    summary = _summarise(history, time.perf_counter() - run.started)
-    # Two runs of one seed are the same if these are.
-    summary["sha256"] = {
-        "weights": fingerprint_variables(trained.variables),
-        "optimizer": fingerprint_variables(last.optimizer.variables),
-        "history": fingerprint_history(history),
-    }
-    runs.write_history(run_dir, history)
-    runs.write_json(run_dir / runs.SUMMARY, summary)
-    remove_checkpoints(run_dir / runs.CHECKPOINTS)
-    return Result(run_dir, summary, history)
-
-
-def _named(splits: Splits) -> list[tuple[str, Split]]:
-    return [("train", splits.train), ("validation", splits.validation), ("test", splits.test)]
-
-
 def _inference_precision(settled: Config, policy: str) -> str:
     inference, reason = choose_inference_precision(settled.backbone, settled.precision)
     return "" if inference == policy else f"; without gradients {inference}, {reason}"
@@ -291,16 +231,9 @@ def _check_memory(settled: Config, backbone: keras.Model, policy: str) -> None:
     needed, there = least_training_bytes(settled, backbone, policy), physical_memory()
     if settled.finetune_epochs and not has_accelerator() and needed > there:
         raise InputError(
-            f"{_too_large(settled)}: they need more than {needed / 1e9:.0f} GB, and this machine "
+            f"{too_large(settled)}: they need more than {needed / 1e9:.0f} GB, and this machine "
             f"has {there / 1e9:.0f}; take --batch-size {settled.batch_size // 2} or less."
         )
-
-
-def _too_large(config: Config) -> str:
-    return (
-        f"there is not enough memory for batches of {config.batch_size} images of "
-        f"{config.image_size} pixels"
-    )
 
 
 def _build(settled: Config, backbone: keras.Model, splits: Splits, policy: str) -> keras.Model:
@@ -368,116 +301,7 @@ def _refuse_changes(run_dir: Path, config: Config, given: dict) -> None:
         )
 
 
-def _warn_of_other_versions(facts: dict, console: Console) -> None:
-    now = _versions()
-    other = [f"{name} {was}" for name, was in facts["versions"].items() if now.get(name) != was]
-    if other:
-        _tell(
-            console,
-            f"Warning: the run began with {', '.join(other)}; with other versions its numbers may "
-            "differ in the last digits.",
-        )
-
-
 def _describe_checkpoint(checkpoint: Checkpoint | None) -> str:
     if checkpoint is None:
         return "from the beginning: no epoch had finished"
     return f"after epoch {checkpoint.state.epoch} of the {checkpoint.state.phase} phase"
-
-
-@contextlib.contextmanager
-def one_line_for_every_end(run_dir: Path, config: Config) -> Iterator[None]:
-    """However a run ends before its end: tells what happened, what is kept, how to go on.
-
-    Raises:
-        InputError: there is not enough memory, or the disk is full.
-        Interrupted: Ctrl-C or SIGTERM came.
-    """
-    try:
-        yield
-    except (KeyboardInterrupt, Interrupted) as error:
-        number = getattr(error, "number", signal.SIGINT)
-        raise Interrupted(number, f"Stopped. {_how_to_go_on(run_dir)}") from error
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise InputError(
-            f"{_too_large(config)}; begin again with --batch-size "
-            f"{max(1, config.batch_size // 2)}. {_kept(run_dir)}."
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or run_dir}: {error.strerror or error}; mend that. "
-            f"{_how_to_go_on(run_dir)}"
-        ) from error
-
-
-def _how_to_go_on(run_dir: Path) -> str:
-    if not (run_dir / runs.CONFIG).is_file():
-        return "The run had not begun."
-    return f"{_kept(run_dir)}. To go on: python train.py --resume {shlex.quote(str(run_dir))}"
-
-
-def _kept(run_dir: Path) -> str:
-    checkpoints = list_checkpoints(run_dir / runs.CHECKPOINTS)
-    if not checkpoints:
-        return "No epoch had finished"
-    return f"All finished epochs are in {checkpoints[-1]}"
-
-
-def describe_run(
-    config: Config, settled: Config, data: Data, weights: Weights, weights_sha256: str
-) -> dict:
-    """Returns what config.json holds of a run, but for precision and command.
-
-    Args:
-        config: the settings.
-        settled: the same, "auto" settled.
-        data: the images.
-        weights: what the backbone starts from.
-        weights_sha256: fingerprint of their values.
-    """
-    splits = data.splits
-    return {
-        "settings": config.to_dict(),
-        "settled": settled.to_dict(),
-        "data": {
-            "name": splits.name,
-            "location": splits.location,
-            "provenance": splits.provenance,
-            "class_names": list(splits.class_names),
-            "num_images": {name: split.num_images for name, split in _named(splits)},
-            "fingerprints": data.fingerprints,
-        },
-        "weights": dataclasses.asdict(weights) | {"sha256": weights_sha256},
-        "versions": _versions(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "transfer": transfer.__version__,
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def _summarise(history: list[dict], seconds: float) -> dict:
-    phases = {}
-    for phase in dict.fromkeys(row["phase"] for row in history):
-        rows = [row for row in history if row["phase"] == phase]
-        # The epoch whose weights EarlyStopping put back.
-        best = min(rows, key=lambda row: row["val_loss"])
-        phases[phase] = {
-            "epochs": len(rows),
-            "best_epoch": best["epoch"],
-            "val_loss": best["val_loss"],
-            "val_accuracy": best["val_accuracy"],
-            "seconds": round(sum(row["seconds"] for row in rows), 1),
-        }
-    return {"phases": phases, "seconds": round(seconds, 1)}
-
-
-def _tell(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True)

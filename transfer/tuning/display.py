@@ -58,7 +58,7 @@ class Display:
             text = results.describe_row(row, plan)
             if row in results.sort_rows(self._rows, plan.objective)[:1] and row.number > 1:
                 text += " (best so far)"
-            self.console.print(text, highlight=False, soft_wrap=True)
+            self.console.print(text, soft_wrap=True)
 
     def _render(self) -> Group:
         rows, plan = self._rows, self.oracle.plan

@@ -48,7 +48,6 @@ def serve(oracle: keras_tuner.Oracle, address: str, deadline: Deadline, console:
     console.print(
         f"Chief at {address}, neither encrypted nor authenticated: for one machine or a network "
         "you trust. Waiting for workers.",
-        highlight=False,
         soft_wrap=True,
     )
     try:

@@ -45,6 +45,7 @@ from transfer.training.defaults import settle
 from transfer.training.fingerprints import fingerprint_variables
 from transfer.training.heads import HeadStart, prepare_heads
 from transfer.training.interruption import StopAfterStep
+from transfer.training.record import Data
 from transfer.tuning import display, parallel, plots, results
 from transfer.tuning import space as spaces
 from transfer.tuning.deadline import Deadline
@@ -141,7 +142,9 @@ def follow(wish: Wish, console: Console, address: str, worker: str) -> None:
             data, plan = _prepare(wish, processes, console)
             _share_ground(plan, data, wish, processes, console)
             plan.folder.mkdir(parents=True, exist_ok=True)
-            _tell(console, f"Worker {worker} of the chief at {address}, in {plan.folder}")
+            console.print(
+                f"Worker {worker} of the chief at {address}, in {plan.folder}", soft_wrap=True
+            )
             with parallel.connection(address, worker) as oracle:
                 _check_same_search(oracle, plan)
                 work(oracle, plan, processes, worker, Deadline(wish.time_limit))
@@ -150,7 +153,7 @@ def follow(wish: Wish, console: Console, address: str, worker: str) -> None:
             getattr(error, "number", signal.SIGINT),
             f"Stopped. Start it again under the same --id to go on: {wish.command}",
         ) from error
-    _tell(console, "The chief has no more trials.")
+    console.print("The chief has no more trials.", soft_wrap=True)
 
 
 def work(oracle: Any, plan: Plan, processes: Processes, worker: str, deadline: Deadline) -> None:
@@ -192,7 +195,7 @@ def _check_same_search(oracle: Any, plan: Plan) -> None:
         )
 
 
-def _prepare(wish: Wish, processes: Processes, console: Console) -> tuple[train.Data, Plan]:
+def _prepare(wish: Wish, processes: Processes, console: Console) -> tuple[Data, Plan]:
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("tensorboard is missing; run `pip install -r requirements.txt`.")
     said = spaces.read_space(wish.space_file) if wish.space_file else {}
@@ -205,7 +208,7 @@ def _prepare(wish: Wish, processes: Processes, console: Console) -> tuple[train.
     weights = {}
     for name in names:
         weights[name] = processes.call(_take_weights, name, config, wish.offline)
-        _tell(console, f"Weights of {name}: {weights[name][0].provenance}")
+        console.print(f"Weights of {name}: {weights[name][0].provenance}", soft_wrap=True)
     return data, _make_plan(config, wish, said, data, weights)
 
 
@@ -213,7 +216,7 @@ def _make_plan(
     config: Config,
     wish: Wish,
     said: dict,
-    data: train.Data,
+    data: Data,
     taken: dict[str, tuple[Weights, str]],
 ) -> Plan:
     rates = [
@@ -244,7 +247,7 @@ def _make_plan(
 
 
 def _share_ground(
-    plan: Plan, data: train.Data, wish: Wish, processes: Processes, console: Console
+    plan: Plan, data: Data, wish: Wish, processes: Processes, console: Console
 ) -> None:
     # Where only heads are trained, the backbone's features are made or read once for all trials.
     heads = {}
@@ -256,7 +259,7 @@ def _share_ground(
     processes.share(Ground(data, wish.offline, heads))
 
 
-def _prepare_heads(config: Config, data: train.Data, offline: bool, quiet: bool) -> HeadStart:
+def _prepare_heads(config: Config, data: Data, offline: bool, quiet: bool) -> HeadStart:
     return prepare_heads(config, data, make_console(quiet), offline=offline)
 
 
@@ -285,7 +288,7 @@ def _project(plan: Plan, wish: Wish, console: Console) -> Iterator[keras_tuner.O
             oracle = make_oracle(plan, most_trials=wish.trials)
             _tell_plan(plan, wish, oracle, console)
             if differs:
-                _tell(console, differs)
+                console.print(differs, soft_wrap=True)
             yield oracle
     except Timeout as error:
         raise InputError(
@@ -318,15 +321,18 @@ def _differs_from_newest(plan: Plan) -> str | None:
 
 def _tell_plan(plan: Plan, wish: Wish, oracle: keras_tuner.Oracle, console: Console) -> None:
     for name, dimension in plan.space.items():
-        _tell(console, f"  {name}: {spaces.describe(dimension)}")
+        console.print(f"  {name}: {spaces.describe(dimension)}", soft_wrap=True)
     rows = results.read_rows(oracle)
     ended = sum(row.record is not None for row in rows)
     text = f"Search: {plan.tuner}, {wish.trials} trials, for the best {plan.objective}"
     if plan.tuner == "grid":
         text += f", of {spaces.grid_size(plan.space):,} combinations in order"
-    _tell(console, f"{text}; in {plan.folder}")
+    console.print(f"{text}; in {plan.folder}", soft_wrap=True)
     if rows:
-        _tell(console, f"Going on: {ended} trials have ended, {len(rows) - ended} to be run again.")
+        console.print(
+            f"Going on: {ended} trials have ended, {len(rows) - ended} to be run again.",
+            soft_wrap=True,
+        )
 
 
 @contextlib.contextmanager
@@ -334,7 +340,7 @@ def _told(
     wish: Wish,
     plan: Plan,
     oracle: keras_tuner.Oracle,
-    data: train.Data,
+    data: Data,
     console: Console,
     deadline: Deadline,
 ) -> Iterator[None]:
@@ -352,15 +358,15 @@ def _told(
             ) from error
     rows = results.read_rows(oracle)
     if deadline.passed:
-        _tell(
-            console,
+        console.print(
             f"Time limit of {format_seconds(wish.time_limit)} reached; the same command with "
             "another limit goes on.",
+            soft_wrap=True,
         )
     _finish(plan, rows, data, console)
 
 
-def _finish(plan: Plan, rows: Sequence[results.Row], data: train.Data, console: Console) -> None:
+def _finish(plan: Plan, rows: Sequence[results.Row], data: Data, console: Console) -> None:
     results.write_results(plan.folder, rows, plan)
     if not any(row.finished for row in rows):
         reason = results.first_reason(rows)
@@ -371,11 +377,9 @@ def _finish(plan: Plan, rows: Sequence[results.Row], data: train.Data, console: 
     runs.write_atomically(plan.folder / results.PICTURE, png(picture))
     console.print(display.top_table(rows, plan))
     for line in results.describe_best(rows, plan.objective, data.splits.validation.num_images):
-        _tell(console, line)
-    _tell(console, f"Everything is in {plan.folder}: {results.TRIALS}, {results.PICTURE}")
+        console.print(line, soft_wrap=True)
+    console.print(
+        f"Everything is in {plan.folder}: {results.TRIALS}, {results.PICTURE}", soft_wrap=True
+    )
     best = shlex.quote(str(plan.folder / results.BEST))
-    _tell(console, f"Next: python train.py --config {best}")
-
-
-def _tell(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"Next: python train.py --config {best}", soft_wrap=True)

@@ -21,6 +21,7 @@ from transfer.config import Config
 from transfer.errors import InputError, Interrupted
 from transfer.training import train
 from transfer.training.heads import HeadStart, train_head
+from transfer.training.record import Data
 from transfer.tuning import processes
 
 RUN = "run"
@@ -69,7 +70,7 @@ def with_budget(config: Config, epochs: int) -> Config:
 class Ground:
     """What all trials of a process share."""
 
-    data: train.Data
+    data: Data
     offline: bool = False
     # By backbone, where only heads are trained.
     heads: Mapping[str, HeadStart] = field(default_factory=dict)
