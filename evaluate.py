@@ -34,6 +34,8 @@ def main(
 ) -> None:
     """Evaluate finished runs, by default the newest one in runs/, on their test images.
 
+    Without any run it evaluates the model that comes with the package, unpacked into a run folder.
+
     Every test image is predicted once; the predictions are kept in the run. Of several runs the
     first is compared with each other one. --report also writes a report, as report.md and
     report.html, and a model card into the first run's folder.
@@ -43,8 +45,7 @@ def main(
 
     if ensemble and len(run_dirs) < 2:
         raise click.UsageError("--ensemble is the mean of several runs; name at least two.")
-    if not run_dirs and (runs.finished_runs() or not included.is_included()):
-        run_dirs = (runs.newest_finished_run(),)
+    run_dirs = run_dirs or tuple(runs.finished_runs()[:1])
     for run_dir in run_dirs:
         runs.check_finished(run_dir)  # before anything slow
     console = cli.make_console(quiet or as_json)

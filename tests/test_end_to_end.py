@@ -186,7 +186,6 @@ def test_auto_takes_all_images_of_the_system_package_and_says_so(tmp_path):
         ("python train.py --data missing --weights none", 1, "missing"),
         ("python train.py --data sample --weights missing.h5 --limit 20", 1, "missing.h5"),
         ("python train.py --data sample --weights imagenet --offline --limit 20", 1, "no ImageNet"),
-        ("python evaluate.py", 1, "python train.py"),
         ("python evaluate.py nosuchrun", 1, "nosuchrun"),
     ],
 )

@@ -10,7 +10,6 @@ import evaluate
 from transfer import runs
 from transfer.config import Config
 from transfer.data import sources
-from transfer.errors import InputError
 from transfer.evaluation import included
 from transfer.evaluation.predictions import predict_run
 from transfer.models import pretrained
@@ -62,7 +61,7 @@ def auto_finds(monkeypatch, tmp_path, stripes_npz):
 
 def test_the_included_model_becomes_a_run_like_any_other(package, auto_finds, console, tmp_path):
     run_dir = included.unpack_included(console, tmp_path / "runs")
-    assert runs.newest_finished_run(tmp_path / "runs") == run_dir
+    assert runs.finished_runs(tmp_path / "runs") == [run_dir]
     assert runs.read_history(run_dir) == runs.read_history(package)
     expected, actual = (predict_run(run, console).y_prob for run in (package, run_dir))
     np.testing.assert_allclose(actual, expected, atol=2e-3)  # float16
@@ -102,11 +101,3 @@ def test_evaluate_takes_it_where_nothing_was_trained(package, auto_finds, tmp_pa
     assert (tmp_path / "runs" / included.NAME / runs.REPORT / "report.html").is_file()
     again = CliRunner().invoke(evaluate.main, [], catch_exceptions=False)
     assert "comes with the package" not in again.output and included.NAME in again.output
-
-
-def test_without_an_included_model_it_says_what_to_train(monkeypatch, tmp_path):
-    (tmp_path / "manifest.json").write_text("{}")
-    monkeypatch.setattr(pretrained, "MANIFEST", tmp_path / "manifest.json")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="train one with"):
-        CliRunner().invoke(evaluate.main, [], catch_exceptions=False)

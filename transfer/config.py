@@ -88,8 +88,8 @@ class Config:
     weights: str = _setting(
         "auto",
         str,
-        "auto, imagenet, bundled (learnt from fractals), none (train from scratch), or the "
-        "path of a weights file.",
+        "auto, imagenet, bundled (learnt from fractals), fashion (then from Fashion-MNIST), none "
+        "(train from scratch), or the path of a weights file.",
     )
     image_size: int = _setting(
         96, int, "Side of the square images the backbone sees, in pixels.", minimum=32, maximum=1024

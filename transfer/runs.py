@@ -115,20 +115,6 @@ def finished_runs(folder: Path = RUNS_FOLDER) -> list[Path]:
     return [path.parent for path in reversed(summaries)]
 
 
-def newest_finished_run(folder: Path = RUNS_FOLDER) -> Path:
-    """Returns the finished run that ended last.
-
-    Raises:
-        InputError: there is none.
-    """
-    runs = finished_runs(folder)
-    if not runs:
-        raise InputError(
-            f"no finished run in {folder}/; train one with `python train.py`, or name a run folder."
-        )
-    return runs[0]
-
-
 def check_finished(run_dir: Path) -> Path:
     """Returns `run_dir` if it holds a finished run.
 

@@ -17,11 +17,6 @@ BACKBONE = "mobilenetv2"
 NAME = f"included-{BACKBONE}"
 
 
-def is_included() -> bool:
-    """Returns whether the package has a model."""
-    return BACKBONE in pretrained.available(FASHION)
-
-
 def unpack_included(console: Console, folder: Path = runs.RUNS_FOLDER) -> Path:
     """Makes the run folder of the included model, where there is none yet.
 
@@ -39,7 +34,6 @@ def unpack_included(console: Console, folder: Path = runs.RUNS_FOLDER) -> Path:
     console.print(
         f"No finished run in {folder}/: this is the model that comes with the package, "
         f"unpacked into {run_dir}",
-        highlight=False,
         soft_wrap=True,
     )
     entry = read_json(MANIFEST)[FASHION][BACKBONE]
@@ -68,7 +62,7 @@ def _describe_data(facts: dict) -> dict:
     splits = load_splits(
         "auto", validation_fraction=settings.validation_fraction, seed=settings.seed, limit=None
     )
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    parts = splits.parts()
     counts = {name: split.num_images for name, split in parts.items()}
     return {
         "name": splits.name,

@@ -62,8 +62,8 @@ def load_backbone(
         path = Path(weights)
         if not path.is_file():
             raise InputError(
-                f"weights should be auto, imagenet, bundled, none or the path of a file. "
-                f"Received: {weights!r}, which is not there."
+                f"weights should be auto, imagenet, bundled, fashion, none or the path of a "
+                f"file. Received: {weights!r}, which is not there."
             )
         _load_file(backbone, name, path)
         return backbone, Weights("file", f"weights from {path.resolve()}")
