@@ -23,9 +23,10 @@ def test_learning_rate_rule(name):
     assert choose_finetune_learning_rate(sgd, FILE) == pytest.approx(1e-3)
 
 
-def test_weights_from_fractals_get_a_head_at_several_depths():
-    assert settle(Config(), BUNDLED).head_features == "multi"
-    for weights in (IMAGENET, FILE, FASHION, NONE):
+def test_weights_of_the_package_get_a_head_at_several_depths():
+    for weights in (BUNDLED, FASHION):
+        assert settle(Config(), weights).head_features == "multi"
+    for weights in (IMAGENET, FILE, NONE):
         assert settle(Config(), weights).head_features == "last"
 
 

@@ -67,6 +67,7 @@ def test_the_included_model_becomes_a_run_like_any_other(package, auto_finds, co
     np.testing.assert_allclose(actual, expected, atol=2e-3)  # float16
     facts = runs.read_facts(run_dir)
     assert facts["data"] == runs.read_facts(package)["data"]
+    assert "included model" in facts["weights"]["provenance"]
 
 
 def test_no_path_of_the_machine_is_packed(package, monkeypatch, tmp_path):

@@ -259,7 +259,7 @@ def test_a_damaged_checkpoint_is_told_in_one_line(settings, tmp_path):
 
 
 def test_the_learning_rate_rises_and_falls_to_zero_over_the_schedule():
-    settings = Settings(sample_steps=12_800, learning_rate=0.5)
+    settings = Settings(sample_steps=12_800, batch_size=128, learning_rate=0.5)
     schedule = pretrain.make_optimizer(settings)._learning_rate
     rates = [float(schedule(step)) for step in range(101)]
     assert np.argmax(rates) == 5 and max(rates) == pytest.approx(0.5)

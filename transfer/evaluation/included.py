@@ -11,7 +11,7 @@ from transfer import runs
 from transfer.config import Config, read_json
 from transfer.data.sources import Splits, fingerprint, load_splits
 from transfer.models import pretrained
-from transfer.models.pretrained import FASHION, MANIFEST
+from transfer.models.pretrained import FASHION, MADE_FROM, MANIFEST
 
 BACKBONE = "mobilenetv2"
 NAME = f"included-{BACKBONE}"
@@ -37,7 +37,8 @@ def unpack_included(console: Console, folder: Path = runs.RUNS_FOLDER) -> Path:
         soft_wrap=True,
     )
     entry = read_json(MANIFEST)[FASHION][BACKBONE]
-    facts = entry["facts"] | {"data": _describe_data(entry["facts"])}
+    made = {"name": FASHION, "provenance": f"the included model's, {MADE_FROM[FASHION]}"}
+    facts = entry["facts"] | {"data": _describe_data(entry["facts"]), "weights": made}
     run_dir.mkdir(parents=True, exist_ok=True)
     with runs.lock_run(run_dir):
         _write_model(facts, run_dir)

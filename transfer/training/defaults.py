@@ -38,7 +38,7 @@ def settle(config: Config, weights: Weights) -> Config:
     }
     chosen = {
         "finetune_learning_rate": choose_finetune_learning_rate(config, weights),
-        "head_features": MULTI if weights.name == BUNDLED else LAST,
+        "head_features": MULTI if weights.name in (BUNDLED, FASHION) else LAST,
     }
     settled = {name: chosen[name] if value == "auto" else value for name, value in settled.items()}
     if not weights.pretrained:
