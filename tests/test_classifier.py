@@ -233,7 +233,15 @@ def test_features_of_several_depths_are_standardized(several):
     outputs = head.layers[0](features.astype(np.float32), training=True).numpy()
     np.testing.assert_allclose(outputs.mean(0), 0, atol=1e-2)
     np.testing.assert_allclose(outputs.std(0), [1, 1, 0, 1, 1], atol=1e-2)
-    assert len(head.trainable_variables) == 2
+    # Nothing of the standardization trains.
+    assert [tuple(v.shape) for v in head.trainable_variables] == [(5, 128), (128,), (128, 3), (3,)]
+
+
+@pytest.mark.parametrize(("units", "sizes"), [("auto", [5, 128, 3]), (0, [5, 3]), (7, [5, 7, 3])])
+def test_a_head_at_several_depths_has_a_hidden_layer_unless_told_otherwise(several, units, sizes):
+    head = build_head(dataclasses.replace(several, hidden_units=units), 5, 3)
+    kernels = [v for v in head.trainable_variables if v.name == "kernel"]
+    assert [kernels[0].shape[0], *(kernel.shape[1] for kernel in kernels)] == sizes
 
 
 def test_a_classifier_with_several_depths_is_saved_folded_and_restored(several, images, tmp_path):

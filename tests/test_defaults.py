@@ -25,13 +25,15 @@ def test_learning_rate_rule(name):
 
 def test_weights_of_the_package_get_a_head_at_several_depths():
     for weights in (BUNDLED, FASHION):
-        assert settle(Config(), weights).head_features == "multi"
+        settled = settle(Config(), weights)
+        assert (settled.head_features, settled.hidden_units) == ("multi", 128)
     for weights in (IMAGENET, FILE, NONE):
-        assert settle(Config(), weights).head_features == "last"
+        settled = settle(Config(), weights)
+        assert (settled.head_features, settled.hidden_units) == ("last", 0)
 
 
 def test_what_is_asked_for_stays():
-    asked = Config(finetune_learning_rate=0.5, head_features="last", head_epochs=3)
+    asked = Config(finetune_learning_rate=0.5, head_features="last", hidden_units=5, head_epochs=3)
     assert settle(asked, BUNDLED) == asked
     asked = dataclasses.replace(asked, head_features="multi", recalibrate_batch_norm=True)
     assert settle(asked, IMAGENET) == asked

@@ -151,8 +151,13 @@ class Config:
     recalibrate_batch_norm: bool = _setting(
         False, bool, "Give BatchNorm the statistics of the training images before the first phase."
     )
-    hidden_units: int = _setting(
-        0, int, "Units of a hidden layer in the head; 0 for none.", minimum=0, maximum=65_536
+    hidden_units: int | str = _setting(
+        "auto",
+        int,
+        "Units of a hidden layer in the head, 0 for none; auto suits what the head sees.",
+        minimum=0,
+        maximum=65_536,
+        words=("auto",),
     )
     class_weights: bool = _setting(
         False, bool, "Weigh classes inversely to their number of training images."

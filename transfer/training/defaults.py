@@ -8,7 +8,7 @@ import dataclasses
 from transfer.config import Config
 from transfer.errors import InputError
 from transfer.models.backbones import get_backbone
-from transfer.models.classifier import LAST, MULTI
+from transfer.models.classifier import LAST, MULTI, choose_hidden_units
 from transfer.models.weights import BUNDLED, FASHION, Weights
 
 # Low for weights that know photographs, so that what they know is not lost at once. Fractals are
@@ -41,6 +41,7 @@ def settle(config: Config, weights: Weights) -> Config:
         "head_features": MULTI if weights.name in (BUNDLED, FASHION) else LAST,
     }
     settled = {name: chosen[name] if value == "auto" else value for name, value in settled.items()}
+    settled["hidden_units"] = choose_hidden_units(dataclasses.replace(config, **settled))
     if not weights.pretrained:
         settled |= {"head_epochs": 0, "unfreeze": "all", "train_batch_norm": True}
         settled |= {"recalibrate_batch_norm": False}

@@ -219,10 +219,11 @@ def _make_plan(
     data: Data,
     taken: dict[str, tuple[Weights, str]],
 ) -> Plan:
-    rates = [
-        settle(dataclasses.replace(config, backbone=name), weights).finetune_learning_rate
+    settled = [
+        settle(dataclasses.replace(config, backbone=name), weights)
         for name, (weights, _) in taken.items()
     ]
+    rates = [each.finetune_learning_rate for each in settled]
     from_scratch = not any(weights.pretrained for weights, _ in taken.values())
     default = spaces.default_space(config, rates, from_scratch=from_scratch)
     space = spaces.make_space(config, default, said, wish.given, objective=wish.objective)
@@ -240,7 +241,9 @@ def _make_plan(
         wish.objective,
         space,
         config,
-        own=dataclasses.replace(config, finetune_learning_rate=rates[0]),
+        own=dataclasses.replace(
+            config, finetune_learning_rate=rates[0], hidden_units=settled[0].hidden_units
+        ),
         budget=full_budget(config),
         facts=facts,
     )
