@@ -19,7 +19,7 @@ from transfer.models.backbones import build_backbone, outputs_by_depth, scale, s
 from transfer.models.files import read_weights
 
 LAST, MULTI = "last", "multi"  # a head reads the backbone's last output, or several depths
-HIDDEN_UNITS = {LAST: 0, MULTI: 128}  # what "auto" means
+HIDDEN_UNITS = 128  # behind several depths, where not asked otherwise
 MOST_FEATURES = 2048  # of one depth: its channels, times the positions they are pooled to
 _STANDARDIZATION = "standardization"
 _ROWS = 8192  # of features in memory at once
@@ -158,7 +158,7 @@ def choose_hidden_units(config: Config) -> int:
     """
     if config.hidden_units != "auto":
         return config.hidden_units
-    return HIDDEN_UNITS.get(config.head_features, HIDDEN_UNITS[LAST])
+    return HIDDEN_UNITS if config.head_features == MULTI else 0
 
 
 def _build_standardization() -> keras.Layer:
