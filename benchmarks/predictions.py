@@ -1,7 +1,5 @@
 """The prediction pass of `evaluate.py` beside `model.predict` on the model as Keras builds it."""
 
-import functools
-
 from benchmarks.interleaved import KERAS, Measurement, Settings, take_turns
 from benchmarks.pipelines import make_images
 from benchmarks.steps import NUM_CLASSES, build_untrained
@@ -12,7 +10,6 @@ from transfer.models.folding import fold_classifier
 from transfer.models.precision import choose_inference_precision
 
 HERE, STOCK = "here: the pass of evaluate.py", "Keras: model.predict, unfolded float32"
-HERE_FLOAT32 = "here: the same in float32"
 
 
 def measure_prediction(settings: Settings) -> Measurement:
@@ -24,13 +21,10 @@ def measure_prediction(settings: Settings) -> Measurement:
         batch_size=settings.batch_size,
     )
     stock_model = build_untrained(settings)
-    folded = {
-        HERE: fold_classifier(stock_model, choose_inference_precision(settings.backbone)[0]),
-        HERE_FLOAT32: fold_classifier(stock_model),
-    }
+    folded = fold_classifier(stock_model, choose_inference_precision(settings.backbone)[0])
 
-    def ours(name: str) -> int:
-        return len(predict_split(folded[name], split, config))
+    def ours() -> int:
+        return len(predict_split(folded, split, config))
 
     def stock() -> int:
         # The same batches: only the model differs.
@@ -39,12 +33,12 @@ def measure_prediction(settings: Settings) -> Measurement:
         )
         return len(stock_model.predict(batches, verbose=0))
 
-    contenders = {name: functools.partial(ours, name) for name in folded}
+    contenders = {HERE: ours}
     if KERAS in settings.against:
         contenders[STOCK] = stock
     return Measurement(
         f"Prediction pass over {split.num_images:,} images: {settings.backbone}, "
         f"{settings.image_size} pixels, batch {settings.batch_size}",
         take_turns(contenders, settings.repeats),
-        ((HERE, STOCK), (HERE_FLOAT32, STOCK)),
+        ((HERE, STOCK),),
     )

@@ -14,7 +14,7 @@ from transfer.data.augment import (
     draw_warps,
     epoch_key,
     erase,
-    identity_warps,
+    resize,
     warp,
 )
 from transfer.evaluation import galleries, plots
@@ -56,20 +56,23 @@ def assert_uniform(values, low, high):
     assert np.abs(counts - len(values) / 4).max() < spread
 
 
-def resize(images, size):
-    resized = tf.image.resize(images, (size, size), "bilinear").numpy()
-    return np.repeat(resized, 3, axis=-1) if resized.shape[-1] == 1 else resized
+def identity_warps(num_images, flipped=False):
+    """Maps that only resize, or mirror left to right."""
+    one = [[-1.0 if flipped else 1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    return tf.constant([one] * num_images)
 
 
 def assert_only_resized(images, size):
-    expected = resize(images, size)
+    expected = tf.image.resize(images, (size, size), "bilinear").numpy()
+    expected = np.repeat(expected, 3, axis=-1) if expected.shape[-1] == 1 else expected
     for flipped in (False, True):
-        got = warp(images, identity_warps(len(images), flipped=flipped), size).numpy()
-        assert got.dtype == np.float32 and got.shape == (len(images), size, size, 3)
         wanted = expected[:, :, ::-1] if flipped else expected
-        assert np.abs(got - wanted).max() <= LIMIT
-        corners = np.ix_(range(len(images)), [0, -1], [0, -1], range(3))
-        assert np.abs(got[corners] - wanted[corners]).max() <= LIMIT
+        warped = warp(images, identity_warps(len(images), flipped), size).numpy()
+        for got in (warped, resize(images, size, flipped=flipped).numpy()):
+            assert got.dtype == np.float32 and got.shape == (len(images), size, size, 3)
+            assert np.abs(got - wanted).max() <= LIMIT
+            corners = np.ix_(range(len(images)), [0, -1], [0, -1], range(3))
+            assert np.abs(got[corners] - wanted[corners]).max() <= LIMIT
 
 
 # --- Only resizing --------------------------------------------------------------------------

@@ -51,13 +51,13 @@ CONFIG = Config(image_size=32, batch_size=64)
 def computed(monkeypatch):
     """Counts the images that go through the network."""
     seen = []
-    chunks = cache._chunks
+    batches = cache._batches
 
     def count(extractor, split, *arguments):
         seen.append(split.num_images)
-        return chunks(extractor, split, *arguments)
+        return batches(extractor, split, *arguments)
 
-    monkeypatch.setattr(cache, "_chunks", count)
+    monkeypatch.setattr(cache, "_batches", count)
     return seen
 
 
@@ -101,12 +101,6 @@ def test_features_of_another_kind_are_not_taken_for_them(computed, other):
     load_features(make_extractor(), make_split(70), CONFIG)
     other()
     assert len(computed) == 2
-
-
-def test_many_chunks_are_one_array(monkeypatch):
-    whole = compute_features(make_extractor(), make_split(200), CONFIG)
-    monkeypatch.setattr(cache, "CHUNK_IMAGES", 64)
-    np.testing.assert_array_equal(load_features(make_extractor(), make_split(200), CONFIG), whole)
 
 
 def test_large_features_stay_on_the_disk(monkeypatch):

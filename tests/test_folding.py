@@ -171,3 +171,16 @@ def test_images_are_scaled_in_float32_before_bfloat16():
     scaling = keras.layers.Rescaling(1 / 127.5, -1)
     folded = fold_batch_norm(chain(scaling, keras.layers.Conv2D(4, 1)), "mixed_bfloat16")
     assert folded.get_layer(scaling.name).compute_dtype == "float32"
+
+
+def test_folded_into_bfloat16_what_computes_in_it_also_keeps_its_weights_in_it():
+    """BatchNorm that cannot fold keeps its statistics, of which it makes small differences."""
+    norm, convolution = keras.layers.BatchNormalization(), keras.layers.Conv2D(4, 1)
+    folded = fold_batch_norm(chain(norm, convolution), "mixed_bfloat16")
+    kernel = folded.get_layer(convolution.name).kernel
+    assert kernel.dtype == "bfloat16"
+    np.testing.assert_array_equal(  # as mixed_bfloat16 would round it, batch after batch
+        keras.ops.convert_to_numpy(kernel),
+        keras.ops.convert_to_numpy(keras.ops.cast(convolution.kernel, "bfloat16")),
+    )
+    assert {weight.dtype for weight in folded.get_layer(norm.name).weights} == {"float32"}

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from transfer.config import Config
-from transfer.data.augment import draw_boxes, draw_warps, epoch_key, erase, identity_warps, warp
+from transfer.data.augment import draw_boxes, draw_warps, epoch_key, erase, resize, warp
 from transfer.data.sources import Split
 
 AHEAD = 4  # batches made at a time, and kept ready; each is made by all processor cores
@@ -88,8 +88,7 @@ def make_evaluation_dataset(
 
     def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = gather(indices)
-        warps = identity_warps(tf.shape(indices)[0], flipped=flipped)
-        return warp(images, warps, image_size), labels
+        return resize(images, image_size, flipped=flipped), labels
 
     indices = tf.data.Dataset.range(split.num_images).batch(batch_size)
     return _map_owning(indices, load, [split.images, split.labels])

@@ -170,12 +170,9 @@ def _flatten(splits: Splits, skip_bad_images: bool) -> _Data:
     parts = [decode_split(part, LARGEST_SIDE, skip_bad_images=skip_bad_images) for part in every]
     images = [part.images for part in parts]
     if len({pixels.shape[1:] for pixels in images}) > 1:  # gray and colour, or other sizes
-        from transfer.data.augment import identity_warps, warp
+        from transfer.data.augment import resize
 
-        images = [
-            warp(pixels, identity_warps(len(pixels)), LARGEST_SIDE).numpy().astype(np.uint8)
-            for pixels in images
-        ]
+        images = [resize(pixels, LARGEST_SIDE).numpy().astype(np.uint8) for pixels in images]
     train, validation, x_test = (pixels.reshape(len(pixels), -1) for pixels in images)
     x_train = np.concatenate([train, validation])
     y_train = np.concatenate([part.labels for part in parts[:2]])

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from transfer.data.augment import identity_warps, warp
+from transfer.data.augment import resize
 from transfer.data.sources import Split
 from transfer.evaluation.predictions import Predictions, load_classifier
 
@@ -70,7 +70,7 @@ def explain_run(run_dir: Path, test: Split, predictions: Predictions, size: int)
     chosen = np.concatenate([right, wrong])
 
     def views(indices: np.ndarray) -> np.ndarray:
-        return warp(test.images[indices], identity_warps(len(indices)), size).numpy()
+        return resize(test.images[indices], size).numpy()
 
     return Explanations(
         right=right,

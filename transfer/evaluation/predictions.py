@@ -118,14 +118,17 @@ def predict_split(
     Returns:
         float32 (N, num_classes), rows sum to 1.
     """
-    from transfer.data.pipeline import make_evaluation_dataset
+    from transfer.models.inference import predict_batches
 
-    batches = make_evaluation_dataset(
-        split, config.image_size, config.batch_size, num_classes=1, flipped=flipped
+    batches = predict_batches(
+        classifier,
+        split,
+        config.image_size,
+        config.batch_size,
+        flipped=flipped,
+        callbacks=callbacks,
     )
-    images_only = batches.map(lambda images, labels: images)
-    y_prob = classifier.predict(images_only, callbacks=list(callbacks), verbose=0)
-    return y_prob.astype(np.float32)
+    return np.concatenate(list(batches)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=1)  # a report predicts with the same model two or three times

@@ -46,7 +46,10 @@ def fold_batch_norm(model: keras.Model, policy: str | None = None) -> keras.Mode
             config["use_bias"] = True
         if layer.name in paddings:
             config["padding"] = "same"
-        if policy and isinstance(layer, keras.Layer) and not isinstance(layer, _KEEP_PRECISION):
+        if policy and isinstance(layer, _FOLDABLE):
+            # Rounded once, not for each batch: it computes with nothing finer.
+            config["dtype"] = keras.DTypePolicy(policy).compute_dtype
+        elif policy and isinstance(layer, keras.Layer) and not isinstance(layer, _KEEP_PRECISION):
             config["dtype"] = policy
         return type(layer).from_config(config)
 

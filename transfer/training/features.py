@@ -7,11 +7,10 @@ size reads them from the cache folder.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -19,21 +18,20 @@ import numpy as np
 
 from transfer.config import Config
 from transfer.data.formats import physical_memory
-from transfer.data.pipeline import make_evaluation_dataset
 from transfer.data.sources import Split, fingerprint
 from transfer.downloads import keras_home
 from transfer.locks import locked
 from transfer.models.classifier import build_classifier, feature_extractor
+from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.folding import fold_classifier
+from transfer.models.inference import predict_batches
 from transfer.models.precision import choose_inference_precision
 from transfer.models.weights import Weights, load_backbone
-from transfer.training.fingerprints import fingerprint_variables
 
 CACHE_BYTES = 4 * 2**30  # the features used longest ago make room
 MEMORY_SHARE = 1 / 8  # of the machine's memory; larger features stay on the disk
-CHUNK_IMAGES = 8_192  # whose float32 features are in memory at once
 
-_FORMAT = 3  # part of a file's name; raise it when the same images would give other features
+_FORMAT = 4  # part of a file's name; raise it when the same images would give other features
 
 
 def load_features(
@@ -42,7 +40,7 @@ def load_features(
     config: Config,
     *,
     flipped: bool = False,
-    callbacks: list[keras.callbacks.Callback] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     tell: Callable[[str], None] = lambda line: None,
 ) -> np.ndarray:
     """Returns the frozen backbone's features of a split, from the cache or computed now.
@@ -71,7 +69,7 @@ def load_features(
                 os.utime(path)  # used now
                 tell(f"read from {path}")
                 return kept
-            _compute_to(path, shape, _chunks(extractor, split, config, flipped, callbacks))
+            _compute_to(path, shape, _batches(extractor, split, config, flipped, callbacks))
             _make_room(path)
             return _open(path, shape)
     except OSError:  # no place for a cache: then without one
@@ -84,7 +82,7 @@ def compute_features(
     config: Config,
     *,
     flipped: bool = False,
-    callbacks: list[keras.callbacks.Callback] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> np.ndarray:
     """Runs the frozen backbone over a split, each image once, in order.
 
@@ -93,7 +91,7 @@ def compute_features(
     Returns:
         float16 (N, features), in memory.
     """
-    return np.concatenate(list(_chunks(extractor, split, config, flipped, callbacks)))
+    return np.concatenate(list(_batches(extractor, split, config, flipped, callbacks)))
 
 
 def load_pretrained_features(
@@ -159,23 +157,23 @@ def _number_formats(model: keras.Model) -> Iterator[str]:
             yield layer.dtype_policy.name
 
 
-def _chunks(
+def _batches(
     extractor: keras.Model,
     split: Split,
     config: Config,
     flipped: bool,
-    callbacks: list[keras.callbacks.Callback] | None,
+    callbacks: Sequence[keras.callbacks.Callback],
 ) -> Iterator[np.ndarray]:
-    for start in range(0, split.num_images, CHUNK_IMAGES):
-        chunk = slice(start, start + CHUNK_IMAGES)
-        part = dataclasses.replace(split, images=split.images[chunk], labels=split.labels[chunk])
-        batches = make_evaluation_dataset(
-            part, config.image_size, config.batch_size, num_classes=1, flipped=flipped
-        )
-        images_only = batches.map(lambda images, labels: images)
-        features = extractor.predict(images_only, verbose=0, callbacks=callbacks)
+    for features in predict_batches(
+        extractor,
+        split,
+        config.image_size,
+        config.batch_size,
+        flipped=flipped,
+        callbacks=callbacks,
+    ):
         # float16 halves the memory; its 11 bits are more than a head can use.
-        yield np.clip(features, -65504, 65504, out=features).astype(np.float16)
+        yield np.clip(features, -65504, 65504).astype(np.float16)
 
 
 def _compute_to(path: Path, shape: tuple[int, ...], chunks: Iterable[np.ndarray]) -> None:

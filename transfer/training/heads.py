@@ -16,11 +16,11 @@ from rich.console import Console
 from transfer import runs
 from transfer.config import Config
 from transfer.models.classifier import build_classifier, build_head, dtype_policy
+from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.precision import choose_precision
 from transfer.models.weights import Weights, load_backbone
 from transfer.training.callbacks import HistoryRecorder
 from transfer.training.defaults import settle
-from transfer.training.fingerprints import fingerprint_variables
 from transfer.training.phases import HeadFeatures, Run, fit_head, load_head_features
 from transfer.training.record import (
     Data,

@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import platform
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +24,9 @@ from transfer.config import Config
 from transfer.data.sources import Splits
 from transfer.errors import InputError, Interrupted
 from transfer.formatting import format_percent, format_seconds
+from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.weights import Weights
 from transfer.training.checkpoint import list_checkpoints, remove_checkpoints
-from transfer.training.fingerprints import fingerprint_history, fingerprint_variables
 from transfer.training.phases import Run
 
 
@@ -116,7 +118,7 @@ def finish(trained: keras.Model, last: keras.Model, run: Run) -> Result:
     summary["sha256"] = {
         "weights": fingerprint_variables(trained.variables),
         "optimizer": fingerprint_variables(last.optimizer.variables),
-        "history": fingerprint_history(history),
+        "history": _fingerprint_history(history),
     }
     runs.write_history(run_dir, history)
     runs.write_json(run_dir / runs.SUMMARY, summary)
@@ -200,3 +202,9 @@ def _kept(run_dir: Path) -> str:
     if not checkpoints:
         return "No epoch had finished"
     return f"All finished epochs are in {checkpoints[-1]}"
+
+
+def _fingerprint_history(history: Iterable[Mapping]) -> str:
+    # SHA-256 of the rows of history.csv without their seconds.
+    numbers = [{name: row[name] for name in runs.HISTORY_COLUMNS[:-1]} for row in history]
+    return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()

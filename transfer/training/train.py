@@ -29,6 +29,7 @@ from transfer.models.classifier import (
     least_training_bytes,
     save_classifier,
 )
+from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.normalization import freeze_batch_norm, fuse_batch_norm
 from transfer.models.precision import (
     choose_inference_precision,
@@ -40,7 +41,6 @@ from transfer.models.weights import load_backbone
 from transfer.training.callbacks import FINETUNE, HistoryRecorder
 from transfer.training.checkpoint import Checkpoint, newest_checkpoint
 from transfer.training.defaults import settle
-from transfer.training.fingerprints import fingerprint_variables
 from transfer.training.phases import Run, fit_finetune, fit_head, load_head_features
 from transfer.training.record import (
     Data,

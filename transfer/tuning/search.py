@@ -39,10 +39,10 @@ from transfer.config import Config
 from transfer.errors import InputError, Interrupted
 from transfer.evaluation.plots import png
 from transfer.formatting import format_seconds
+from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.weights import Weights, load_backbone
 from transfer.training import train
 from transfer.training.defaults import settle
-from transfer.training.fingerprints import fingerprint_variables
 from transfer.training.heads import HeadStart, prepare_heads
 from transfer.training.interruption import StopAfterStep
 from transfer.training.record import Data

@@ -140,8 +140,10 @@ def default_space(config: Config, finetune_rates: Iterable[float], *, from_scrat
     """
     rates = tuple(finetune_rates)
     head_rate = config.head_learning_rate
-    # A head alone has so little to compute that small batches cost only time.
-    sizes = (32, 64, 128, 256) if config.finetune_epochs else (128, 256, 512)
+    # A head alone computes so little for an image that small batches cost only time: of 100 heads
+    # on several depths those with batches of 128 took 1.9 s an epoch, with 512 1.0 s, and the best
+    # of each were within noise (93.6 and 93.4 %).
+    sizes = (32, 64, 128, 256) if config.finetune_epochs else (256, 512)
     space: Space = {
         "head_learning_rate": Range(head_rate / 8, min(10, head_rate * 8), log=True),
         "finetune_learning_rate": Range(min(rates) / 8, min(10, max(rates) * 8), log=True),
