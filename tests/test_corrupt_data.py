@@ -33,7 +33,6 @@ from transfer.errors import InputError
 FILES = [(name, file) for name, make in FORMATS.items() for file in make().files]
 FUZZ = settings(
     max_examples=200,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 MEGABYTE = 1 << 20
