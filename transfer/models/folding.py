@@ -28,7 +28,8 @@ def fold_batch_norm(model: keras.Model, policy: str | None = None) -> keras.Mode
     Args:
         model: its nested models are kept as they are, not folded.
         policy: Keras's dtype policy of the copy, or None for that of each layer. The scaling of
-            images keeps its own: bfloat16 cannot tell apart 254 and 254.5.
+            images keeps its own: bfloat16 cannot tell apart 254 and 254.5. Convolutions and dense
+            layers also keep their weights in the format that they compute in.
 
     Returns:
         A new model with weights of its own; its layers keep their names.

@@ -176,14 +176,14 @@ def _batches(
         yield np.clip(features, -65504, 65504).astype(np.float16)
 
 
-def _compute_to(path: Path, shape: tuple[int, ...], chunks: Iterable[np.ndarray]) -> None:
+def _compute_to(path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray]) -> None:
     partial = path.with_suffix(f".{secrets.token_hex(4)}.part")
     try:
         descr = np.lib.format.dtype_to_descr(np.dtype(np.float16))
         header = {"descr": descr, "fortran_order": False, "shape": shape}
         with open(partial, "wb") as file:  # a mapped file would count as memory of this process
             np.lib.format.write_array_header_1_0(file, header)
-            for features in chunks:
+            for features in batches:
                 features.tofile(file)
         os.replace(partial, path)
     finally:
