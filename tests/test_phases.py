@@ -155,6 +155,17 @@ def test_an_image_goes_through_the_network_once_whatever_the_head_epochs(
     assert ImageCounter.seen == 216 + 216 + 24  # training images, mirror images, validation
 
 
+def test_many_steps_of_the_head_at_a_time_are_the_same_steps(
+    config, console, monkeypatch, tmp_path
+):
+    config = dataclasses.replace(config, batch_size=5, dropout=0.3, finetune_epochs=0)
+    assert 216 // 5 > phases.HEAD_STEPS_AT_A_TIME  # more than a turn, and not two whole ones
+    many = train(config, console, run_dir=tmp_path / "many")
+    monkeypatch.setattr(phases, "HEAD_STEPS_AT_A_TIME", 1)
+    single = train(config, console, run_dir=tmp_path / "single")
+    assert many.summary["sha256"] == single.summary["sha256"]
+
+
 def test_the_features_are_gone_when_fine_tuning_begins(config, console, monkeypatch, tmp_path):
     kept, alive = [], []
     load, finetune = phases.load_features, training.fit_finetune

@@ -199,15 +199,23 @@ def make_views():
     return views
 
 
+def make_features(views, epoch=0):
+    return make_feature_dataset(
+        views, LABELS, CONFIG, NUM_CLASSES, tf.Variable(epoch, dtype=tf.int64)
+    )
+
+
 def test_each_epoch_takes_one_view_of_each_image_both_about_equally_often():
-    dataset = make_feature_dataset(make_views(), LABELS, CONFIG, NUM_CLASSES)
+    epoch_variable = tf.Variable(0, dtype=tf.int64)
+    dataset = make_feature_dataset(make_views(), LABELS, CONFIG, NUM_CLASSES, epoch_variable)
     features, labels = dataset.element_spec
     assert features.shape.as_list() == [None, 5] and labels.shape.as_list() == [None, NUM_CLASSES]
-    made = batches(dataset)
-    assert [len(features) for features, _ in made] == ([128] * 7 + [105]) * 3
+    assert len(dataset) == STEPS  # by which Keras knows where an epoch ends
     orders, choices = [], []
     for epoch in range(3):
-        part = made[epoch * STEPS : (epoch + 1) * STEPS]
+        epoch_variable.assign(epoch)
+        part = batches(dataset)
+        assert [len(features) for features, _ in part] == [128] * 7 + [105]
         features, one_hot = (np.concatenate(arrays) for arrays in zip(*part, strict=True))
         assert features.dtype == one_hot.dtype == np.float32
         numbers = features[:, 1].astype(int)
@@ -226,15 +234,14 @@ def test_each_epoch_takes_one_view_of_each_image_both_about_equally_often():
 
 
 def test_features_are_the_same_at_any_number_of_threads():
-    one, eight = (
-        batches(make_feature_dataset(make_views(), LABELS, CONFIG, NUM_CLASSES), threads)
-        for threads in (1, 8)
-    )
+    one, eight = (batches(make_features(make_views(), epoch=2), threads) for threads in (1, 8))
     assert_same(one, eight)
+    with pytest.raises(AssertionError):
+        assert_same(one, batches(make_features(make_views(), epoch=1)))
 
 
 def test_features_of_one_view_are_enough():
-    made = batches(make_feature_dataset(make_views()[:1], LABELS, CONFIG, NUM_CLASSES))
+    made = batches(make_features(make_views()[:1]))
     assert not any(features[:, 0].any() for features, _ in made)
 
 
@@ -258,7 +265,7 @@ def test_no_dataset_has_the_tuner_that_holds_up_its_end():
     datasets = (
         make_training_dataset(split, CONFIG, NUM_CLASSES),
         make_evaluation_dataset(split, 32, 8, NUM_CLASSES).map(lambda images, labels: images),
-        make_feature_dataset([np.zeros((20, 3), np.float16)], split.labels, CONFIG, NUM_CLASSES),
+        make_features(make_views()),
     )
     for dataset in datasets:
         assert dataset.options().autotune.enabled is False

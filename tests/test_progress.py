@@ -64,6 +64,17 @@ def test_a_log_gets_one_plain_line_a_prediction(capsys):
     )
 
 
+def test_several_steps_at_a_time_do_not_run_beyond_the_end_of_an_epoch():
+    progress = make_progress(terminal())
+    progress.on_train_begin()
+    for epoch in range(2):
+        progress.on_epoch_begin(epoch)
+        for last, done in ((4, 5), (9, 8)):  # five steps at a time of eight
+            progress.on_train_batch_end(last)
+            assert progress._bar.tasks[0].completed == epoch * 8 + done
+    progress.close()
+
+
 def test_a_quiet_console_hears_nothing(capsys):
     progress = make_progress(cli.make_console(quiet=True))
     fit(progress)

@@ -53,8 +53,8 @@ class PhaseProgress(keras.callbacks.Callback):
         if self._step == self._first_step:  # `predict` may be called once a part
             self._started = time.perf_counter()
 
-    def _advance(self) -> None:
-        self._step += 1
+    def _advance_to(self, step: int) -> None:
+        self._step = step
         seconds = time.perf_counter() - self._started
         images = (self._step - self._first_step) * self.num_images / self.steps
         self._bar.update(self._task, completed=self._step, rate=f"{images / seconds:,.0f} images/s")
@@ -67,7 +67,7 @@ class PhaseProgress(keras.callbacks.Callback):
         self._begin()
 
     def on_predict_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._advance()
+        self._advance_to(self._step + 1)
 
     def on_predict_end(self, logs: dict | None = None) -> None:
         if self._step < self.steps:
@@ -84,10 +84,11 @@ class PhaseProgress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._bar.update(self._task, description=f"{self.title} {epoch + 1}/{self.epochs}")
-        self._epoch_started = time.perf_counter()
+        self._epoch, self._epoch_started = epoch, time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._advance()
+        # Of several steps at a time it is the last, which may lie beyond the end of the epoch.
+        self._advance_to(self._epoch * self.steps + min(batch + 1, self.steps))
         self._epoch_trained = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

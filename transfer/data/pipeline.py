@@ -99,28 +99,30 @@ def make_feature_dataset(
     labels: np.ndarray,
     config: Config,
     num_classes: int,
-    *,
-    first_epoch: int = 0,
+    epoch: tf.Variable,
 ) -> tf.data.Dataset:
-    """Makes the shuffled batches of all head epochs from features computed beforehand.
+    """Makes the shuffled batches of a head epoch from features computed beforehand.
+
+    Unlike the training dataset it ends with the epoch, so that `fit` can be told to take many
+    steps at a time: they would take the first ones of the next epoch otherwise.
 
     Args:
         views: arrays float16 (N, features), perhaps memory-mapped: the same N images as they are,
             mirrored, and so on. Each epoch takes one view of each image, at random from (seed,
             epoch, image index).
         labels: int64 (N,).
-        config: uses `seed`, `batch_size` and `head_epochs`.
+        config: uses `seed` and `batch_size`.
         num_classes: width of the one-hot labels.
-        first_epoch: number of the first epoch made, from 0.
+        epoch: int64, the number of the epoch, from 0; read when the dataset is begun.
 
     Returns:
-        A dataset of (float32 (B, features), float32 (B, num_classes) one-hot).
+        A dataset of (float32 (B, features), float32 (B, num_classes) one-hot), of known length.
     """
     views = list(views)
     num_images, num_features = len(labels), views[0].shape[1]
     of_views, of_labels = [weakref.ref(view) for view in views], weakref.ref(labels)
 
-    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+    def whole_epoch(unused: tf.Tensor) -> tf.data.Dataset:
         order = epoch_order(num_images, config.seed, epoch)
         key = epoch_key(config.seed, epoch, purpose=2)
         chosen = tf.random.stateless_uniform((num_images,), key, 0, len(of_views), tf.int64)
@@ -142,8 +144,11 @@ def make_feature_dataset(
         # TensorFlow's conversion is several times as fast as NumPy's.
         return tf.cast(features, tf.float32), tf.one_hot(targets, num_classes)
 
-    epochs = tf.data.Dataset.range(first_epoch, config.head_epochs).flat_map(one_epoch)
-    return _map_owning(epochs, load, [*views, labels])
+    # The function is what reads the variable anew each time.
+    batches = tf.data.Dataset.range(1).flat_map(whole_epoch)
+    steps = steps_per_epoch(num_images, config.batch_size)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
+    return _map_owning(batches, load, [*views, labels])
 
 
 def epoch_order(num_images: int, seed: int, epoch: tf.Tensor | int) -> tf.Tensor:

@@ -50,6 +50,9 @@ from transfer.training.interruption import StopAfterStep
 
 HEAD_VALIDATION_BATCH = 1024  # features; Keras's own 32 would take a third of a head epoch
 
+# Between two steps Keras and its callbacks take a millisecond, a third of a head's step.
+HEAD_STEPS_AT_A_TIME = 32
+
 
 @dataclass(frozen=True)
 class Run:
@@ -113,20 +116,19 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     With flips on, an epoch takes each image or its mirror image at random.
     """
     config, num_classes = run.config, len(splits.class_names)
-    _compile(head, config, make_optimizer(config.optimizer, config.head_learning_rate))
-    batches = make_feature_dataset(
-        features.views,
-        splits.train.labels,
-        config,
-        num_classes,
-        first_epoch=run.first_epoch(HEAD),
+    optimizer = make_optimizer(config.optimizer, config.head_learning_rate)
+    _compile(head, config, optimizer, steps_at_a_time=HEAD_STEPS_AT_A_TIME)
+    epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+    begin_epoch = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda number, logs: epoch.assign(number)
     )
+    batches = make_feature_dataset(features.views, splits.train.labels, config, num_classes, epoch)
     if features.scaler:
         standardize_features(head, features.scaler)
     targets = keras.utils.to_categorical(splits.validation.labels, num_classes)
     validation = tf.data.Dataset.from_tensor_slices((features.validation, targets))
     validation = without_tuner(validation.batch(HEAD_VALIDATION_BATCH))
-    _fit(head, HEAD, batches, validation, splits.train, run)
+    _fit(head, HEAD, batches, validation, splits.train, run, [begin_epoch])
 
 
 def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
@@ -161,6 +163,7 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         run,
         # Always on the batches of epoch 0: a resumed run takes the same ones.
         [BatchNormRecalibration(classifier, batches_from(0))] if recalibrates else [],
+        steps=steps,
     )
     return classifier
 
@@ -185,13 +188,19 @@ def make_optimizer(
     }[name]()
 
 
-def _compile(model: keras.Model, config: Config, optimizer: keras.optimizers.Optimizer) -> None:
+def _compile(
+    model: keras.Model,
+    config: Config,
+    optimizer: keras.optimizers.Optimizer,
+    steps_at_a_time: int = 1,
+) -> None:
     model.compile(
         optimizer,
         keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         # XLA makes depthwise convolutions several times slower on a CPU.
         jit_compile="auto" if has_accelerator() else False,
+        steps_per_execution=steps_at_a_time,
     )
     # Variables made inside the first step would have TensorFlow trace that step twice, which for
     # MobileNetV2 takes tens of seconds.
@@ -206,6 +215,7 @@ def _fit(
     train: Split,
     run: Run,
     callbacks: Iterable[keras.callbacks.Callback] = (),
+    steps: int | None = None,  # an epoch; None: the batches end with it
 ) -> None:
     run.recorder.phase = phase
     progress = _progress(run, phase, train.num_images, run.epochs(phase), run.first_epoch(phase))
@@ -216,7 +226,7 @@ def _fit(
         with StopAfterStep() as stop:
             model.fit(
                 batches,
-                steps_per_epoch=steps_per_epoch(train.num_images, run.config.batch_size),
+                steps_per_epoch=steps,
                 initial_epoch=run.first_epoch(phase),
                 epochs=run.epochs(phase),
                 validation_data=validation,
