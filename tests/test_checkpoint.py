@@ -173,6 +173,7 @@ def kill_in_step(monkeypatch, phase, epoch, step):
                 raise Killed
 
     monkeypatch.setattr(phases, "Checkpointer", Killer)
+    monkeypatch.setattr(phases, "HEAD_STEPS_AT_A_TIME", 2)  # else an epoch is over in one go
 
 
 KILLS = {

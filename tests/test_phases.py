@@ -9,7 +9,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from transfer import runs
-from transfer.config import Config, settings
+from transfer.config import Config
 from transfer.data.pipeline import make_evaluation_dataset, make_training_dataset
 from transfer.data.sources import load_splits
 from transfer.errors import InputError
@@ -17,7 +17,6 @@ from transfer.models.backbones import build_backbone
 from transfer.training import features, phases
 from transfer.training import train as training
 from transfer.training.callbacks import BatchNormRecalibration
-from transfer.training.phases import make_optimizer
 from transfer.training.train import train
 
 
@@ -315,15 +314,6 @@ def test_no_xla_on_a_cpu(config, console, monkeypatch, tmp_path):
 def test_class_weights_balance_uneven_labels():
     weights = phases._class_weights(np.array([0] * 30 + [1] * 10))
     assert weights == pytest.approx({0: 2 / 3, 1: 2.0})
-
-
-@pytest.mark.parametrize("name", settings()["optimizer"].choices)
-def test_every_optimizer_is_made(name):
-    optimizer = make_optimizer(name, 0.01)
-    assert type(optimizer).__name__.lower() == name
-    assert float(optimizer.learning_rate) == pytest.approx(0.01)
-    assert not optimizer.use_ema
-    assert make_optimizer(name, 0.01, 0.9).ema_momentum == 0.9
 
 
 @pytest.mark.parametrize(("rate", "earlier"), [(1e-3, False), (0.25, True)])

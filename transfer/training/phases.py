@@ -47,6 +47,7 @@ from transfer.training.callbacks import (
 from transfer.training.checkpoint import Checkpoint, Checkpointer, list_checkpoints
 from transfer.training.features import frozen_extractor, load_features
 from transfer.training.interruption import StopAfterStep
+from transfer.training.optimizers import make_optimizer
 
 HEAD_VALIDATION_BATCH = 1024  # features; Keras's own 32 would take a third of a head epoch
 
@@ -166,26 +167,6 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         steps=steps,
     )
     return classifier
-
-
-def make_optimizer(
-    name: str, learning_rate: float, ema_momentum: float = 0.0
-) -> keras.optimizers.Optimizer:
-    """Returns a fresh optimizer.
-
-    Args:
-        name: adam, adamw, rmsprop or sgd (with Nesterov momentum 0.9).
-        learning_rate: to begin with.
-        ema_momentum: of the moving average of the weights that it keeps; 0 for none.
-    """
-    optimizers = keras.optimizers
-    average = {"use_ema": ema_momentum > 0, "ema_momentum": ema_momentum}
-    return {
-        "adam": lambda: optimizers.Adam(learning_rate, **average),
-        "adamw": lambda: optimizers.AdamW(learning_rate, **average),
-        "rmsprop": lambda: optimizers.RMSprop(learning_rate, **average),
-        "sgd": lambda: optimizers.SGD(learning_rate, momentum=0.9, nesterov=True, **average),
-    }[name]()
 
 
 def _compile(
