@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import threading
 import weakref
 
 import keras
@@ -123,6 +124,7 @@ class ImageCounter(keras.layers.Layer):
     """Passes images on and counts those that really go through, in a variable of the class."""
 
     seen = 0
+    lock = threading.Lock()
 
     def call(self, images):
         counted = tf.py_function(self._count, [images], images.dtype)
@@ -134,7 +136,8 @@ class ImageCounter(keras.layers.Layer):
 
     @classmethod
     def _count(cls, images):
-        cls.seen += len(images)
+        with cls.lock:  # parts of a batch come side by side
+            cls.seen += len(images)
         return images
 
 
