@@ -47,4 +47,4 @@ def _plot_costs(axes: Axes, points: Sequence[Mapping], sizes: Sequence[int]) -> 
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel("seconds")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
