@@ -188,6 +188,15 @@ def test_of_four_at_once_one_downloads_and_the_others_take_its_file(server, tmp_
     failures, fetched = [], []
     receive = downloads._receive
     monkeypatch.setattr(downloads, "_receive", lambda *args: fetched.append(args) or receive(*args))
+    # All four have looked for the file before one of them fetches it: who finds it there when it
+    # begins wants it fetched anew.
+    begun, locked = threading.Barrier(4), downloads.locked
+
+    def wait_and_lock(path: Path):
+        begun.wait(10)
+        return locked(path)
+
+    monkeypatch.setattr(downloads, "locked", wait_and_lock)
 
     def fetch() -> None:
         with contextlib.suppress(DownloadError):
