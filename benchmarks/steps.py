@@ -126,7 +126,7 @@ def build_untrained(settings: Settings) -> keras.Model:
 
 
 def build_finetuning(settings: Settings) -> keras.Model:
-    """Returns the classifier that `train.py` fine-tunes, compiled as there."""
+    """Returns the classifier that `train.py` fine-tunes, with the optimizer of its contenders."""
     return _finetuning_classifier(settings, unfreeze="all")
 
 
@@ -174,6 +174,7 @@ def _trainable(
 ) -> keras.Model:
     model = _classifier(settings, network, train_batch_norm=train_batch_norm)
     unfreeze_backbone(settings.backbone, network, unfreeze, train_batch_norm=train_batch_norm)
+    # Keras's own Adam for all, not the faster one of `train.py`: it is the step that is compared.
     # On a CPU Keras by itself does without XLA.
     model.compile("adam", "categorical_crossentropy")
     model.optimizer.build(model.trainable_variables)
