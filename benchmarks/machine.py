@@ -11,7 +11,7 @@ _MATRIX_SIDE = 2048
 
 def describe_machine() -> dict:
     """Returns processor, cores, memory, load and versions, as JSON values."""
-    from transfer.data.formats import physical_memory
+    from transfer.memory import usable_memory
     from transfer.models.precision import AMX, AVX512, cpu_flags
 
     packages = ("tensorflow", "keras", "numpy", "torch")
@@ -21,7 +21,7 @@ def describe_machine() -> dict:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
-        "memory_gb": round(physical_memory() / 1e9, 1),
+        "memory_gb": round(usable_memory() / 1e9, 1),
         # Well below 1 on a machine that had nothing else to do.
         "load_before": round(os.getloadavg()[0], 2),
         "system": platform.platform(),

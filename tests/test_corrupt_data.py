@@ -344,7 +344,7 @@ def test_npz_that_expands_hugely_is_refused_before(tmp_path, monkeypatch, little
 
 def test_npz_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
     path = write_npz(tmp_path / "d.npz", zipfile.ZIP_STORED)
-    monkeypatch.setattr(formats, "physical_memory", lambda: 500)
+    monkeypatch.setattr(formats, "usable_memory", lambda: 500)
     assert "should fit into the memory" in refused(path)
 
 

@@ -208,18 +208,18 @@ def test_order_is_kept_and_each_file_is_decoded_once(folder, monkeypatch):
 def test_large_result_lies_in_a_file_without_a_name(folder, monkeypatch, tmp_path_factory):
     temporary = tmp_path_factory.mktemp("temporary")
     monkeypatch.setattr(decode.tempfile, "tempdir", str(temporary))
-    monkeypatch.setattr(decode, "physical_memory", lambda: 4 * 12 * 12 * 3 * 2 - 1)
+    monkeypatch.setattr(decode, "usable_memory", lambda: 4 * 12 * 12 * 3 * 2 - 1)
     image = random_image()
     split = decode_split(make_files(folder, image, image, b"bad"), 96, skip_bad_images=True)
     assert isinstance(split.images, np.memmap) and split.images.shape == (2, 12, 12, 3)
     assert (split.images == np.asarray(image)).all()
     assert list(temporary.iterdir()) == []
-    monkeypatch.setattr(decode, "physical_memory", lambda: 4 * 12 * 12 * 3 * 2)
+    monkeypatch.setattr(decode, "usable_memory", lambda: 4 * 12 * 12 * 3 * 2)
     assert type(decode_split(make_files(folder, image, image), 96).images) is np.ndarray
 
 
 def test_no_room_on_the_disk_is_told(folder, monkeypatch):
-    monkeypatch.setattr(decode, "physical_memory", lambda: 0)
+    monkeypatch.setattr(decode, "usable_memory", lambda: 0)
     usage = type(decode.shutil.disk_usage("/"))(10, 10, 0)
     monkeypatch.setattr(decode.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(InputError, match="0.0 GB free .*TMPDIR"):

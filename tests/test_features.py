@@ -104,7 +104,7 @@ def test_features_of_another_kind_are_not_taken_for_them(computed, other):
 
 
 def test_large_features_stay_on_the_disk(monkeypatch):
-    monkeypatch.setattr(cache, "physical_memory", lambda: 1000)
+    monkeypatch.setattr(cache, "usable_memory", lambda: 1000)
     assert isinstance(load_features(make_extractor(), make_split(70), CONFIG), np.memmap)
 
 

@@ -287,12 +287,12 @@ def test_a_batch_that_cannot_fit_into_memory_is_told_before_anything_is_made(
 ):
     # 32 images; convolution and BatchNorm in four blocks of 16, 8, 4 and 2 pixels, 8 channels.
     least = 32 * 2 * 8 * (16**2 + 8**2 + 4**2 + 2**2) * 4 * 3 // 4
-    monkeypatch.setattr(training, "physical_memory", lambda: least - 1)
+    monkeypatch.setattr(training, "usable_memory", lambda: least - 1)
     with pytest.raises(InputError, match="batches of 32 images .* take --batch-size 16 or less"):
         train(config, console, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     train(dataclasses.replace(config, unfreeze=0.5), console, run_dir=tmp_path / "half")
-    monkeypatch.setattr(training, "physical_memory", lambda: least)
+    monkeypatch.setattr(training, "usable_memory", lambda: least)
     train(config, console, run_dir=tmp_path / "run")
 
 

@@ -23,9 +23,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from transfer.data.formats import physical_memory
 from transfer.data.sources import Split, Splits
 from transfer.errors import InputError
+from transfer.memory import usable_memory
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")  # other decoders never see a user's file
 _GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -341,7 +341,7 @@ def _shrink_array(split: Split, image_size: int) -> Split:
 
 def _allocate(shape: tuple[int, ...]) -> np.ndarray:
     num_bytes = int(np.prod(shape, dtype=np.int64))
-    if num_bytes <= physical_memory() // 4:
+    if num_bytes <= usable_memory() // 4:
         return np.empty(shape, np.uint8)
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < num_bytes:  # a hole in the file would kill the process when it is written to

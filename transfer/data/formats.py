@@ -30,6 +30,7 @@ from typing import IO
 import numpy as np
 
 from transfer.errors import InputError
+from transfer.memory import usable_memory
 
 FASHION_MNIST = "fashion-mnist"
 CLASS_NAMES = (
@@ -120,14 +121,6 @@ _MOST_EXPANSION = 200
 _SMALL_BYTES = 256 << 20
 
 
-def physical_memory() -> int:
-    """Returns the size of the machine's memory in bytes."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 8 << 30  # where the system does not say
-
-
 def _regular_size(path: Path) -> int:
     # Returns the size of a file in bytes. Opening a pipe or a terminal might wait for ever.
     facts = path.stat()
@@ -145,9 +138,9 @@ def _check_room(num_bytes: int, file_bytes: int, path: Path) -> None:
             f"a file of {file_bytes:,} bytes that promises {num_bytes:,}; it is damaged or made "
             "to fill the memory."
         )
-    if num_bytes > physical_memory():
+    if num_bytes > usable_memory():
         raise InputError(
-            f"{path} should fit into the memory of {physical_memory() / 1e9:.1f} GB. "
+            f"{path} should fit into the memory of {usable_memory() / 1e9:.1f} GB. "
             f"Received: {num_bytes / 1e9:.1f} GB; take a part of it, or a machine with more."
         )
 

@@ -17,10 +17,10 @@ import keras
 import numpy as np
 
 from transfer.config import Config
-from transfer.data.formats import physical_memory
 from transfer.data.sources import Split, fingerprint
 from transfer.downloads import keras_home
 from transfer.locks import locked
+from transfer.memory import usable_memory
 from transfer.models.classifier import build_classifier, feature_extractor
 from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.folding import fold_classifier
@@ -29,7 +29,7 @@ from transfer.models.precision import choose_inference_precision
 from transfer.models.weights import Weights, load_backbone
 
 CACHE_BYTES = 4 * 2**30  # the features used longest ago make room
-MEMORY_SHARE = 1 / 8  # of the machine's memory; larger features stay on the disk
+MEMORY_SHARE = 1 / 8  # of the memory there is; larger features stay on the disk
 
 _FORMAT = 4  # part of a file's name; raise it when the same images would give other features
 
@@ -194,7 +194,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     # None: not there, or not what was written.
     if not path.is_file():
         return None
-    large = path.stat().st_size > MEMORY_SHARE * physical_memory()
+    large = path.stat().st_size > MEMORY_SHARE * usable_memory()
     try:
         features = np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
     except (ValueError, EOFError):

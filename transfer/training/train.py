@@ -18,10 +18,10 @@ from rich.console import Console
 from transfer import runs
 from transfer.config import Config
 from transfer.data.decode import decode_splits
-from transfer.data.formats import physical_memory
 from transfer.data.pipeline import make_evaluation_dataset
 from transfer.data.sources import Split, Splits, fingerprint, load_splits
 from transfer.errors import InputError
+from transfer.memory import usable_memory
 from transfer.models.backbones import scale
 from transfer.models.classifier import (
     build_classifier,
@@ -228,11 +228,11 @@ def _inference_precision(settled: Config, policy: str) -> str:
 
 def _check_memory(settled: Config, backbone: keras.Model, policy: str) -> None:
     # Early and in words: a system that runs out of memory kills the process without any.
-    needed, there = least_training_bytes(settled, backbone, policy), physical_memory()
+    needed, there = least_training_bytes(settled, backbone, policy), usable_memory()
     if settled.finetune_epochs and not has_accelerator() and needed > there:
         raise InputError(
-            f"{too_large(settled)}: they need more than {needed / 1e9:.0f} GB, and this machine "
-            f"has {there / 1e9:.0f}; take --batch-size {settled.batch_size // 2} or less."
+            f"{too_large(settled)}: they need more than {needed / 1e9:.0f} GB, and there are "
+            f"{there / 1e9:.0f} here; take --batch-size {settled.batch_size // 2} or less."
         )
 
 
