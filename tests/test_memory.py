@@ -51,6 +51,12 @@ def test_the_least_limit_counts(told, memberships, files, expected):
     assert told(memberships, files) == expected
 
 
+def test_a_group_with_any_name_is_read(told, tmp_path):
+    told("", {V2.format(""): 6_000})
+    (tmp_path / "memberships").write_bytes(b"0::/caf\xe9\n")
+    assert usable_memory() == 6_000
+
+
 def test_without_control_groups_it_is_the_machines(told, tmp_path, monkeypatch):
     assert told("0::/a\n", {V2.format("a/"): 5_000}) == 5_000
     monkeypatch.setattr(memory, "_MEMBERSHIPS", tmp_path / "missing")

@@ -42,7 +42,8 @@ def _group_limits() -> Iterator[int]:
 def _groups() -> Iterator[tuple[Path, str, Path]]:
     # The root and file name of each hierarchy that can limit memory, and the group in it.
     with contextlib.suppress(OSError):  # not Linux
-        for line in _MEMBERSHIPS.read_text().splitlines():
+        # A group's name may hold any bytes, as a file's may.
+        for line in _MEMBERSHIPS.read_text("utf-8", "surrogateescape").splitlines():
             _, controllers, group = line.split(":", 2)
             if "memory" in controllers.split(","):
                 yield *_VERSION_1, Path(group.lstrip("/"))
