@@ -14,8 +14,12 @@ from pathlib import Path
 import click
 
 from benchmarks.interleaved import KERAS, TORCH, Measurement, Settings, print_measurement
-from transfer import cli
+from transfer import console
+from transfer.backend import load_keras
+from transfer.commands import options
+from transfer.commands.exit_codes import run
 from transfer.models.backbones import BACKBONES
+from transfer.storage.atomic import write_json
 
 PARTS = ("steps", "unfreeze", "pipeline", "fit", "prediction", "recipe")
 QUICK = {"image_size": 32, "batch_size": 16, "repeats": 2, "num_images": 400}
@@ -84,23 +88,22 @@ def main(
     **sizes: int,
 ) -> None:
     """Measure training, inference, input pipeline and the whole recipe on this machine."""
-    console = cli.make_console(quiet=as_json)
+    console.speak(quiet=as_json)
     if quick:
-        sizes = QUICK | cli.given_settings(ctx, QUICK)
+        sizes = QUICK | options.given_settings(ctx, QUICK)
     settings = Settings(
         backbone=backbone,
-        against=_present(against, backbone, console),
+        against=_present(against, backbone),
         steps=1 if quick else 3,
         head_epochs=2 if quick else 10,
         finetune_epochs=1 if quick else 5,
         **sizes,
     )
-    cli.load_tensorflow(verbose=False)
+    load_keras()
     from benchmarks.machine import describe_machine
-    from transfer import runs
 
     machine = describe_machine()
-    console.print(
+    console.show(
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, load "
         f"{machine['load_before']:.1f}; n = {settings.repeats}, medians\n",
     )
@@ -108,17 +111,17 @@ def main(
     for part in only or PARTS:
         measurement = _measure(part, settings)
         if measurement is None:
-            console.print(f"{part}: {backbone} has no pretrained weights here; left out.\n")
+            console.show(f"{part}: {backbone} has no pretrained weights here; left out.\n")
             continue
-        print_measurement(measurement, console)
+        print_measurement(measurement)
         results["measurements"][part] = measurement.to_json()
         if output:
-            runs.write_json(output, results)  # after each part: the next takes minutes
+            write_json(output, results)  # after each part: the next takes minutes
     if as_json:
         click.echo(json.dumps(results, indent=2))
 
 
-def _present(against: tuple[str, ...], backbone: str, console) -> frozenset[str]:
+def _present(against: tuple[str, ...], backbone: str) -> frozenset[str]:
     # Whom we can be measured against here.
     missing = ""
     if TORCH in against and backbone != "mobilenetv2":
@@ -126,7 +129,7 @@ def _present(against: tuple[str, ...], backbone: str, console) -> frozenset[str]
     elif TORCH in against and importlib.util.find_spec("torch") is None:
         missing = "it is not installed (pip install torch)"
     if missing:
-        console.print(f"PyTorch is left out: {missing}.")
+        console.show(f"PyTorch is left out: {missing}.")
     return frozenset(name for name in against if name != TORCH or not missing)
 
 
@@ -150,4 +153,4 @@ def _measure(part: str, settings: Settings) -> Measurement | None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

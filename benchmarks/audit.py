@@ -19,8 +19,9 @@ import click
 import numpy as np
 from PIL import Image
 
-from transfer import cli
+from transfer.commands.exit_codes import run
 from transfer.formatting import format_percent, format_seconds
+from transfer.plots import style
 
 NUM_DUPLICATES = 200
 NUM_LABEL_ERRORS = 500
@@ -76,8 +77,8 @@ def main(seeds: int, skip: str | None, out: Path) -> None:
 
 
 def _measure_duplicates(train: np.ndarray, test: np.ndarray, seed: int, out: Path) -> None:
-    from transfer.data.duplicates import find_near_duplicates
-    from transfer.evaluation import audit_galleries, plots
+    from transfer.audit.duplicates import find_near_duplicates
+    from transfer.plots import audit_galleries
 
     generator = np.random.default_rng(seed)
     originals = generator.choice(len(train), NUM_DUPLICATES, replace=False)
@@ -103,7 +104,7 @@ def _measure_duplicates(train: np.ndarray, test: np.ndarray, seed: int, out: Pat
             train[found.second[part]],
             captions[start : start + len(part)],
         )
-        (out / f"not_injected_{seed}_{start}.png").write_bytes(plots.png(figure))
+        (out / f"not_injected_{seed}_{start}.png").write_bytes(style.png(figure))
     reported = len(np.unique(found.first))
     click.echo(
         f"seed {seed}: recall {format_percent(recall)}; test images reported: {reported:,}, of "
@@ -112,8 +113,8 @@ def _measure_duplicates(train: np.ndarray, test: np.ndarray, seed: int, out: Pat
 
 
 def _measure_labels(images: np.ndarray, labels: np.ndarray, seeds: int) -> None:
-    from transfer.data.descriptors import appearance_features
-    from transfer.evaluation.label_errors import find_label_errors
+    from transfer.audit.descriptors import appearance_features
+    from transfer.audit.label_errors import find_label_errors
 
     started = time.perf_counter()
     features = appearance_features(images)
@@ -135,4 +136,4 @@ def _measure_labels(images: np.ndarray, labels: np.ndarray, seeds: int) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rich.console import Console
 from rich.table import Table
+
+from transfer import console
 
 RATE, SECONDS = "images/s", "s"
 KERAS, TORCH = "keras", "torch"  # whom we may be measured against
@@ -99,9 +100,9 @@ def take_turns(
     return rates
 
 
-def print_measurement(measurement: Measurement, console: Console) -> None:
+def print_measurement(measurement: Measurement) -> None:
     """Prints the median and range of each contender, and then the ratios."""
-    console.print(measurement.title, style="bold")
+    console.show(measurement.title, style="bold")
     table = Table()
     table.add_column("way")
     for name in (measurement.unit, "from", "to", *measurement.columns):
@@ -110,10 +111,10 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
         numbers = (measurement.median(name), min(values), max(values))
         others = [column.get(name, "") for column in measurement.columns.values()]
         table.add_row(name, *(_write(number) for number in numbers), *others)
-    console.print(table)
+    console.show(table)
     for name, other, ratio in measurement.ratios():
-        console.print(f"  {ratio:5.2f} times as fast: {name}; than {other}")
-    console.print()
+        console.show(f"  {ratio:5.2f} times as fast: {name}; than {other}")
+    console.say()
 
 
 def _write(number: float) -> str:

@@ -11,8 +11,8 @@ _MATRIX_SIDE = 2048
 
 def describe_machine() -> dict:
     """Returns processor, cores, memory, load and versions, as JSON values."""
-    from transfer.memory import usable_memory
-    from transfer.models.precision import AMX, AVX512, cpu_flags
+    from transfer.machine import cpu_flags, usable_memory
+    from transfer.models.precision import AMX, AVX512
 
     packages = ("tensorflow", "keras", "numpy", "torch")
     return {

@@ -11,8 +11,8 @@ from benchmarks.interleaved import KERAS, Measurement, Settings, take_turns
 from benchmarks.steps import NUM_CLASSES, build_finetuning
 from benchmarks.stock_keras import make_stock_dataset
 from transfer.config import Config
-from transfer.data.formats import Split
 from transfer.data.pipeline import make_training_dataset
+from transfer.data.splits import Split
 
 HERE, STOCK = "here: one warp", "Keras: Resizing and random layers"
 REAL, RESIDENT = "fit on the real pipeline", "fit on one batch in memory"

@@ -6,9 +6,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from transfer import cli, runs
-from transfer.config import Config
+from transfer.backend import load_keras
+from transfer.commands.exit_codes import run
 from transfer.formatting import format_percent
+from transfer.runs.folder import check_finished
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # name -> Keras's
 
@@ -18,8 +19,8 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # name -> Keras
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def main(run_dir: Path, as_json: bool) -> None:
     """Predict the test images of a finished run in float32 and in bfloat16, BatchNorm folded."""
-    runs.check_finished(run_dir)
-    cli.load_tensorflow(verbose=False)
+    check_finished(run_dir)
+    load_keras()
     values = compare_precisions(run_dir)
     if as_json:
         click.echo(json.dumps(values, indent=2))
@@ -39,15 +40,12 @@ def compare_precisions(run_dir: Path) -> dict:
         float32, bfloat16: accuracies in [0, 1]; difference: the second less the first;
         num_differing: images whose predicted class is another; num_images.
     """
-    from transfer.evaluation.predictions import decode_run_split, load_run_splits, predict_split
-    from transfer.models.classifier import restore_classifier
+    from transfer.evaluation.predictions import predict_split
     from transfer.models.folding import fold_classifier
+    from transfer.runs.finished import FinishedRun
 
-    facts = runs.read_facts(run_dir)
-    config = Config.from_dict(facts["settled"])
-    split = decode_run_split(load_run_splits(facts).test, config)
-    num_classes = len(facts["data"]["class_names"])
-    classifier = restore_classifier(config, num_classes, facts["precision"], run_dir / runs.MODEL)
+    run = FinishedRun(run_dir)
+    config, split, classifier = run.facts.settled, run.images("test"), run.trained
     predicted = {
         name: predict_split(fold_classifier(classifier, policy), split, config).argmax(axis=1)
         for name, policy in POLICIES.items()
@@ -61,4 +59,4 @@ def compare_precisions(run_dir: Path) -> dict:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

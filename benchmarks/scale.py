@@ -17,8 +17,10 @@ from PIL import Image
 
 from benchmarks.machine import describe_machine
 from benchmarks.processes import Finished, run_command
-from transfer import cli, runs
+from transfer.commands.exit_codes import run
 from transfer.formatting import format_seconds
+from transfer.plots import style
+from transfer.storage.atomic import read_json, write_atomically, write_json
 
 IMAGES, PIXELS, FOLDER, EPOCHS = PARTS = ("images", "pixels", "folder", "epochs")
 NUM_CLASSES = 10  # of the folder
@@ -115,7 +117,7 @@ def main(
 ) -> None:
     """Measure seconds and memory of train.py against the size of its task."""
     location = _locate(data)
-    results = runs.read_json(output) if output and output.is_file() else {}
+    results = read_json(output) if output and output.is_file() else {}
     results["machine"] = describe_machine()
     measure = {
         IMAGES: lambda: [measure_point(location, count, image_size, 128) for count in images],
@@ -128,13 +130,12 @@ def main(
         click.echo(f"{part}:")
         results[part] = measure[part]()
         if output:
-            runs.write_json(output, results)  # after each part: the next takes minutes
+            write_json(output, results)  # after each part: the next takes minutes
     if plot and {IMAGES, PIXELS} <= set(results):
         from benchmarks.scale_plot import plot_scale
-        from transfer.evaluation import plots
 
         figure = plot_scale(results[IMAGES], results[PIXELS])
-        runs.write_atomically(plot, plots.png(figure))
+        write_atomically(plot, style.png(figure))
         click.echo(f"Plot: {plot}")
 
 
@@ -282,4 +283,4 @@ def _tell_memory(finished: Finished) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from transfer.evaluation import plots
+from transfer.plots import style
 
 
 def plot_scale(images: Sequence[Mapping], pixels: Sequence[Mapping]) -> Figure:
@@ -33,8 +33,8 @@ def plot_scale(images: Sequence[Mapping], pixels: Sequence[Mapping]) -> Figure:
 def _plot_costs(axes: Axes, points: Sequence[Mapping], sizes: Sequence[int]) -> None:
     sizes = np.array(sizes)
     for key, label, colour, marker in (
-        ("epoch_seconds", "a fine-tune epoch", plots.BLUE, "o"),
-        ("pass_seconds", "a pass of the head phase", plots.VERMILLION, "s"),
+        ("epoch_seconds", "a fine-tune epoch", style.BLUE, "o"),
+        ("pass_seconds", "a pass of the head phase", style.VERMILLION, "s"),
     ):
         seconds = np.array([point[key] for point in points])
         axes.plot(sizes, seconds, color=colour, marker=marker, ls="", label=label)

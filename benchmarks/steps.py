@@ -12,11 +12,11 @@ import tensorflow as tf
 from benchmarks.interleaved import KERAS, TORCH, Measurement, Settings, take_turns
 from benchmarks.machine import measure_matrix_peak
 from benchmarks.torch_process import torch_training
+from transfer.acceleration.batch_norm import freeze_batch_norm, fuse_batch_norm
 from transfer.config import Config
 from transfer.models.backbones import build_backbone
 from transfer.models.classifier import build_classifier, unfreeze_backbone
 from transfer.models.folding import fold_classifier
-from transfer.models.normalization import freeze_batch_norm, fuse_batch_norm
 
 NUM_CLASSES = 10
 UNFREEZE = (0.1, 0.3, 0.5, "all")

@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from transfer import cli
+from transfer.backend import load_keras
+from transfer.commands.exit_codes import run
 
 # The guide's. After 3 head and 5 fine-tune epochs on 2,700 images of 48 pixels from the included
 # weights, 1e-5 gave 67.0 % on the validation images, 1e-4 53.0 % and 3e-4 (ours) 53.0 %.
@@ -44,7 +45,7 @@ def main(
     seed: int,
 ) -> None:
     """Train the stock recipe, then print its accuracy on the test images as JSON."""
-    cli.load_tensorflow(verbose=False)
+    load_keras()
     import keras
 
     from transfer.data.sources import load_splits
@@ -137,4 +138,4 @@ def compile_stock(model, learning_rate: float) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

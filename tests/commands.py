@@ -90,6 +90,13 @@ def _run(
     sys.argv = words
     if prepare:
         prepare()
-    from transfer import cli
+    from transfer.commands import main
+    from transfer.commands.exit_codes import run as run_command
 
-    cli.run(importlib.import_module(words[0].removesuffix(".py").replace("/", ".")).main)
+    if words[0] == "transfer/__main__.py":
+        run_command(main.main, "python -m transfer")
+    elif Path(words[0]).stem in main.COMMANDS:
+        main.run_script(Path(words[0]).stem)
+    else:
+        module = words[0].removesuffix(".py").replace("/", ".")
+        run_command(importlib.import_module(module).main)

@@ -1,8 +1,10 @@
 """What the server of `tests.commands` imports once, without TensorFlow's start-up log."""
 
-from transfer import cli
+from transfer.backend import load_keras
 
-cli.load_tensorflow(verbose=False)
+load_keras()
 
-import transfer.training.train  # noqa: E402, F401
+import transfer.api  # noqa: E402
+import transfer.report.run_report  # noqa: E402, F401
+import transfer.training.run  # noqa: E402, F401
 import transfer.tuning.search  # noqa: E402, F401

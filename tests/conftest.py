@@ -13,7 +13,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from transfer.data.sources import SYSTEM_FOLDER  # noqa: E402
+from transfer.data.places import SYSTEM_FOLDER  # noqa: E402
 from transfer.models.backbones import BACKBONES  # noqa: E402
 
 # The first example may import TensorFlow, and any machine may be busy.
@@ -96,5 +96,6 @@ def stripes_npz(tmp_path):
 def printed(show, *args, width=80, **options):
     """Returns what `show` prints where the output is no terminal."""
     buffer = io.StringIO()
-    show(*args, Console(file=buffer, width=width), **options)
+    with console.voice(Console(file=buffer, width=width)):
+        show(*args, **options)
     return buffer.getvalue()

@@ -24,7 +24,12 @@ import click
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests import commands  # noqa: E402
-from transfer import cli, runs  # noqa: E402
+from transfer.backend import load_keras
+from transfer.runs import (
+    files,  # noqa: E402
+)
+from transfer.runs.facts import read_facts
+from transfer.runs.history import read_history
 
 EPOCHS = 6
 OPTIONS = (
@@ -121,7 +126,7 @@ def _start(folder: Path, run_dir: Path) -> tuple:
 
 def _remove_unbegun(run_dir: Path) -> None:
     # Killed before config.json was whole: there may be the lock and an unfinished config.json.
-    for path in (run_dir / runs.LOCK, *run_dir.glob(f".{runs.CONFIG}.*")):
+    for path in (run_dir / files.LOCK, *run_dir.glob(f".{files.CONFIG}.*")):
         path.unlink(missing_ok=True)
     run_dir.rmdir()
 
@@ -165,10 +170,10 @@ def _check(tally: Tally, run_dir: Path, output: Path) -> None:
     if not (run_dir / "config.json").exists() or (run_dir / "summary.json").exists():
         return
     try:
-        runs.read_facts(run_dir)
-        if (run_dir / runs.HISTORY).exists():
-            runs.read_history(run_dir)
-        checkpoint = newest_checkpoint(run_dir / runs.CHECKPOINTS, _raise)
+        read_facts(run_dir)
+        if (run_dir / files.HISTORY).exists():
+            read_history(run_dir)
+        checkpoint = newest_checkpoint(run_dir / files.CHECKPOINTS, _raise)
     except Exception as error:
         click.echo(f"{run_dir}: {error}", err=True)
         tally.unreadable += 1
@@ -190,7 +195,7 @@ def _sha256(run_dir: Path) -> dict:
 @click.option("--seed", default=0, show_default=True, help="Of the moments.")
 def main(kills: int, seed: int) -> None:
     """Kill small training runs at random moments and count what is lost: nothing should be."""
-    cli.load_tensorflow(verbose=False)
+    load_keras()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         tally = kill_runs(Path(folder), kills, seed)

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests import commands  # noqa: E402
 from tests.kill_training import add_tiny_backbone, write_inputs  # noqa: E402
-from transfer import cli  # noqa: E402
+from transfer.backend import load_keras
 
 OPTIONS = (
     "--backbone tiny --data stripes.npz --weights none --image-size 32 --finetune-epochs 3 "
@@ -142,7 +142,7 @@ def _known(folder: Path, search: int) -> dict | None:
 @click.option("--tuner", default="hyperband", show_default=True, help="The search method.")
 def main(kills: int, seed: int, tuner: str) -> None:
     """Kill small searches at random moments and count what is lost: nothing should be."""
-    cli.load_tensorflow(verbose=False)
+    load_keras()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         tally = kill_searches(Path(folder), kills, seed, tuner)

@@ -12,16 +12,15 @@ from click.testing import CliRunner
 from PIL import Image
 
 from benchmarks.audit import alter_pictures, change_labels
-from transfer import __main__ as commands
+from transfer.audit import leaks
+from transfer.audit.descriptors import appearance_features
+from transfer.audit.duplicates import find_exact_duplicates, find_near_duplicates
+from transfer.audit.findings import examine, read_images
+from transfer.audit.label_errors import find_label_errors
+from transfer.commands import audit, main
 from transfer.config import Config
-from transfer.data.audit import examine, read_images
-from transfer.data.descriptors import appearance_features
-from transfer.data.duplicates import find_exact_duplicates, find_near_duplicates
-from transfer.data.formats import Loaded, Split
-from transfer.data.sources import Splits
+from transfer.data.splits import Loaded, Split, Splits
 from transfer.errors import InputError
-from transfer.evaluation import leaks
-from transfer.evaluation.label_errors import find_label_errors
 
 NAMES = ("tall", "wide")
 
@@ -171,7 +170,7 @@ def test_leaked_images_are_found_once_kept_and_left_out(monkeypatch):
 
 
 def run_audit(*arguments):
-    result = CliRunner().invoke(commands.main, ["audit", *map(str, arguments)])
+    result = CliRunner().invoke(main.main, ["audit", *map(str, arguments)])
     if isinstance(result.exception, InputError):
         raise result.exception
     return result
@@ -223,8 +222,8 @@ def test_data_that_cannot_be_read_at_all_is_one_line(tmp_path):
 
 @pytest.mark.real_data
 def test_the_published_data_have_no_exact_duplicates():
-    from transfer.data.audit import _digest
-    from transfer.data.sources import SYSTEM_FOLDER, load_published
+    from transfer.audit.findings import _digest
+    from transfer.data.places import SYSTEM_FOLDER, load_published
 
     loaded = load_published(SYSTEM_FOLDER)
     digests = [_digest(image) for part in (loaded.train, loaded.test) for image in part.images]
@@ -240,7 +239,7 @@ def test_a_backbones_features_stand_in_where_it_has_weights(tiny_backbone, tmp_p
 
     def features_of(weights):
         config = Config(backbone=tiny_backbone, image_size=32, weights=str(weights))
-        return commands._audit_features(images, config, True, False)
+        return audit._audit_features(images, config, True, False)
 
     features, told = features_of(path)
     assert features.shape == (9, 8) and str(path) in told

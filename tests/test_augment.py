@@ -8,16 +8,9 @@ import tensorflow as tf
 from scipy.ndimage import map_coordinates
 
 from transfer.config import Config
-from transfer.data import sources
-from transfer.data.augment import (
-    draw_boxes,
-    draw_warps,
-    epoch_key,
-    erase,
-    resize,
-    warp,
-)
-from transfer.evaluation import galleries, plots
+from transfer.data import places, sources
+from transfer.data.augment import draw_boxes, draw_warps, epoch_key, erase, resize, warp
+from transfer.plots import galleries, style
 
 OUTPUT = Path(__file__).parent / "output"
 NUM_DRAWS = 2_000
@@ -26,8 +19,8 @@ LIMIT = 1.0  # 1/255 of the range [0, 255]
 needs_real_data = [
     pytest.mark.real_data,
     pytest.mark.skipif(
-        not sources.SYSTEM_FOLDER.exists(),
-        reason=f"no {sources.SYSTEM_FOLDER}: apt-get install dataset-fashion-mnist",
+        not places.SYSTEM_FOLDER.exists(),
+        reason=f"no {places.SYSTEM_FOLDER}: apt-get install dataset-fashion-mnist",
     ),
 ]
 
@@ -98,7 +91,7 @@ def test_the_identity_is_a_plain_resize(shape, size):
 
 @pytest.mark.parametrize("part", [pytest.param("real", marks=needs_real_data)])
 def test_the_identity_is_a_plain_resize_on_real_images(part):
-    images = sources.load_splits(str(sources.SYSTEM_FOLDER), limit=500).test.images
+    images = sources.load_splits(str(places.SYSTEM_FOLDER), limit=500).test.images
     assert images.shape == (500, 28, 28, 1)
     assert_only_resized(images, 96)
 
@@ -266,7 +259,7 @@ def test_a_picture_of_originals_beside_their_augmented_views():
         axis=1,
     )  # (6, views, S, S, 3)
     assert len(np.unique(augmented.reshape(len(images) * views, -1), axis=0)) == 6 * views
-    picture = plots.png(galleries.plot_augmentation(images, augmented))
+    picture = style.png(galleries.plot_augmentation(images, augmented))
     OUTPUT.mkdir(exist_ok=True)
     (OUTPUT / "augmentation.png").write_bytes(picture)
     assert picture.startswith(b"\x89PNG") and len(picture) > 20_000

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from tests.conftest import make_stripes
-from transfer.data.sources import Split, Splits, load_splits
+from transfer.data.sources import load_splits
+from transfer.data.splits import Split, Splits
 from transfer.evaluation import baselines, published
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import tiny_row
-from rich.console import Console
 
 import benchmarks.__main__ as command
 from benchmarks import interleaved, precision, processes, recipes, scale, steps
@@ -22,11 +21,11 @@ from benchmarks.torch_process import torch_training
 from tests import commands
 from transfer.config import Config
 from transfer.errors import InputError
-from transfer.evaluation.evaluate import evaluate_run
+from transfer.evaluation.evaluated import evaluate_run
 from transfer.models import weights
 from transfer.models.backbones import BACKBONES, build_backbone
 from transfer.models.weights import Weights
-from transfer.training.train import train
+from transfer.training.run import train
 
 
 def make_settings(backbone, **others):
@@ -277,11 +276,11 @@ def test_both_precisions_are_asked_about_the_same_images(tiny_backbone, stripes_
         batch_size=16,
         finetune_epochs=1,
     )
-    run_dir = train(config, Console(quiet=True), run_dir=tmp_path / "run").run_dir
+    run_dir = train(config, run_dir=tmp_path / "run").run_dir
     done = CliRunner().invoke(precision.main, [str(run_dir), "--json"])
     assert done.exit_code == 0, done.output
     values = json.loads(done.output)
-    expected = evaluate_run(run_dir, Console(quiet=True)).metrics["accuracy"]
+    expected = evaluate_run(run_dir).metrics["accuracy"]
     assert values["num_images"] == 61 and values["float32"] == pytest.approx(expected)
     assert values["difference"] == pytest.approx(values["bfloat16"] - values["float32"])
     told = CliRunner().invoke(precision.main, [str(run_dir)]).output

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from transfer.evaluation.calibration import fit_calibration, measure_calibration
-from transfer.evaluation.card import START, model_card
 from transfer.evaluation.metrics import compute_metrics
+from transfer.report.card import START, model_card
 
 NAMES = ["T-shirt/top", "yes: no", "#3"]
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from transfer import runs
 from transfer.config import Config
 from transfer.errors import InputError, Interrupted
 from transfer.models.backbones import build_backbone
+from transfer.runs import files
+from transfer.runs.history import read_history
 from transfer.training import checkpoint as checkpoints
 from transfer.training import phases
 from transfer.training.checkpoint import (
@@ -21,7 +22,7 @@ from transfer.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from transfer.training.train import resume, train
+from transfer.training.run import resume, train
 
 
 def make_state(phase="head", epoch=1):
@@ -187,28 +188,26 @@ KILLS = {
 
 
 @pytest.mark.parametrize("kill", KILLS.values(), ids=KILLS)
-def test_a_killed_and_resumed_run_is_the_same_to_the_last_bit(
-    config, console, undisturbed, kill, tmp_path
-):
+def test_a_killed_and_resumed_run_is_the_same_to_the_last_bit(config, undisturbed, kill, tmp_path):
     kill_with, *where = kill
     with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
         kill_with(monkeypatch, *where)
-        train(config, console, run_dir=tmp_path / "killed")
-    result = resume(tmp_path / "killed", console)
+        train(config, run_dir=tmp_path / "killed")
+    result = resume(tmp_path / "killed")
     assert result.summary["sha256"] == undisturbed["sha256"]
     assert [row["epoch"] for row in result.history] == undisturbed["epochs"]
-    assert runs.read_history(result.run_dir) == result.history
-    assert not (result.run_dir / runs.CHECKPOINTS).exists()
+    assert read_history(result.run_dir) == result.history
+    assert not (result.run_dir / files.CHECKPOINTS).exists()
 
 
 @pytest.mark.parametrize("name", ["2-fine-tune-0003", "2-fine-tune-0005"])
-def test_a_moving_average_of_the_weights_goes_on_where_it_was(config, console, tmp_path, name):
+def test_a_moving_average_of_the_weights_goes_on_where_it_was(config, tmp_path, name):
     config = dataclasses.replace(
         config, head_epochs=1, finetune_learning_rate=0.01, ema_momentum=0.9
     )
-    whole = train(config, console, run_dir=tmp_path / "whole")
+    whole = train(config, run_dir=tmp_path / "whole")
     assert len(whole.history) == 6
-    resumed = resume(killed_run(config, console, tmp_path / "killed", name), console)
+    resumed = resume(killed_run(config, tmp_path / "killed", name))
     assert resumed.summary["sha256"] == whole.summary["sha256"]
 
 
@@ -216,10 +215,10 @@ UNDISTURBED = {}
 
 
 @pytest.fixture
-def undisturbed(config, console, tmp_path):
+def undisturbed(config, tmp_path):
     """What the run gives when nobody kills it, trained once for all tests of a process."""
     if not UNDISTURBED:
-        result = train(config, console, run_dir=tmp_path / "undisturbed")
+        result = train(config, run_dir=tmp_path / "undisturbed")
         UNDISTURBED["sha256"] = result.summary["sha256"]
         UNDISTURBED["epochs"] = [row["epoch"] for row in result.history]
         UNDISTURBED["rates"] = [row["learning_rate"] for row in result.history]
@@ -231,69 +230,69 @@ def test_the_undisturbed_run_uses_what_the_exactness_is_claimed_for(undisturbed,
     assert min(head) < max(head) and min(finetune) < max(finetune)  # the plateau acted
 
 
-def killed_run(config, console, path, name="2-fine-tune-0002"):
+def killed_run(config, path, name="2-fine-tune-0002"):
     with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
         kill_when_written(monkeypatch, name)
-        train(config, console, run_dir=path)
+        train(config, run_dir=path)
     return path
 
 
-def test_the_last_two_checkpoints_and_the_best_are_kept(config, console, tmp_path):
+def test_the_last_two_checkpoints_and_the_best_are_kept(config, tmp_path):
     config = dataclasses.replace(config, head_epochs=6, early_stopping_patience=9)
-    run_dir = killed_run(config, console, tmp_path / "run", "1-head-0006")
+    run_dir = killed_run(config, tmp_path / "run", "1-head-0006")
     rows = json.loads((list_checkpoints(run_dir / "checkpoints")[-1] / "state.json").read_text())
     losses = [row["val_loss"] for row in rows["history"]]
     best = losses.index(min(losses)) + 1
-    names = {path.name for path in list_checkpoints(run_dir / runs.CHECKPOINTS)}
+    names = {path.name for path in list_checkpoints(run_dir / files.CHECKPOINTS)}
     # The killed epoch had no time to remove what it made superfluous.
     assert {"1-head-0005", "1-head-0006", f"1-head-{best:04d}"} <= names
     assert len(names) <= 4
 
 
 def test_the_one_before_a_damaged_checkpoint_gives_the_same_run(
-    config, console, undisturbed, tmp_path, capsys
+    config, undisturbed, tmp_path, capsys
 ):
-    run_dir = killed_run(config, console, tmp_path / "run")
-    flip_a_byte(list_checkpoints(run_dir / runs.CHECKPOINTS)[-1] / checkpoints.VARIABLES)
-    result = resume(run_dir, Console())
+    run_dir = killed_run(config, tmp_path / "run")
+    flip_a_byte(list_checkpoints(run_dir / files.CHECKPOINTS)[-1] / checkpoints.VARIABLES)
+    result = resume(run_dir)
     out = capsys.readouterr().out
     assert "2-fine-tune-0002 is damaged" in out and "after epoch 1 of the fine-tune phase" in out
     assert result.summary["sha256"] == undisturbed["sha256"]
 
 
-def test_a_changed_setting_is_named_and_refused(config, console, tmp_path):
-    run_dir = killed_run(config, console, tmp_path / "run", "1-head-0001")
+def test_a_changed_setting_is_named_and_refused(config, tmp_path):
+    run_dir = killed_run(config, tmp_path / "run", "1-head-0001")
     with pytest.raises(InputError, match=r"batch_size 32 \(received: 64\)"):
-        resume(run_dir, console, given={"batch_size": 64, "dropout": 0.5})
+        resume(run_dir, given={"batch_size": 64, "dropout": 0.5})
 
 
-def test_changed_data_are_refused(config, console, tmp_path):
-    run_dir = killed_run(config, console, tmp_path / "run", "2-fine-tune-0001")
+def test_changed_data_are_refused(config, tmp_path):
+    run_dir = killed_run(config, tmp_path / "run", "2-fine-tune-0001")
     with np.load(config.data) as file:
         arrays = dict(file)
     arrays["x_train"] = 255 - arrays["x_train"]
     np.savez(config.data, **arrays)
     with pytest.raises(InputError, match="data .* have changed"):
-        resume(run_dir, console)
+        resume(run_dir)
 
 
-def test_changed_weights_are_refused_where_they_are_still_needed(config, console, tmp_path):
-    head = killed_run(config, console, tmp_path / "head", "1-head-0001")
-    finetune = killed_run(config, console, tmp_path / "finetune", "2-fine-tune-0001")
+def test_changed_weights_are_refused_where_they_are_still_needed(config, tmp_path):
+    head = killed_run(config, tmp_path / "head", "1-head-0001")
+    finetune = killed_run(config, tmp_path / "finetune", "2-fine-tune-0001")
     build_backbone(config.backbone, 32).save_weights(config.weights)
     with pytest.raises(InputError, match="which differ"):
-        resume(head, console)
-    resume(finetune, console)
+        resume(head)
+    resume(finetune)
 
 
-def test_a_finished_run_is_not_resumed(config, console, tmp_path):
+def test_a_finished_run_is_not_resumed(config, tmp_path):
     config = dataclasses.replace(config, head_epochs=1, finetune_epochs=0)
-    run_dir = train(config, console, run_dir=tmp_path / "run").run_dir
+    run_dir = train(config, run_dir=tmp_path / "run").run_dir
     with pytest.raises(InputError, match="has finished"):
-        resume(run_dir, console)
+        resume(run_dir)
 
 
-def test_a_diverged_epoch_is_no_checkpoint(config, console, tmp_path):
+def test_a_diverged_epoch_is_no_checkpoint(config, tmp_path):
     config = dataclasses.replace(
         config,
         head_learning_rate=1e-3,
@@ -303,8 +302,8 @@ def test_a_diverged_epoch_is_no_checkpoint(config, console, tmp_path):
         l2=10.0,
     )
     with pytest.raises(InputError, match=r"last good state is .*1-head-000\d"):
-        train(config, console, run_dir=tmp_path / "run")
-    state = newest_checkpoint(tmp_path / "run" / runs.CHECKPOINTS, silent).state
+        train(config, run_dir=tmp_path / "run")
+    state = newest_checkpoint(tmp_path / "run" / files.CHECKPOINTS, silent).state
     assert state.phase == "head"
 
 
@@ -319,7 +318,7 @@ def test_a_diverged_epoch_is_no_checkpoint(config, console, tmp_path):
     ids=["disk full", "read-only", "no memory", "ctrl-c"],
 )
 def test_however_a_run_ends_the_last_checkpoint_is_named(
-    config, console, monkeypatch, tmp_path, error, told
+    config, monkeypatch, tmp_path, error, told
 ):
     def fail(self, epoch, logs=None):
         if epoch == 2:
@@ -327,7 +326,7 @@ def test_however_a_run_ends_the_last_checkpoint_is_named(
 
     monkeypatch.setattr(phases.Checkpointer, "on_epoch_begin", fail)
     with pytest.raises((InputError, Interrupted)) as caught:
-        train(config, console, run_dir=tmp_path / "run")
+        train(config, run_dir=tmp_path / "run")
     message = str(caught.value)
     assert told in message and "1-head-0002" in message and "\n" not in message
-    assert read_checkpoint(tmp_path / "run" / runs.CHECKPOINTS / "1-head-0002")
+    assert read_checkpoint(tmp_path / "run" / files.CHECKPOINTS / "1-head-0002")

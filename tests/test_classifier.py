@@ -5,23 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from transfer.acceleration.batch_norm import freeze_batch_norm, fuse_batch_norm
 from transfer.config import Config
 from transfer.errors import InputError
 from transfer.models import classifier as classifiers
 from transfer.models.backbones import BACKBONES, build_backbone, outputs_by_depth
-from transfer.models.classifier import (
-    build_classifier,
-    build_head,
-    dtype_policy,
-    feature_extractor,
-    measure_features,
-    restore_classifier,
-    save_classifier,
-    standardize_features,
-    unfreeze_backbone,
-)
+from transfer.models.classifier import build_classifier, feature_extractor, unfreeze_backbone
 from transfer.models.folding import fold_classifier
-from transfer.models.normalization import freeze_batch_norm, fuse_batch_norm
+from transfer.models.head import build_head, measure_features, standardize_features
+from transfer.models.precision import dtype_policy
+from transfer.models.saving import restore_classifier, save_classifier
 
 
 @pytest.fixture

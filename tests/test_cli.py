@@ -11,13 +11,18 @@ from pathlib import Path
 import click
 import pytest
 
-import evaluate
-import train
-import tune
-from transfer import cli, runs
+from transfer import backend
+from transfer.backend import load_keras
+from transfer.commands import options
+from transfer.commands.exit_codes import run
 from transfer.config import Config, settings
+from transfer.console import make_console
 from transfer.errors import InputError, Interrupted
 from transfer.models.backbones import BACKBONES
+from transfer.runs import files
+from transfer.storage.atomic import write_json
+from transfer.training import run
+from transfer.training.run import train
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("tensorflow", "keras", "numpy", "matplotlib", "sklearn", "rich")
@@ -52,9 +57,9 @@ def parse(*arguments):
     made = []
 
     @click.command()
-    @cli.config_options
+    @options.config_options
     def command(**values):
-        made.append(cli.make_config(values))
+        made.append(options.make_config(values))
 
     command.main([str(argument) for argument in arguments], "train.py", standalone_mode=False)
     return made[0]
@@ -64,7 +69,7 @@ def exit_code(monkeypatch, command, *arguments):
     """The exit code of a script with these arguments."""
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
-        cli.run(command)
+        run(command)
     return stopped.value.code
 
 
@@ -207,8 +212,8 @@ def test_a_file_sets_everything(saved):
 
 
 def test_the_file_of_a_run_is_taken_too(tmp_path):
-    path = tmp_path / runs.CONFIG
-    runs.write_json(path, {"settings": OTHER, "versions": {}})
+    path = tmp_path / files.CONFIG
+    write_json(path, {"settings": OTHER, "versions": {}})
     assert parse("--config", path) == Config(**OTHER)
 
 
@@ -231,16 +236,15 @@ def test_a_switch_wins_over_the_file(tmp_path, saved):
 
 
 def test_train_hands_over_what_was_asked(monkeypatch, tmp_path, capsys):
-    from transfer.training import train as training
 
     calls = []
 
-    def stop(config, console, **given):
+    def stop(config, **given):
         calls.append((config, console, given))
         raise InputError("stopped here")
 
-    monkeypatch.setattr(training, "train", stop)
-    monkeypatch.setattr(cli, "load_tensorflow", lambda verbose: None)
+    monkeypatch.setattr(run, "train", stop)
+    monkeypatch.setattr(backend, "load_keras", lambda verbose: None)
     arguments = ["--seed", 7, "--no-flip", "--run-dir", tmp_path / "wished", "--offline"]
     assert exit_code(monkeypatch, train.main, *arguments) == 1
     ((config, console, given),) = calls
@@ -349,41 +353,41 @@ def test_no_color_is_obeyed(monkeypatch, capsys):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    cli.make_console(quiet=False).print("text", style="red")
+    make_console(quiet=False).print("text", style="red")
     assert "\x1b[31m" in capsys.readouterr().out
     monkeypatch.setenv("NO_COLOR", "1")
-    cli.make_console(quiet=False).print("text", style="red")
+    make_console(quiet=False).print("text", style="red")
     assert capsys.readouterr().out == "text\n"
 
 
 def test_brackets_are_printed_as_they_are(capsys):
-    cli.make_console(quiet=False).print("runs/[red] and [/b]")
+    make_console(quiet=False).print("runs/[red] and [/b]")
     assert capsys.readouterr().out == "runs/[red] and [/b]\n"
 
 
 def test_a_quiet_console_prints_nothing(capsys):
-    cli.make_console(quiet=True).print("text")
+    make_console(quiet=True).print("text")
     assert capsys.readouterr() == ("", "")
-    cli.make_console(quiet=False).print("text")
+    make_console(quiet=False).print("text")
     assert capsys.readouterr() == ("text\n", "")
 
 
 def test_lines_are_not_folded_where_there_is_no_terminal(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
-    cli.make_console(quiet=False).print("word " * 30)
+    make_console(quiet=False).print("word " * 30)
     assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_the_command_is_kept_so_that_it_can_be_typed_again(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--data", "my images"])
-    assert cli.command_line() == "python train.py --data 'my images'"
+    assert options.command_line() == "python train.py --data 'my images'"
 
 
 def test_the_libraries_log_is_shown_only_when_asked(tmp_path):
     for name in ("tensorflow", "keras"):
         # Native code writes to the descriptor itself, past sys.stderr.
         (tmp_path / f"{name}.py").write_text("import os\nos.write(2, b'noise')\n")
-    code = "from transfer import cli; import sys\ncli.load_tensorflow({})\nsys.stderr.write('end')"
+    code = "from transfer.backend import load_keras; import sys\nload_keras({})\nsys.stderr.write('end')"
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     for verbose, told in ((False, "end"), (True, "noisenoiseend")):
         done = python("-c", code.format(verbose), PYTHONPATH=path, cwd=tmp_path)
@@ -395,7 +399,7 @@ def test_missing_libraries_are_told_with_the_mend(monkeypatch, capfd):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(InputError, match="pip install -r requirements.txt"):
-        cli.load_tensorflow(verbose=False)
+        load_keras()
     os.write(2, b"still there")
     assert capfd.readouterr().err == "still there"
 
@@ -406,15 +410,14 @@ def test_missing_libraries_are_told_with_the_mend(monkeypatch, capfd):
 @pytest.fixture
 def resumed(monkeypatch):
     """Takes the place of training and keeps what it was asked to resume."""
-    from transfer.training import train as training
 
     asked = {}
 
-    def resume(run_dir, console, **arguments):
+    def resume(run_dir, **arguments):
         asked.update(arguments, run_dir=run_dir)
         raise InputError("enough")
 
-    monkeypatch.setattr(training, "resume", resume)
+    monkeypatch.setattr(run, "resume", resume)
     return asked
 
 
@@ -423,7 +426,7 @@ def test_resume_takes_the_newest_unfinished_run_or_the_one_named(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "a").mkdir(parents=True)
-    (tmp_path / "runs" / "a" / runs.CONFIG).write_text("{}")
+    (tmp_path / "runs" / "a" / files.CONFIG).write_text("{}")
     assert exit_code(monkeypatch, train.main, "--resume", "--offline") == 1
     assert resumed["run_dir"] == Path("runs/a") and resumed["given"] == {}
     assert exit_code(monkeypatch, train.main, "--resume", "other", "--seed", 0) == 1
@@ -458,5 +461,5 @@ def test_tune_takes_several_backbones_and_what_a_file_says_is_searched(saved):
         ctx = tune.main.make_context("tune.py", arguments)
         assert ctx.params["backbone"] == backbones
         assert ctx.params["batch_size"] == OTHER["batch_size"]
-        given = cli.given_options(ctx, set(settings()))
+        given = options.given_options(ctx, set(settings()))
         assert given == {"dropout"} | ({"backbone"} if words else set())

@@ -25,9 +25,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin
 
-from transfer.data import decode, formats, sources
+from transfer.data import decode, fashion_mnist, sources
 from transfer.data.decode import decode_split, decode_splits
-from transfer.data.sources import Split, load_splits
+from transfer.data.formats import checks, idx
+from transfer.data.sources import load_splits
+from transfer.data.splits import Split
 from transfer.errors import InputError
 
 FILES = [(name, file) for name, make in FORMATS.items() for file in make().files]
@@ -126,10 +128,10 @@ def test_any_edit_is_told_or_well_formed(tmp_path, chosen, edits):
 def test_what_the_file_cannot_tell_its_checksum_does(tmp_path, monkeypatch):
     data = FORMATS["idx"]()
     data.write(tmp_path)
-    digests = formats.read_idx_folder(tmp_path)[2]
-    monkeypatch.setattr(formats, "FASHION_MNIST_SHA256", digests)
+    digests = idx.read_idx_folder(tmp_path)[2]
+    monkeypatch.setattr(fashion_mnist, "FASHION_MNIST_SHA256", digests)
     monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path))
-    monkeypatch.setattr(formats, "CLASS_NAMES", ("a", "b"))
+    monkeypatch.setattr(fashion_mnist, "CLASS_NAMES", ("a", "b"))
     assert load_splits("fashion-mnist").name == "fashion-mnist"
     path = tmp_path / "train-images-idx3-ubyte"
     content = bytearray(path.read_bytes())
@@ -176,7 +178,7 @@ def test_gz_that_promises_more_than_it_can_hold_is_not_expanded(tmp_path, shape,
 
 
 def test_bomb_that_keeps_its_promise_is_not_expanded(tmp_path, monkeypatch, little_memory):
-    monkeypatch.setattr(formats, "_SMALL_BYTES", 32 * MEGABYTE)
+    monkeypatch.setattr(checks, "_SMALL_BYTES", 32 * MEGABYTE)
     content = deflate_zeros(make_header(64, 1024, 1024), 64 * MEGABYTE)
     write_idx(tmp_path, content, ".gz")
     assert f"a file of {len(content):,} bytes that promises 67,108,864" in refused(tmp_path)
@@ -334,7 +336,7 @@ def test_npz_headers_that_lie_are_told(tmp_path, content, told, little_memory):
 
 
 def test_npz_that_expands_hugely_is_refused_before(tmp_path, monkeypatch, little_memory):
-    monkeypatch.setattr(formats, "_SMALL_BYTES", MEGABYTE)
+    monkeypatch.setattr(checks, "_SMALL_BYTES", MEGABYTE)
     bomb = make_npy("|u1", (8, 1024, 1024), bytes(8 * MEGABYTE))
     path = write_npz(tmp_path / "d.npz", x_train=bomb)
     assert "promise more than 200 times its own size" in refused(path)
@@ -344,7 +346,7 @@ def test_npz_that_expands_hugely_is_refused_before(tmp_path, monkeypatch, little
 
 def test_npz_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
     path = write_npz(tmp_path / "d.npz", zipfile.ZIP_STORED)
-    monkeypatch.setattr(formats, "usable_memory", lambda: 500)
+    monkeypatch.setattr(checks, "usable_memory", lambda: 500)
     assert "should fit into the memory" in refused(path)
 
 
@@ -693,7 +695,7 @@ def test_files_that_may_not_be_read_are_told(tmp_path, name, file, monkeypatch):
     def forbidden(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(formats, "open", forbidden, raising=False)
+    monkeypatch.setattr(checks, "open", forbidden, raising=False)
     FORMATS[name]().write(tmp_path)
     path = tmp_path / file
     assert f"{path} cannot be read: Permission denied" in refused(

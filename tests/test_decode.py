@@ -13,7 +13,8 @@ from PIL import Image
 
 from transfer.data import decode
 from transfer.data.decode import decode_split, decode_splits
-from transfer.data.sources import Split, Splits, load_splits
+from transfer.data.sources import load_splits
+from transfer.data.splits import Split, Splits
 from transfer.errors import InputError
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)

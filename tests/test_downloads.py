@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from transfer import downloads
-from transfer.downloads import DownloadError, download
 from transfer.errors import InputError
+from transfer.storage import downloads
+from transfer.storage.downloads import DownloadError, download
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

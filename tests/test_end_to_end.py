@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests import commands
 from tests.conftest import tiny_row
-from transfer.data import sources
+from transfer.data import places
 from transfer.models import pretrained
 from transfer.models.backbones import BACKBONES
 
@@ -158,7 +158,7 @@ def test_auto_without_data_or_network_takes_the_sample_and_says_so(tmp_path):
 def close_network():
     """Ends the process when it looks for the network; hides the data and weights of the machine."""
     use_small_networks()
-    sources.SYSTEM_FOLDER = Path("nowhere")
+    places.SYSTEM_FOLDER = Path("nowhere")
     socket.socket.connect = socket.getaddrinfo = lambda *args, **kwargs: os._exit(99)
 
 

@@ -8,8 +8,10 @@ from scipy.stats import spearmanr
 from transfer.config import Config
 from transfer.evaluation import explain
 from transfer.models.backbones import BACKBONES, build_backbone
-from transfer.models.classifier import build_classifier, build_head, dtype_policy, feature_extractor
+from transfer.models.classifier import build_classifier, feature_extractor
 from transfer.models.folding import fold_classifier
+from transfer.models.head import build_head
+from transfer.models.precision import dtype_policy
 
 SIZE, CELLS = 64, 4  # pixels, and cells of the last map of the tiny network
 

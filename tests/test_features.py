@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transfer.config import Config
-from transfer.data.sources import Split
+from transfer.data.splits import Split
 from transfer.training import features as cache
 from transfer.training.features import compute_features, features_folder, load_features
 

@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
 from transfer.config import Config
-from transfer.data.formats import read_arrays
+from transfer.data.formats.npz import read_arrays
 from transfer.errors import InputError
-from transfer.models import files
+from transfer.models import weight_files
 from transfer.models.backbones import BACKBONES, build_backbone
-from transfer.models.classifier import build_classifier, dtype_policy, restore_classifier
-from transfer.models.files import check_architecture, read_weights
+from transfer.models.classifier import build_classifier
+from transfer.models.precision import dtype_policy
+from transfer.models.saving import restore_classifier
+from transfer.models.weight_files import check_architecture, read_weights
 from transfer.models.weights import load_backbone
 
 GROWTH_MB = 200
@@ -520,7 +522,7 @@ def test_the_code_in_these_files_is_live(honest, tmp_path):
 
 def test_too_many_objects_are_refused(model, tmp_path, monkeypatch):
     model.save_weights(tmp_path / "crowd.weights.h5")
-    monkeypatch.setattr(files, "_MAX_OBJECTS", 5)
+    monkeypatch.setattr(weight_files, "_MAX_OBJECTS", 5)
     with pytest.raises(InputError, match="more than 5 objects"):
         read_weights(model, tmp_path / "crowd.weights.h5", "weights")
 

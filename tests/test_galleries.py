@@ -6,8 +6,8 @@ import io
 import numpy as np
 import pytest
 
-from transfer.evaluation import galleries
 from transfer.evaluation.explain import Explanations, FeatureMaps
+from transfer.plots import galleries
 
 
 def texts(figure):

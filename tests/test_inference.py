@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
+from transfer.acceleration import inference
+from transfer.acceleration.inference import predict_batches
 from transfer.data.augment import resize
-from transfer.data.sources import Split
-from transfer.models import inference
-from transfer.models.inference import predict_batches
+from transfer.data.splits import Split
 
 NUM_IMAGES, SIZE, BATCH = 1001, 32, 64
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests import commands
 from tests.kill_training import OPTIONS, add_tiny_backbone, kill_runs, write_inputs
-from transfer import runs
+from transfer.runs import files, folder
 from transfer.training.checkpoint import list_checkpoints, read_checkpoint
 
 ENDLESS = [*OPTIONS, "--finetune-epochs", "500", "--early-stopping-patience", "500"]
@@ -50,7 +50,7 @@ def test_sigterm_and_ctrl_c_end_after_the_step_and_say_how_to_go_on(folder):
         last = output.read_text().strip().splitlines()[-1]
         assert process.exitcode == 128 + number
         [run_dir] = (folder / "runs").iterdir()
-        kept = list_checkpoints(run_dir / runs.CHECKPOINTS)[-1].relative_to(folder)
+        kept = list_checkpoints(run_dir / files.CHECKPOINTS)[-1].relative_to(folder)
         assert last == (
             f"Stopped. All finished epochs are in {kept}. "
             f"To go on: python train.py --resume runs/{run_dir.name}"
@@ -101,7 +101,7 @@ def test_a_disk_that_is_full_is_one_line_and_the_last_checkpoint_is_whole(folder
         "Error: run: No space left on device; mend that. All finished epochs are in "
         "run/checkpoints/1-head-0002. To go on: python train.py --resume run"
     )
-    assert read_checkpoint(folder / "run" / runs.CHECKPOINTS / "1-head-0002").state.epoch == 2
+    assert read_checkpoint(folder / "run" / files.CHECKPOINTS / "1-head-0002").state.epoch == 2
     again, output = start(folder, "--resume", "run")
     wait_for("Going on after epoch 2 of the head phase", output, again)
     again.kill()

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from transfer import memory
-from transfer.memory import usable_memory
+from transfer import machine
+from transfer.machine import usable_memory
 
 MACHINE = 24_000
 V1, V2 = "memory/{}memory.limit_in_bytes", "{}memory.max"
@@ -14,10 +14,10 @@ V1, V2 = "memory/{}memory.limit_in_bytes", "{}memory.max"
 @pytest.fixture
 def told(tmp_path, monkeypatch):
     """Returns what is told of a process in these groups, with these files of limits."""
-    monkeypatch.setattr(memory, "_machine_memory", lambda: MACHINE)
-    monkeypatch.setattr(memory, "_MEMBERSHIPS", tmp_path / "memberships")
-    monkeypatch.setattr(memory, "_VERSION_1", (tmp_path / "memory", "memory.limit_in_bytes"))
-    monkeypatch.setattr(memory, "_VERSION_2", (tmp_path, "memory.max"))
+    monkeypatch.setattr(machine, "_machine_memory", lambda: MACHINE)
+    monkeypatch.setattr(machine, "_MEMBERSHIPS", tmp_path / "memberships")
+    monkeypatch.setattr(machine, "_VERSION_1", (tmp_path / "memory", "memory.limit_in_bytes"))
+    monkeypatch.setattr(machine, "_VERSION_2", (tmp_path, "memory.max"))
 
     def tell(memberships: str, files: dict[str, object]) -> int:
         (tmp_path / "memberships").write_text(memberships)
@@ -59,7 +59,7 @@ def test_a_group_with_any_name_is_read(told, tmp_path):
 
 def test_without_control_groups_it_is_the_machines(told, tmp_path, monkeypatch):
     assert told("0::/a\n", {V2.format("a/"): 5_000}) == 5_000
-    monkeypatch.setattr(memory, "_MEMBERSHIPS", tmp_path / "missing")
+    monkeypatch.setattr(machine, "_MEMBERSHIPS", tmp_path / "missing")
     assert usable_memory() == MACHINE
 
 

@@ -3,13 +3,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from transfer.models.classifier import dtype_policy
-from transfer.models.folding import fold_batch_norm
-from transfer.models.normalization import (
+from transfer.acceleration.batch_norm import (
     FusedBatchNormalization,
     freeze_batch_norm,
     fuse_batch_norm,
 )
+from transfer.models.folding import fold_batch_norm
+from transfer.models.precision import dtype_policy
 
 
 def make_model():

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from transfer.evaluation import page, plots
+from transfer.plots import style
+from transfer.report import document
 
 NASTY = "<script>alert('x')</script> & $title `a` |b| [c](d) *e* _f_"
 
@@ -29,7 +30,7 @@ class Words(HTMLParser):
 @settings(max_examples=40, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_survives_html_as_text(text):
-    read = Words(page.Paragraph(text).html())
+    read = Words(document.Paragraph(text).html())
     assert read.tags == ["p"]
     assert read.words == text
 
@@ -37,8 +38,10 @@ def test_any_text_survives_html_as_text(text):
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_stays_in_its_cell_and_on_its_line(text):
-    assert len(page.Bullets([(text, page.Span(text, "code"))]).markdown().splitlines()) == 1
-    block = page.Table(("a", "b"), (False, True), [(text, "1"), (page.Span(text, "bold"), "2")])
+    assert len(document.Bullets([(text, document.Span(text, "code"))]).markdown().splitlines()) == 1
+    block = document.Table(
+        ("a", "b"), (False, True), [(text, "1"), (document.Span(text, "bold"), "2")]
+    )
     lines = block.markdown().splitlines()
     assert len(lines) == 4
     for line, number in zip(lines[2:], "12", strict=True):
@@ -48,14 +51,14 @@ def test_any_text_stays_in_its_cell_and_on_its_line(text):
 
 def test_nothing_a_user_names_becomes_a_tag_or_a_template_word():
     blocks = [
-        page.Heading(NASTY),
-        page.Paragraph(NASTY),
-        page.Bullets([(NASTY, NASTY), ("", page.Span(NASTY, "bold"))]),
-        page.Table((NASTY,), (False,), [(page.Span(NASTY, url='https://x/"><script>'),)]),
-        page.Picture("name", NASTY, b"png"),
-        page.Code(NASTY),
+        document.Heading(NASTY),
+        document.Paragraph(NASTY),
+        document.Bullets([(NASTY, NASTY), ("", document.Span(NASTY, "bold"))]),
+        document.Table((NASTY,), (False,), [(document.Span(NASTY, url='https://x/"><script>'),)]),
+        document.Picture("name", NASTY, b"png"),
+        document.Code(NASTY),
     ]
-    text = page.to_html(NASTY, blocks)
+    text = document.to_html(NASTY, blocks)
     assert "<script" not in text
     # Twice in the title, six blocks, twice more in the bullets and in the picture.
     assert text.count(html.escape(NASTY)) == 2 + 6 + 2 + 2
@@ -63,20 +66,22 @@ def test_nothing_a_user_names_becomes_a_tag_or_a_template_word():
 
 
 def test_what_is_markdown_elsewhere_is_text_here():
-    assert page.escape_markdown("a_b|c *d*\n<e> [f](g)") == r"a\_b\|c \*d\* \<e\> [f\](g)"
-    assert page.escape_markdown("94.55 [94.09, 94.98]") == "94.55 [94.09, 94.98]"
+    assert document.escape_markdown("a_b|c *d*\n<e> [f](g)") == r"a\_b\|c \*d\* \<e\> [f\](g)"
+    assert document.escape_markdown("94.55 [94.09, 94.98]") == "94.55 [94.09, 94.98]"
 
 
 def test_markdown_of_each_block():
-    picture = page.Picture("curves", "The curves", b"")
+    picture = document.Picture("curves", "The curves", b"")
     blocks = [
-        page.Heading("Part"),
-        page.Bullets([("name", page.Span("x y", "code")), ("", "plain")]),
-        page.Table(("a", "b"), (False, True), [(page.Span("c", "bold"), page.Span("d", url="u"))]),
+        document.Heading("Part"),
+        document.Bullets([("name", document.Span("x y", "code")), ("", "plain")]),
+        document.Table(
+            ("a", "b"), (False, True), [(document.Span("c", "bold"), document.Span("d", url="u"))]
+        ),
         picture,
-        page.Code("x = 1\n"),
+        document.Code("x = 1\n"),
     ]
-    assert page.to_markdown("Title", blocks) == (
+    assert document.to_markdown("Title", blocks) == (
         "# Title\n\n## Part\n\n- **name:** `x y`\n- plain\n\n"
         "| a | b |\n|:--|--:|\n| **c** | [d](u) |\n\n![The curves](curves.png)\n\n"
         "```python\nx = 1\n```\n"
@@ -86,6 +91,6 @@ def test_markdown_of_each_block():
 
 def test_a_picture_with_small_words_scrolls_on_a_phone():
     def tag(width):
-        return page.Picture("name", "Some", plots.png(Figure(figsize=(width, 1)))).html()
+        return document.Picture("name", "Some", style.png(Figure(figsize=(width, 1)))).html()
 
     assert '<img class="large" alt="Some"' in tag(12) and '<img alt="Some"' in tag(8)

@@ -9,16 +9,16 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from transfer import runs
 from transfer.config import Config
 from transfer.data.pipeline import make_evaluation_dataset, make_training_dataset
 from transfer.data.sources import load_splits
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
-from transfer.training import features, phases
-from transfer.training import train as training
+from transfer.runs import files
+from transfer.runs.history import read_history
+from transfer.training import data, features, phases, run
 from transfer.training.callbacks import BatchNormRecalibration
-from transfer.training.train import train
+from transfer.training.run import train
 
 
 @pytest.fixture
@@ -59,14 +59,14 @@ def scratch(config):
 def capture_classifier(monkeypatch):
     """Returns a dict that holds the classifier and its backbone's weights once a run began."""
     kept = {}
-    build = training.build_classifier
+    build = run.build_classifier
 
     def build_and_keep(config, backbone, *args, **kwargs):
         kept["before"] = {weight.path: weight.numpy() for weight in backbone.weights}
         kept["classifier"] = build(config, backbone, *args, **kwargs)
         return kept["classifier"]
 
-    monkeypatch.setattr(training, "build_classifier", build_and_keep)
+    monkeypatch.setattr(run, "build_classifier", build_and_keep)
     return kept
 
 
@@ -79,31 +79,31 @@ def moved_weights(kept):
     }
 
 
-def test_both_phases_run_and_the_folder_is_whole(config, console, tmp_path):
-    result = train(config, console, run_dir=tmp_path / "run", command="python train.py")
+def test_both_phases_run_and_the_folder_is_whole(config, tmp_path):
+    result = train(config, run_dir=tmp_path / "run", command="python train.py")
     rows = [(row["phase"], row["epoch"]) for row in result.history]
     assert rows == [("head", 1), ("head", 2), ("head", 3), ("fine-tune", 1), ("fine-tune", 2)]
-    assert runs.read_history(result.run_dir) == result.history
-    facts = json.loads((result.run_dir / runs.CONFIG).read_text())
-    assert Config.from_json(result.run_dir / runs.CONFIG) == config
+    assert read_history(result.run_dir) == result.history
+    facts = json.loads((result.run_dir / files.CONFIG).read_text())
+    assert Config.from_json(result.run_dir / files.CONFIG) == config
     assert facts["command"] == "python train.py"
     assert facts["weights"]["name"] == "file"
     assert facts["data"]["num_images"] == {"train": 216, "validation": 24, "test": 61}
     assert set(facts["data"]["fingerprints"]) == {"train", "validation", "test"}
     assert {"tensorflow", "keras", "numpy", "python", "transfer"} <= set(facts["versions"])
-    assert (result.run_dir / runs.MODEL).is_file()
-    assert list((result.run_dir / runs.LOGS).rglob("events.*"))
-    assert json.loads((result.run_dir / runs.SUMMARY).read_text()) == result.summary
+    assert (result.run_dir / files.MODEL).is_file()
+    assert list((result.run_dir / files.LOGS).rglob("events.*"))
+    assert json.loads((result.run_dir / files.SUMMARY).read_text()) == result.summary
 
 
-def test_the_head_phase_moves_nothing_in_the_backbone(config, console, monkeypatch, tmp_path):
+def test_the_head_phase_moves_nothing_in_the_backbone(config, monkeypatch, tmp_path):
     kept = capture_classifier(monkeypatch)
     config = dataclasses.replace(config, finetune_epochs=0)
-    train(config, console, run_dir=tmp_path / "run")
+    train(config, run_dir=tmp_path / "run")
     assert moved_weights(kept) == set()
 
 
-def test_the_head_phase_runs_the_backbone_once_an_image(config, console, monkeypatch, tmp_path):
+def test_the_head_phase_runs_the_backbone_once_an_image(config, monkeypatch, tmp_path):
     seen = []
     load = phases.load_features
 
@@ -113,10 +113,10 @@ def test_the_head_phase_runs_the_backbone_once_an_image(config, console, monkeyp
 
     monkeypatch.setattr(phases, "load_features", count)
     config = dataclasses.replace(config, finetune_epochs=0, head_epochs=4)
-    train(config, console, run_dir=tmp_path / "with")
+    train(config, run_dir=tmp_path / "with")
     assert sorted(seen) == [(24, False), (216, False), (216, True)]
     seen.clear()
-    train(dataclasses.replace(config, flip=False), console, run_dir=tmp_path / "without")
+    train(dataclasses.replace(config, flip=False), run_dir=tmp_path / "without")
     assert sorted(seen) == [(24, False), (216, False)]
 
 
@@ -142,7 +142,7 @@ class ImageCounter(keras.layers.Layer):
 
 
 def test_an_image_goes_through_the_network_once_whatever_the_head_epochs(
-    config, console, monkeypatch, tmp_path
+    config, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(ImageCounter, "seen", 0)
     extract = features.feature_extractor
@@ -153,24 +153,22 @@ def test_an_image_goes_through_the_network_once_whatever_the_head_epochs(
 
     monkeypatch.setattr(features, "feature_extractor", counted)
     config = dataclasses.replace(config, finetune_epochs=0, head_epochs=4)
-    train(config, console, run_dir=tmp_path / "run")
+    train(config, run_dir=tmp_path / "run")
     assert ImageCounter.seen == 216 + 216 + 24  # training images, mirror images, validation
 
 
-def test_many_steps_of_the_head_at_a_time_are_the_same_steps(
-    config, console, monkeypatch, tmp_path
-):
+def test_many_steps_of_the_head_at_a_time_are_the_same_steps(config, monkeypatch, tmp_path):
     config = dataclasses.replace(config, batch_size=5, dropout=0.3, finetune_epochs=0)
     assert 216 // 5 > phases.HEAD_STEPS_AT_A_TIME  # more than a turn, and not two whole ones
-    many = train(config, console, run_dir=tmp_path / "many")
+    many = train(config, run_dir=tmp_path / "many")
     monkeypatch.setattr(phases, "HEAD_STEPS_AT_A_TIME", 1)
-    single = train(config, console, run_dir=tmp_path / "single")
+    single = train(config, run_dir=tmp_path / "single")
     assert many.summary["sha256"] == single.summary["sha256"]
 
 
-def test_the_features_are_gone_when_fine_tuning_begins(config, console, monkeypatch, tmp_path):
+def test_the_features_are_gone_when_fine_tuning_begins(config, monkeypatch, tmp_path):
     kept, alive = [], []
-    load, finetune = phases.load_features, training.fit_finetune
+    load, finetune = phases.load_features, run.fit_finetune
 
     def load_and_remember(*args, **kwargs):
         features = load(*args, **kwargs)
@@ -182,56 +180,54 @@ def test_the_features_are_gone_when_fine_tuning_begins(config, console, monkeypa
         return finetune(*args)
 
     monkeypatch.setattr(phases, "load_features", load_and_remember)
-    monkeypatch.setattr(training, "fit_finetune", look_and_finetune)
-    train(config, console, run_dir=tmp_path / "run")
+    monkeypatch.setattr(run, "fit_finetune", look_and_finetune)
+    train(config, run_dir=tmp_path / "run")
     assert len(kept) == 3 and not alive
 
 
-def test_fine_tuning_moves_unfrozen_kernels_and_nothing_else(
-    config, console, monkeypatch, tmp_path
-):
+def test_fine_tuning_moves_unfrozen_kernels_and_nothing_else(config, monkeypatch, tmp_path):
     kept = capture_classifier(monkeypatch)
     config = dataclasses.replace(config, unfreeze=0.5)
-    train(config, console, run_dir=tmp_path / "run")
+    train(config, run_dir=tmp_path / "run")
     assert moved_weights(kept) == {"block3_conv/kernel", "block4_conv/kernel"}
 
 
-def test_batch_norm_of_mobilenetv2_stays_put_in_fine_tuning(config, console, monkeypatch, tmp_path):
+def test_batch_norm_of_mobilenetv2_stays_put_in_fine_tuning(config, monkeypatch, tmp_path):
     path = tmp_path / "mobilenetv2.weights.h5"
     build_backbone("mobilenetv2", 32).save_weights(path)
     kept = capture_classifier(monkeypatch)
     config = dataclasses.replace(
         config, backbone="mobilenetv2", weights=str(path), head_epochs=1, finetune_epochs=1
     )
-    train(dataclasses.replace(config, limit=64), console, run_dir=tmp_path / "run")
+    train(dataclasses.replace(config, limit=64), run_dir=tmp_path / "run")
     # Statistics, scales and offsets stay; kernels whose gradient vanishes may stay as well.
     kernels = {path for path in kept["before"] if path.endswith("kernel")}
     assert moved_weights(kept) and moved_weights(kept) <= kernels
 
 
-def test_from_scratch_skips_the_head_and_learns(scratch, console, monkeypatch, tmp_path):
+def test_from_scratch_skips_the_head_and_learns(scratch, monkeypatch, tmp_path):
     kept = capture_classifier(monkeypatch)
-    result = train(scratch, console, run_dir=tmp_path / "run")
+    result = train(scratch, run_dir=tmp_path / "run")
     assert {row["phase"] for row in result.history} == {"fine-tune"}
     assert moved_weights(kept) == set(kept["before"])  # statistics too
     assert result.summary["phases"]["fine-tune"]["val_accuracy"] > 0.9
     assert result.history[0]["learning_rate"] == pytest.approx(1e-2)
-    assert Config.from_json(result.run_dir / runs.CONFIG) == scratch  # as asked, not as settled
+    assert Config.from_json(result.run_dir / files.CONFIG) == scratch  # as asked, not as settled
 
 
-def test_from_scratch_without_fine_tuning_is_refused(scratch, console, tmp_path):
+def test_from_scratch_without_fine_tuning_is_refused(scratch, tmp_path):
     with pytest.raises(InputError, match="--finetune-epochs"):
-        train(dataclasses.replace(scratch, finetune_epochs=0), console, run_dir=tmp_path / "run")
+        train(dataclasses.replace(scratch, finetune_epochs=0), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_the_best_epoch_is_what_is_saved(scratch, console, monkeypatch, tmp_path):
+def test_the_best_epoch_is_what_is_saved(scratch, monkeypatch, tmp_path):
     # A learning rate that grows worse again: the last epoch is not the best.
     config = dataclasses.replace(scratch, finetune_learning_rate=0.3, optimizer="sgd")
     kept = capture_classifier(monkeypatch)
-    result = train(config, console, run_dir=tmp_path / "run")
+    result = train(config, run_dir=tmp_path / "run")
     best = result.summary["phases"]["fine-tune"]
-    splits = training.load_data(config, True, console).splits
+    splits = data.load_data(config, True).splits
     batches = phases.make_evaluation_dataset(splits.validation, 32, 32, 2)
     loss, accuracy = kept["classifier"].evaluate(batches, verbose=0)
     assert loss == pytest.approx(best["val_loss"], rel=1e-4)
@@ -239,7 +235,7 @@ def test_the_best_epoch_is_what_is_saved(scratch, console, monkeypatch, tmp_path
     assert best["val_loss"] == min(row["val_loss"] for row in result.history)
 
 
-def test_the_learning_rate_falls_on_a_plateau_in_both_phases(config, console, tmp_path):
+def test_the_learning_rate_falls_on_a_plateau_in_both_phases(config, tmp_path):
     config = dataclasses.replace(
         config,
         head_epochs=4,
@@ -253,52 +249,52 @@ def test_the_learning_rate_falls_on_a_plateau_in_both_phases(config, console, tm
         dropout=0.0,
     )
     # Keras counts an improvement only above min_delta = 1e-4.
-    result = train(config, console, run_dir=tmp_path / "run")
+    result = train(config, run_dir=tmp_path / "run")
     for phase in ("head", "fine-tune"):
         rates = [row["learning_rate"] for row in result.history if row["phase"] == phase]
         assert rates == pytest.approx([1e-9, 1e-9, 1e-10, 1e-11], rel=1e-3)
 
 
-def test_early_stopping_ends_a_phase(config, console, tmp_path):
+def test_early_stopping_ends_a_phase(config, tmp_path):
     config = dataclasses.replace(
         config, finetune_epochs=30, early_stopping_patience=1, finetune_learning_rate=5.0
     )
-    result = train(config, console, run_dir=tmp_path / "run")
+    result = train(config, run_dir=tmp_path / "run")
     assert result.summary["phases"]["fine-tune"]["epochs"] < 30
 
 
-def test_the_cosine_falls_from_the_rate_towards_the_minimum(config, console, tmp_path):
+def test_the_cosine_falls_from_the_rate_towards_the_minimum(config, tmp_path):
     config = dataclasses.replace(config, schedule="cosine", minimum_learning_rate=1e-5)
-    result = train(config, console, run_dir=tmp_path / "run")
+    result = train(config, run_dir=tmp_path / "run")
     rates = [row["learning_rate"] for row in result.history if row["phase"] == "head"]
     cosine = 0.5 * (1 + np.cos(np.pi * np.arange(3) / 3))
     np.testing.assert_allclose(rates, 1e-5 + (1e-3 - 1e-5) * cosine, rtol=1e-4)
 
 
-def test_a_loss_that_is_not_a_number_is_told_with_the_mend(scratch, console, tmp_path):
+def test_a_loss_that_is_not_a_number_is_told_with_the_mend(scratch, tmp_path):
     config = dataclasses.replace(scratch, finetune_learning_rate=10.0, optimizer="sgd", l2=10.0)
     with pytest.raises(InputError, match="--finetune-learning-rate, now 10"):
-        train(config, console, run_dir=tmp_path / "run")
-    assert not (tmp_path / "run" / runs.SUMMARY).exists()
+        train(config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / files.SUMMARY).exists()
 
 
 def test_a_batch_that_cannot_fit_into_memory_is_told_before_anything_is_made(
-    config, console, monkeypatch, tmp_path
+    config, monkeypatch, tmp_path
 ):
     # 32 images; convolution and BatchNorm in four blocks of 16, 8, 4 and 2 pixels, 8 channels.
     least = 32 * 2 * 8 * (16**2 + 8**2 + 4**2 + 2**2) * 4 * 3 // 4
-    monkeypatch.setattr(training, "usable_memory", lambda: least - 1)
+    monkeypatch.setattr(run, "usable_memory", lambda: least - 1)
     with pytest.raises(InputError, match="batches of 32 images .* take --batch-size 16 or less"):
-        train(config, console, run_dir=tmp_path / "run")
+        train(config, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    train(dataclasses.replace(config, unfreeze=0.5), console, run_dir=tmp_path / "half")
-    monkeypatch.setattr(training, "usable_memory", lambda: least)
-    train(config, console, run_dir=tmp_path / "run")
+    train(dataclasses.replace(config, unfreeze=0.5), run_dir=tmp_path / "half")
+    monkeypatch.setattr(run, "usable_memory", lambda: least)
+    train(config, run_dir=tmp_path / "run")
 
 
-def test_the_same_seed_gives_the_same_run_and_another_one_does_not(config, console, tmp_path):
+def test_the_same_seed_gives_the_same_run_and_another_one_does_not(config, tmp_path):
     def losses(name, seed):
-        result = train(dataclasses.replace(config, seed=seed), console, run_dir=tmp_path / name)
+        result = train(dataclasses.replace(config, seed=seed), run_dir=tmp_path / name)
         return [row["loss"] for row in result.history]
 
     first = losses("a", 1)
@@ -306,10 +302,10 @@ def test_the_same_seed_gives_the_same_run_and_another_one_does_not(config, conso
     assert losses("c", 2) != pytest.approx(first, rel=1e-4)
 
 
-def test_no_xla_on_a_cpu(config, console, monkeypatch, tmp_path):
+def test_no_xla_on_a_cpu(config, monkeypatch, tmp_path):
     kept = capture_classifier(monkeypatch)
     monkeypatch.setattr(phases, "has_accelerator", lambda: False)
-    train(config, console, run_dir=tmp_path / "run")
+    train(config, run_dir=tmp_path / "run")
     assert kept["classifier"].jit_compile is False
     assert kept["classifier"].get_layer("head").jit_compile is False
 
@@ -321,7 +317,7 @@ def test_class_weights_balance_uneven_labels():
 
 @pytest.mark.parametrize(("rate", "earlier"), [(1e-3, False), (0.25, True)])
 def test_the_average_of_the_weights_is_what_is_validated_and_kept(
-    config, console, tmp_path, monkeypatch, rate, earlier
+    config, tmp_path, monkeypatch, rate, earlier
 ):
     kept = capture_classifier(monkeypatch)
     config = dataclasses.replace(
@@ -332,7 +328,7 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept(
         early_stopping_patience=2,
         ema_momentum=0.9,
     )
-    result = train(config, console, run_dir=tmp_path / "run")
+    result = train(config, run_dir=tmp_path / "run")
     # A rate so high that an earlier epoch is better than the last, which is put back.
     assert (result.summary["phases"]["fine-tune"]["best_epoch"] < 4) == earlier
     splits = load_splits(config.data, validation_fraction=config.validation_fraction, seed=0)
@@ -344,9 +340,7 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept(
     assert kept["classifier"].optimizer.use_ema
 
 
-def test_batch_norm_has_the_statistics_of_the_average_of_the_weights(
-    config, console, tmp_path, monkeypatch
-):
+def test_batch_norm_has_the_statistics_of_the_average_of_the_weights(config, tmp_path, monkeypatch):
     kept = capture_classifier(monkeypatch)
     config = dataclasses.replace(
         config,
@@ -356,7 +350,7 @@ def test_batch_norm_has_the_statistics_of_the_average_of_the_weights(
         ema_momentum=0.9,
     )
     monkeypatch.setattr(phases, "SHORT_EPOCH_STEPS", 0)
-    train(config, console, run_dir=tmp_path / "run")
+    train(config, run_dir=tmp_path / "run")
 
     def statistics():
         return [w.numpy() for w in kept["classifier"].weights if "moving" in w.path]
@@ -371,7 +365,7 @@ def test_batch_norm_has_the_statistics_of_the_average_of_the_weights(
 
 @pytest.mark.parametrize("train_batch_norm", [False, True])
 def test_a_head_at_several_depths_goes_through_both_phases(
-    config, console, tmp_path, monkeypatch, train_batch_norm
+    config, tmp_path, monkeypatch, train_batch_norm
 ):
     kept = capture_classifier(monkeypatch)
     several = dataclasses.replace(
@@ -380,18 +374,17 @@ def test_a_head_at_several_depths_goes_through_both_phases(
         recalibrate_batch_norm=True,
         train_batch_norm=train_batch_norm,
     )
-    result = train(several, console, run_dir=tmp_path / "run")
+    result = train(several, run_dir=tmp_path / "run")
     assert [row["phase"] for row in result.history] == ["head"] * 3 + ["fine-tune"] * 2
     assert result.history[-1]["val_accuracy"] > 0.9  # stripes
     assert len(kept["classifier"].get_layer("backbone").outputs) == 3
     assert not train_batch_norm or any("moving_mean" in path for path in moved_weights(kept))
 
 
-def test_new_statistics_are_those_of_the_training_images(config, console, tmp_path, monkeypatch):
+def test_new_statistics_are_those_of_the_training_images(config, tmp_path, monkeypatch):
     kept = capture_classifier(monkeypatch)
     train(
         dataclasses.replace(config, recalibrate_batch_norm=True, finetune_epochs=0),
-        console,
         run_dir=tmp_path / "run",
     )
     backbone = kept["classifier"].get_layer("backbone")

@@ -15,7 +15,7 @@ from transfer.data.pipeline import (
     make_training_dataset,
     steps_per_epoch,
 )
-from transfer.data.sources import Split
+from transfer.data.splits import Split
 
 NUM_IMAGES, NUM_CLASSES = 1_001, 7
 LABELS = np.random.default_rng(1).integers(0, NUM_CLASSES, NUM_IMAGES)

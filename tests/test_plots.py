@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from transfer.evaluation import plots
+from transfer.plots import charts, style
 
 
 def rows(phase, rates):
@@ -39,7 +39,7 @@ def draw(figure):
 
 
 def test_history_shows_both_phases_one_after_the_other():
-    figure = plots.plot_history(rows("head", [1e-3] * 2) + rows("fine-tune", [1e-4, 1e-4, 1e-5]))
+    figure = charts.plot_history(rows("head", [1e-3] * 2) + rows("fine-tune", [1e-4, 1e-4, 1e-5]))
     loss, accuracy, rate = figure.axes
     training, validation = accuracy.lines[:2]
     assert training.get_xdata().tolist() == [1, 2, 3, 4, 5]
@@ -56,7 +56,7 @@ def test_history_shows_both_phases_one_after_the_other():
 
 
 def test_a_rate_that_falls_all_the_time_has_no_marks():
-    figure = plots.plot_history(rows("fine-tune", [1e-3, 9e-4, 5e-4, 1e-4]))
+    figure = charts.plot_history(rows("fine-tune", [1e-3, 9e-4, 5e-4, 1e-4]))
     assert len(figure.axes[0].lines) == 2
     assert "learning rate lowered" not in texts(figure)
 
@@ -71,7 +71,7 @@ def test_a_rate_that_falls_all_the_time_has_no_marks():
     ],
 )
 def test_history_without_one_of_the_phases(history, label):
-    figure = plots.plot_history(history)
+    figure = charts.plot_history(history)
     assert figure.axes[2].get_xlabel() == label
     assert len(figure.axes[0].lines) == 2  # the curves, and no mark
     draw(figure)
@@ -82,7 +82,7 @@ def test_history_with_missing_values_leaves_gaps():
     history = rows("head", [1e-3, 1e-3])
     history[0]["val_loss"] = None
     del history[1]["val_loss"]
-    figure = plots.plot_history(history)
+    figure = charts.plot_history(history)
     assert np.isnan(figure.axes[0].lines[1].get_ydata()).all()
     draw(figure)
 
@@ -93,12 +93,12 @@ def cell_texts(figure):
 
 def test_confusion_matrix_in_counts_and_in_shares():
     matrix = [[3, 1, 0], [0, 4, 0], [0, 0, 0]]  # the last class has no test images
-    figure = plots.plot_confusion_matrix(matrix, ["a", "b", "c"])
+    figure = charts.plot_confusion_matrix(matrix, ["a", "b", "c"])
     assert cell_texts(figure) == ["3", "1", "4"]
     assert figure.axes[0].get_xlabel() == "predicted class"
     assert figure.axes[0].get_ylabel() == "true class"
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
-    shares = plots.plot_confusion_matrix(matrix, ["a", "b", "c"], normalize=True)
+    shares = charts.plot_confusion_matrix(matrix, ["a", "b", "c"], normalize=True)
     assert cell_texts(shares) == ["0.75", "0.25", "1.00"]
     assert shares.axes[0].images[0].get_array()[0].tolist() == [0.75, 0.25, 0.0]
 
@@ -107,23 +107,23 @@ def test_confusion_matrix_in_counts_and_in_shares():
 @pytest.mark.parametrize("num_classes", [2, 16, 130])
 def test_confusion_matrix_of_any_number_of_classes(num_classes):
     names = [f"a class with quite a long name, number {i}" for i in range(num_classes)]
-    figure = plots.plot_confusion_matrix(np.eye(num_classes, dtype=int), names, normalize=True)
+    figure = charts.plot_confusion_matrix(np.eye(num_classes, dtype=int), names, normalize=True)
     labels = [t.get_text() for t in figure.axes[0].get_xticklabels()]
-    assert all(len(label) <= plots.LONGEST_LABEL for label in labels)
+    assert all(len(label) <= style.LONGEST_LABEL for label in labels)
     assert len(set(labels)) == len(labels) == (num_classes if num_classes < 130 else 0)
     draw(figure)
 
 
 def test_confusion_matrix_of_the_wrong_size_is_refused():
     with pytest.raises(ValueError, match=r"\(3, 3\).*\(2, 2\)"):
-        plots.plot_confusion_matrix(np.eye(2, dtype=int), ["a", "b", "c"])
+        charts.plot_confusion_matrix(np.eye(2, dtype=int), ["a", "b", "c"])
 
 
 def test_reliability_diagram_is_accuracy_at_each_confidence():
     y_true = np.array([0] * 10)
     y_prob = np.array([[0.9, 0.1]] * 6 + [[0.3, 0.7]] * 4)
     calibrated = np.array([[0.6, 0.4]] * 6 + [[0.4, 0.6]] * 4)
-    figure = plots.plot_reliability(y_true, y_prob, calibrated)
+    figure = charts.plot_reliability(y_true, y_prob, calibrated)
     axes = figure.axes[0]
     diagonal, before, after = axes.lines
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 100]
@@ -134,22 +134,22 @@ def test_reliability_diagram_is_accuracy_at_each_confidence():
     found = texts(figure)
     assert "as the model says: expected calibration error 34.00\u00a0%" in found
     assert "with the temperature: expected calibration error 0.00\u00a0%" in found
-    assert len(plots.plot_reliability(y_true, y_prob).axes[0].lines) == 2
+    assert len(charts.plot_reliability(y_true, y_prob).axes[0].lines) == 2
     draw(figure)
 
 
 def test_reject_curve_marks_the_threshold():
     y_true = np.array([0, 0, 1, 0])
     y_prob = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
-    figure = plots.plot_reject_curve(y_true, y_prob, threshold=0.75)
+    figure = charts.plot_reject_curve(y_true, y_prob, threshold=0.75)
     curve, mark = figure.axes[0].lines
     assert curve.get_xdata() == pytest.approx([25, 50, 75, 100])
     assert curve.get_ydata() == pytest.approx([100, 100, 200 / 3, 75])
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (50, 100)
     label = "from confidence 75.0\u00a0% on: 50.0\u00a0% answered, 100.00\u00a0% right"
     assert label in texts(figure)
-    assert len(plots.plot_reject_curve(y_true, y_prob).axes[0].lines) == 1
-    assert len(plots.plot_reject_curve(y_true, y_prob, threshold=0.99).axes[0].lines) == 1
+    assert len(charts.plot_reject_curve(y_true, y_prob).axes[0].lines) == 1
+    assert len(charts.plot_reject_curve(y_true, y_prob, threshold=0.99).axes[0].lines) == 1
     draw(figure)
 
 
@@ -158,7 +158,7 @@ def test_reject_curve_marks_the_threshold():
 def test_class_distribution(num_classes):
     counts = {"train": np.arange(num_classes), "test": np.full(num_classes, 3)}
     names = [f"class {i}" for i in range(num_classes)]
-    figure = plots.plot_class_distribution(counts, names)
+    figure = charts.plot_class_distribution(counts, names)
     axes = figure.axes[0]
     widths = [bar.get_width() for bar in axes.patches]
     assert widths == [*range(num_classes), *[3] * num_classes]
@@ -169,17 +169,17 @@ def test_class_distribution(num_classes):
 
 def test_class_distribution_refuses_other_classes():
     with pytest.raises(ValueError, match=r"'train'.*\(2,\).*\(3,\)"):
-        plots.plot_class_distribution({"train": np.zeros(3)}, ["a", "b"])
+        charts.plot_class_distribution({"train": np.zeros(3)}, ["a", "b"])
 
 
 def test_a_plot_can_be_drawn_into_an_axes_of_the_caller():
     figure = Figure(figsize=(20, 5), layout="constrained")
     left, right, third, fourth = figure.subplots(1, 4)
-    assert plots.plot_confusion_matrix([[1, 0], [0, 1]], ["a", "b"], ax=left) is figure
-    assert plots.plot_class_distribution({"test": [1, 2]}, ["a", "b"], ax=right) is figure
+    assert charts.plot_confusion_matrix([[1, 0], [0, 1]], ["a", "b"], ax=left) is figure
+    assert charts.plot_class_distribution({"test": [1, 2]}, ["a", "b"], ax=right) is figure
     y_true, y_prob = np.array([0, 1]), np.array([[0.9, 0.1], [0.4, 0.6]])
-    assert plots.plot_reliability(y_true, y_prob, ax=third) is figure
-    assert plots.plot_reject_curve(y_true, y_prob, ax=fourth) is figure
+    assert charts.plot_reliability(y_true, y_prob, ax=third) is figure
+    assert charts.plot_reject_curve(y_true, y_prob, ax=fourth) is figure
     draw(figure)
 
 

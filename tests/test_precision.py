@@ -1,13 +1,8 @@
 import pytest
 
-from transfer.models import precision
-from transfer.models.precision import (
-    AMX,
-    AVX512,
-    choose_inference_precision,
-    choose_precision,
-    cpu_flags,
-)
+from transfer import machine
+from transfer.machine import cpu_flags
+from transfer.models.precision import AMX, AVX512, choose_inference_precision, choose_precision
 
 
 @pytest.fixture
@@ -15,8 +10,8 @@ def machine(monkeypatch):
     """Makes the rule believe in a machine."""
 
     def pretend(flags=(), accelerator=False):
-        monkeypatch.setattr(precision, "has_accelerator", lambda: accelerator)
-        monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
+        monkeypatch.setattr(machine, "has_accelerator", lambda: accelerator)
+        monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
 
     return pretend
 

@@ -13,13 +13,12 @@ from click.testing import CliRunner
 from conftest import make_stripes
 from rich.console import Console
 
-import evaluate
-from transfer import runs
+from transfer import machine
 from transfer.config import Config
 from transfer.errors import InputError
 from transfer.evaluation import comparison, predictions
 from transfer.evaluation.calibration import fit_calibration
-from transfer.evaluation.evaluate import evaluate_combinations, evaluate_run, to_json
+from transfer.evaluation.evaluated import evaluate_combinations, evaluate_run, to_json
 from transfer.evaluation.metrics import compute_metrics
 from transfer.evaluation.predictions import (
     Predictions,
@@ -28,9 +27,14 @@ from transfer.evaluation.predictions import (
     predict_run,
     predictions_csv,
 )
+from transfer.machine import has_accelerator
 from transfer.models import precision
-from transfer.models.precision import has_accelerator
-from transfer.training.train import train
+from transfer.report import run_report
+from transfer.runs import files
+from transfer.runs.facts import read_facts
+from transfer.runs.finished import load_classifier, load_run_splits
+from transfer.storage.atomic import read_json, write_json
+from transfer.training.run import train
 
 
 @pytest.fixture
@@ -67,21 +71,21 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def run_dir(config, console, trained, tmp_path):
+def run_dir(config, trained, tmp_path):
     """A copy of a finished run, trained once."""
     if not trained.is_dir():
-        train(config, console, run_dir=trained)
+        train(config, run_dir=trained)
     return shutil.copytree(trained, tmp_path / "runs" / "first")
 
 
 def change_facts(run_dir, **data):
     """Changes what a run says of its data."""
-    facts = runs.read_facts(run_dir)
-    runs.write_json(run_dir / runs.CONFIG, facts | {"data": facts["data"] | data})
+    facts = read_facts(run_dir)
+    write_json(run_dir / files.CONFIG, facts | {"data": facts["data"] | data})
 
 
-def test_every_test_image_is_counted_once_in_order(run_dir, console):
-    kept = predict_run(run_dir, console)
+def test_every_test_image_is_counted_once_in_order(run_dir):
+    kept = predict_run(run_dir)
     images, labels = make_stripes(1001, seed=1)
     assert kept.y_prob.shape == (1001, 2) and kept.y_prob.dtype == np.float32
     np.testing.assert_array_equal(kept.y_true, labels)
@@ -93,37 +97,33 @@ def test_every_test_image_is_counted_once_in_order(run_dir, console):
     np.testing.assert_array_equal(again.y_prob, kept.y_prob)
 
 
-def test_kept_predictions_are_read_not_made_again(run_dir, console, monkeypatch):
-    predict_run(run_dir, console)
+def test_kept_predictions_are_read_not_made_again(run_dir, monkeypatch):
+    predict_run(run_dir)
     monkeypatch.setattr(predictions, "_predict", lambda *args: pytest.fail("predicted twice"))
-    predict_run(run_dir, console)
+    predict_run(run_dir)
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])
-def test_changed_images_are_refused(run_dir, console, tmp_path, part):
+def test_changed_images_are_refused(run_dir, tmp_path, part):
     x_train, y_train = make_stripes(120, seed=0 if part == "test" else 2)
     x_test, y_test = make_stripes(1001, seed=2 if part == "test" else 1)
     path = tmp_path / "changed.npz"
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     change_facts(run_dir, location=str(path))
     with pytest.raises(InputError, match=f"the {part} images .* changed since it was trained"):
-        predict_run(run_dir, console, part)
+        predict_run(run_dir, part)
 
 
-def test_validation_and_mirrored_images_are_predicted_and_kept_apart(
-    run_dir, config, console, monkeypatch
-):
-    test = predict_run(run_dir, console)
-    splits = predictions.load_run_splits(runs.read_facts(run_dir))
-    validation = predict_run(run_dir, console, predictions.VALIDATION)
+def test_validation_and_mirrored_images_are_predicted_and_kept_apart(run_dir, config, monkeypatch):
+    test = predict_run(run_dir)
+    splits = load_run_splits(read_facts(run_dir))
+    validation = predict_run(run_dir, predictions.VALIDATION)
     np.testing.assert_array_equal(validation.y_true, splits.validation.labels)
     assert validation.y_prob.shape == (12, 2)
-    flipped = predict_run(run_dir, console, predictions.FLIPPED)
+    flipped = predict_run(run_dir, predictions.FLIPPED)
     np.testing.assert_array_equal(flipped.y_true, test.y_true)
     mirrored = dataclasses.replace(splits.test, images=splits.test.images[:, :, ::-1])
-    expected = predictions._predict(
-        run_dir, runs.read_facts(run_dir), mirrored, predictions.TEST, console
-    )
+    expected = predictions._predict(run_dir, read_facts(run_dir), mirrored, predictions.TEST)
     np.testing.assert_allclose(flipped.y_prob, expected, atol=1e-5)
     assert not np.allclose(flipped.y_prob, test.y_prob, atol=1e-4)
     monkeypatch.setattr(predictions, "_predict", lambda *args: pytest.fail("predicted twice"))
@@ -152,75 +152,75 @@ def test_csv_of_predictions_keeps_every_digit_and_any_name():
     assert [[float(cell) for cell in row[4:]] for row in rows] == y_prob.tolist()
 
 
-def test_a_config_that_lacks_a_part_is_told(run_dir, console):
-    facts = runs.read_facts(run_dir)
+def test_a_config_that_lacks_a_part_is_told(run_dir):
+    facts = read_facts(run_dir)
     del facts["weights"]
-    runs.write_json(run_dir / runs.CONFIG, facts)
+    write_json(run_dir / files.CONFIG, facts)
     with pytest.raises(InputError, match="no weights"):
-        evaluate_run(run_dir, console)
+        evaluate_run(run_dir)
 
 
 @pytest.mark.skipif(has_accelerator(), reason="with a GPU XLA is fast")
 def test_no_xla_on_a_cpu(run_dir):
-    assert predictions.load_classifier(run_dir).jit_compile is False
+    assert load_classifier(run_dir).jit_compile is False
 
 
 @pytest.mark.parametrize("to_predict", [True, False])
 def test_it_predicts_in_the_format_that_is_fastest_and_explains_in_that_of_the_training(
     run_dir, monkeypatch, to_predict
 ):
-    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset({precision.AVX512}))
-    monkeypatch.setattr(precision, "has_accelerator", lambda: False)
-    predictions.load_classifier.cache_clear()
-    classifier = predictions.load_classifier(run_dir, to_predict=to_predict)
-    predictions.load_classifier.cache_clear()
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset({precision.AVX512}))
+    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
+    load_classifier.cache_clear()
+    classifier = load_classifier(run_dir, to_predict=to_predict)
+    load_classifier.cache_clear()
     formats = {layer.compute_dtype for layer in classifier.get_layer("backbone").layers}
     assert ("bfloat16" in formats) == to_predict
 
 
 def test_damaged_predictions_are_told(run_dir):
-    (run_dir / runs.PREDICTIONS).write_bytes(b"PK\x03\x04")
+    (run_dir / files.PREDICTIONS).write_bytes(b"PK\x03\x04")
     with pytest.raises(InputError, match="Delete it"):
         load_predictions(run_dir)
 
 
-def test_other_runs_on_the_same_images_join_the_table(run_dir, console):
-    predict_run(run_dir, console)
+def test_other_runs_on_the_same_images_join_the_table(run_dir):
+    predict_run(run_dir)
     same = shutil.copytree(run_dir, run_dir.with_name("same"))
     elsewhere = shutil.copytree(run_dir, run_dir.with_name("other_images"))
-    prints = runs.read_facts(run_dir)["data"]["fingerprints"]
+    prints = read_facts(run_dir)["data"]["fingerprints"]
     change_facts(elsewhere, fingerprints=prints | {"test": "of other images"})
     run_dir.with_name("unfinished").mkdir()
-    evaluated = [evaluate_run(run_dir, console)]
-    others = comparison.evaluate_others(evaluated, console)
+    evaluated = [evaluate_run(run_dir)]
+    others = comparison.evaluate_others(evaluated)
     assert [run.run_dir.name for run in others] == ["same"]
-    rows = comparison.table_rows(evaluated + others, all_baselines=False)
+    rows = run_report.table_rows(evaluated + others, all_baselines=False)
     assert [row.source for row in rows] == [str(run_dir), str(same)]
     assert rows[0].training_images == 108 and rows[0].num_test_images == 1001
 
 
 @pytest.fixture
-def two_runs(run_dir, console):
+def two_runs(run_dir):
     """Two runs on the same images that predict differently, without a network."""
     generator = np.random.default_rng(0)
     y_true = make_stripes(1001, seed=1)[1]
     evaluated = []
     for name, skill in (("a", 0.9), ("b", 0.3)):
         folder = shutil.copytree(run_dir, run_dir.with_name(name))
-        for file in (runs.PREDICTIONS, runs.FLIPPED_PREDICTIONS):
+        for file in (files.PREDICTIONS, files.FLIPPED_PREDICTIONS):
             y_prob = generator.dirichlet(np.ones(2), 1001) * (1 - skill) + np.eye(2)[y_true] * skill
             y_prob[:100] = y_prob[:100, ::-1]  # mistakes of both
             np.savez(folder / file, y_true=y_true, y_prob=y_prob.astype(np.float32))
-        evaluated.append(evaluate_run(folder, console))
+        evaluated.append(evaluate_run(folder))
     return evaluated
 
 
-def test_ensembles_and_flips_are_rows_of_their_own(two_runs, console):
+def test_ensembles_and_flips_are_rows_of_their_own(two_runs):
     a, b = two_runs
-    combined = evaluate_combinations(two_runs, console, ensemble=True, tta=True)
+    combined = evaluate_combinations(two_runs, ensemble=True, tta=True)
     flips_a, flips_b, ensemble, ensemble_of_flips = combined
     for run in (a, b):  # the runs' own numbers are what they were
-        again = evaluate_run(run.run_dir, console)
+        again = evaluate_run(run.run_dir)
         assert again.metrics == run.metrics
     mean = (a.predictions.y_prob + b.predictions.y_prob) / 2
     np.testing.assert_allclose(ensemble.predictions.y_prob, mean, rtol=1e-6)
@@ -229,7 +229,7 @@ def test_ensembles_and_flips_are_rows_of_their_own(two_runs, console):
     np.testing.assert_allclose(flips_a.predictions.y_prob, mean, rtol=1e-6)
     mean = (flips_a.predictions.y_prob + flips_b.predictions.y_prob) / 2
     np.testing.assert_allclose(ensemble_of_flips.predictions.y_prob, mean, rtol=1e-6)
-    rows = comparison.table_rows([*two_runs, *combined], all_baselines=False)
+    rows = run_report.table_rows([*two_runs, *combined], all_baselines=False)
     single = "tiny, 32 px, from scratch"
     assert [(row.model, row.source) for row in rows] == [
         (single, str(a.run_dir)),
@@ -249,47 +249,47 @@ def test_ensembles_and_flips_are_rows_of_their_own(two_runs, console):
     ]
 
 
-def test_the_first_run_is_compared_with_what_saw_the_same_images(two_runs, console):
+def test_the_first_run_is_compared_with_what_saw_the_same_images(two_runs):
     a, b = two_runs
-    (ensemble,) = evaluate_combinations(two_runs, console, ensemble=True, tta=False)
+    (ensemble,) = evaluate_combinations(two_runs, ensemble=True, tta=False)
     change_facts(b.run_dir, class_names=["other", "names"])
-    other = evaluate_run(b.run_dir, console)
+    other = evaluate_run(b.run_dir)
     found = comparison.compare_runs([a, b, ensemble, other])
     assert [pair.name_b for pair in found] == [str(b.run_dir), "the ensemble of 2 runs"]
     assert found[0].accuracy_a == a.metrics["accuracy"]
     assert found[0].accuracy_b == b.metrics["accuracy"]
-    assert comparison.OTHER_IMAGES in comparison.table_note([a, other])
-    assert comparison.OTHER_IMAGES not in comparison.table_note([a, b, ensemble])
+    assert run_report.OTHER_IMAGES in run_report.table_note([a, other])
+    assert run_report.OTHER_IMAGES not in run_report.table_note([a, b, ensemble])
 
 
 def change_seed(run_dir, seed):
-    facts = runs.read_facts(run_dir)
-    runs.write_json(run_dir / runs.CONFIG, facts | {"settings": facts["settings"] | {"seed": seed}})
+    facts = read_facts(run_dir)
+    write_json(run_dir / files.CONFIG, facts | {"settings": facts["settings"] | {"seed": seed}})
 
 
-def test_runs_that_differ_in_their_seed_alone_are_repeats(two_runs, console):
+def test_runs_that_differ_in_their_seed_alone_are_repeats(two_runs):
     a, b = two_runs
     assert comparison.group_repeats(two_runs) == []  # the same seed twice is no repeat
     change_seed(b.run_dir, 7)
-    again = evaluate_run(b.run_dir, console)
-    combined = evaluate_combinations([a, again], console, ensemble=True, tta=True)
+    again = evaluate_run(b.run_dir)
+    combined = evaluate_combinations([a, again], ensemble=True, tta=True)
     alone, flipped = comparison.group_repeats([again, a, *combined])
     assert alone.model == "tiny, 32 px, from scratch" and alone.seeds == (0, 7)
     assert alone.accuracies == (a.metrics["accuracy"], b.metrics["accuracy"])
     assert alone.losses == (a.metrics["loss"], b.metrics["loss"])
     assert flipped.model == "tiny, 32 px, from scratch, with flips"
-    facts = runs.read_facts(b.run_dir)
+    facts = read_facts(b.run_dir)
     changed = facts["settings"] | {"dropout": 0.123}
-    runs.write_json(b.run_dir / runs.CONFIG, facts | {"settings": changed})
-    assert comparison.group_repeats([a, evaluate_run(b.run_dir, console)]) == []
+    write_json(b.run_dir / files.CONFIG, facts | {"settings": changed})
+    assert comparison.group_repeats([a, evaluate_run(b.run_dir)]) == []
 
 
-def test_an_ensemble_of_other_images_is_refused(two_runs, console):
+def test_an_ensemble_of_other_images_is_refused(two_runs):
     a, b = two_runs
     change_facts(b.run_dir, fingerprints={"test": "of other images"})
-    other = evaluate_run(b.run_dir, console)
+    other = evaluate_run(b.run_dir)
     with pytest.raises(InputError, match="the same test images and classes"):
-        evaluate_combinations([a, other], console, ensemble=True, tta=False)
+        evaluate_combinations([a, other], ensemble=True, tta=False)
 
 
 def test_the_command_prints_each_row_of_its_own_as_json(two_runs):
@@ -307,11 +307,11 @@ def test_an_ensemble_of_one_run_is_wrong_usage(run_dir):
     assert done.exit_code == 2 and "name at least two" in done.stderr
 
 
-def test_runs_side_by_side_are_told_apart_from_noise(two_runs, console):
+def test_runs_side_by_side_are_told_apart_from_noise(two_runs):
     buffer = io.StringIO()
     wide = Console(file=buffer, width=400)
-    comparison.print_run(two_runs[0], wide)
-    comparison.print_side_by_side(two_runs, wide)
+    run_report.print_run(two_runs[0], wide)
+    run_report.print_side_by_side(two_runs, wide)
     text = buffer.getvalue()
     assert text.startswith(f"Run: {two_runs[0].run_dir}\nData: ")
     assert f"{two_runs[0].run_dir} is better than {two_runs[1].run_dir}: " in text
@@ -319,28 +319,26 @@ def test_runs_side_by_side_are_told_apart_from_noise(two_runs, console):
     assert "McNemar" in text and "quoted" not in text
 
 
-def test_published_rows_stand_beside_fashion_mnist_alone(run_dir, console):
-    run = evaluate_run(run_dir, console)
-    assert "nothing is published" in comparison.table_note([run])
+def test_published_rows_stand_beside_fashion_mnist_alone(run_dir):
+    run = evaluate_run(run_dir)
+    assert "nothing is published" in run_report.table_note([run])
     fashion = dataclasses.replace(
         run, facts=run.facts | {"data": run.facts["data"] | {"name": "fashion-mnist"}}
     )
-    assert len(comparison.table_rows([fashion], all_baselines=False)) == 1 + 13 + 10
-    assert len(comparison.table_rows([fashion], all_baselines=True)) == 1 + 126 + 10
-    assert "our rows on 1,001 of them" in comparison.table_note([fashion])
+    assert len(run_report.table_rows([fashion], all_baselines=False)) == 1 + 13 + 10
+    assert len(run_report.table_rows([fashion], all_baselines=True)) == 1 + 126 + 10
+    assert "our rows on 1,001 of them" in run_report.table_note([fashion])
     full = dataclasses.replace(fashion, metrics=run.metrics | {"num_images": 10_000})
-    assert comparison.table_note([full]) is None
+    assert run_report.table_note([full]) is None
 
 
-def test_the_report_names_what_was_used_and_shows_its_pictures(
-    run_dir, console, monkeypatch, tmp_path
-):
+def test_the_report_names_what_was_used_and_shows_its_pictures(run_dir, monkeypatch, tmp_path):
     monkeypatch.setattr("transfer.evaluation.plots.PICTURE_DPI", 30)  # half the time
-    evaluated = [evaluate_run(run_dir, console)]
+    evaluated = [evaluate_run(run_dir)]
     shutil.copytree(run_dir, run_dir.with_name("second"))
     buffer = io.StringIO()
     wide = Console(file=buffer, width=400)
-    path = comparison.report_runs(evaluated, [], wide, all_baselines=False)
+    path = run_report.report_runs(evaluated, [], wide, all_baselines=False)
     assert path == run_dir / "report" / "report.md"
     text = path.read_text()
     assert evaluated[0].facts["data"]["provenance"].split(":")[0] in text
@@ -351,19 +349,19 @@ def test_the_report_names_what_was_used_and_shows_its_pictures(
     assert sentence in buffer.getvalue() and "are within noise" in text
     assert f"Report: {path}\nReport: {path.with_suffix('.html')}\n" in buffer.getvalue()
     assert re.search(r"best validation accuracy [\d.]+ % \[[\d.]+, [\d.]+\] in epoch", text)
-    kept = runs.read_json(run_dir / runs.CALIBRATION)
+    kept = read_json(run_dir / files.CALIBRATION)
     validation = load_predictions(run_dir, predictions.VALIDATION)
     assert kept == fit_calibration(validation.y_true, validation.y_prob)
     assert f"with temperature {kept['temperature']:.3f}" in text
-    values = runs.read_json(path.parent / "metrics.json")
+    values = read_json(path.parent / "metrics.json")
     assert values["run_dir"] == str(run_dir) and values["calibration"]["temperature"] > 0
     assert values["accuracy"] == evaluated[0].metrics["accuracy"]
-    card = (run_dir / runs.CARD).read_text()
+    card = (run_dir / files.CARD).read_text()
     assert card.startswith("---\nlibrary_name: keras\n") and "\n# first\n" in card
 
 
-def test_augmented_views_are_those_of_training(run_dir, config, console):
-    splits = comparison.load_run_splits(runs.read_facts(run_dir))
-    originals, augmented = comparison.augmented_views(splits.train, config)
+def test_augmented_views_are_those_of_training(run_dir, config):
+    splits = comparison.load_run_splits(read_facts(run_dir))
+    originals, augmented = run_report.augmented_views(splits.train, config)
     assert originals.shape == (4, 28, 28, 1) and augmented.shape == (4, 6, 32, 32, 3)
     assert not np.allclose(augmented[:, 0], augmented[:, 1])

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+from tools import pack_weights
 from transfer.errors import InputError
 from transfer.models import pretrained
 from transfer.models.backbones import build_backbone
-from transfer.models.pretrained import pack
 from transfer.models.weights import load_backbone
 
 
@@ -33,7 +33,7 @@ def packed(package, tmp_path_factory):
             layer.moving_variance.assign(generator.uniform(1e-9, 1e5, layer.gamma.shape))
     source = tmp_path_factory.mktemp("source") / "backbone.weights.h5"
     backbone.save_weights(source)
-    pack.pack("bundled", source)
+    pack_weights.pack("bundled", source)
     return backbone.get_weights()
 
 

@@ -16,13 +16,14 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
-from transfer import __main__ as commands
-from transfer import cli
+from transfer.commands import main
+from transfer.commands.exit_codes import run
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
-from transfer.pretraining import Settings, composition, pretrain
+from transfer.pretraining import composition, pretrain
 from transfer.pretraining import folder as kept
 from transfer.pretraining.composition import TRAINING, VALIDATION, Batches, Composer
+from transfer.pretraining.settings import Settings
 
 QUIET = Console(quiet=True)
 
@@ -274,15 +275,15 @@ def test_help_does_not_load_keras():
 def test_resuming_with_other_settings_is_wrong_usage(settings, tmp_path):
     kept.begin(tmp_path, settings, "float32", "")
     command = ["pretrain", "--resume", "--out", str(tmp_path), "--seed", "7"]
-    result = CliRunner().invoke(commands.main, command)
+    result = CliRunner().invoke(main.main, command)
     assert result.exit_code == 2 and "--seed of this pretraining is 0" in result.output
-    missing = CliRunner().invoke(commands.main, ["pretrain", "--resume", "--out", "/nowhere"])
+    missing = CliRunner().invoke(main.main, ["pretrain", "--resume", "--out", "/nowhere"])
     assert isinstance(missing.exception, InputError)
 
 
 def test_only_backends_that_can_train_are_taken(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "numpy")
-    result = CliRunner().invoke(commands.main, ["pretrain"])
+    result = CliRunner().invoke(main.main, ["pretrain"])
     assert "tensorflow or jax" in str(result.exception)
 
 
@@ -293,7 +294,7 @@ def test_a_stopped_command_says_how_to_go_on_and_exits_as_a_shell_has_it(
     monkeypatch.setattr(pretrain, "pretrain", lambda *_, **__: signal.Signals(number).name)
     monkeypatch.setattr(sys, "argv", ["transfer", "pretrain", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
-        cli.run(commands.main)
+        run(main.main)
     assert stopped.value.code == 128 + number
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and told[0].endswith(f"go on with `--resume --out {tmp_path}`.")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from transfer import cli
+from transfer.console import make_console
 from transfer.progress import PhaseProgress
 
 LOGS = {
@@ -25,8 +25,8 @@ EPOCH_LINE = re.compile(
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
-def make_progress(console, epochs=2):
-    return PhaseProgress(console, "head", num_images=1_000, steps=8, epochs=epochs)
+def make_progress(epochs=2):
+    return PhaseProgress("head", num_images=1_000, steps=8, epochs=epochs)
 
 
 def fit(progress, epochs=2):
@@ -44,7 +44,7 @@ def terminal():
 
 
 def test_a_log_gets_one_plain_line_an_epoch(capsys):
-    progress = make_progress(cli.make_console(quiet=False))
+    progress = make_progress(make_console(quiet=False))
     fit(progress)
     progress.on_train_end()
     out, err = capsys.readouterr()
@@ -54,7 +54,7 @@ def test_a_log_gets_one_plain_line_an_epoch(capsys):
 
 
 def test_a_log_gets_one_plain_line_a_prediction(capsys):
-    progress = make_progress(cli.make_console(quiet=False), epochs=1)
+    progress = make_progress(make_console(quiet=False), epochs=1)
     progress.on_predict_begin()
     for batch in range(8):
         progress.on_predict_batch_end(batch)
@@ -76,7 +76,7 @@ def test_several_steps_at_a_time_do_not_run_beyond_the_end_of_an_epoch():
 
 
 def test_a_quiet_console_hears_nothing(capsys):
-    progress = make_progress(cli.make_console(quiet=True))
+    progress = make_progress(make_console(quiet=True))
     fit(progress)
     progress.close()
     assert capsys.readouterr() == ("", "")
@@ -84,7 +84,7 @@ def test_a_quiet_console_hears_nothing(capsys):
 
 def test_a_terminal_gets_a_bar_with_images_a_second_and_time_left():
     console = terminal()
-    progress = make_progress(console)
+    progress = make_progress()
     fit(progress)
     progress.on_train_end()
     shown = console.file.getvalue()
@@ -95,11 +95,11 @@ def test_a_terminal_gets_a_bar_with_images_a_second_and_time_left():
 
 
 @pytest.mark.parametrize("console", [terminal(), Console(file=io.StringIO())])
-def test_closing_twice_is_fine_also_when_nothing_began(console):
-    progress = make_progress(console)
+def test_closing_twice_is_fine_also_when_nothing_began():
+    progress = make_progress()
     progress.close()
     progress.close()
-    progress = make_progress(console)
+    progress = make_progress()
     progress.on_train_begin()
     progress.on_epoch_begin(0)
     progress.on_train_batch_end(0)  # and then an error
@@ -116,9 +116,7 @@ def test_keras_calls_it_as_expected(capsys):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax")])
     model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
     inputs, targets = np.ones((10, 3), "float32"), np.eye(2, dtype="float32")[[0, 1] * 5]
-    progress = PhaseProgress(
-        cli.make_console(quiet=False), "head", num_images=10, steps=3, epochs=2
-    )
+    progress = PhaseProgress(make_console(quiet=False), "head", num_images=10, steps=3, epochs=2)
     model.fit(
         inputs,
         targets,
@@ -128,7 +126,7 @@ def test_keras_calls_it_as_expected(capsys):
         validation_data=(inputs, targets),
         callbacks=[keras.callbacks.ReduceLROnPlateau(), progress],
     )
-    progress = PhaseProgress(cli.make_console(quiet=False), "test", num_images=10, steps=3)
+    progress = PhaseProgress(make_console(quiet=False), "test", num_images=10, steps=3)
     model.predict(inputs, batch_size=4, verbose=0, callbacks=[progress])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3

@@ -6,11 +6,14 @@ import signal
 import pytest
 from rich.console import Console
 
-from transfer import runs
 from transfer.config import Config
 from transfer.errors import InputError, Interrupted
-from transfer.training import repeats, train
-from transfer.training.record import Result
+from transfer.runs import files
+from transfer.runs.facts import read_facts
+from transfer.runs.folder import check_resumable, finished_runs
+from transfer.storage.atomic import read_json, write_json
+from transfer.training import repeats, run
+from transfer.training.result import Result
 
 
 @pytest.fixture
@@ -36,28 +39,28 @@ def trained(monkeypatch):
         if stop.pop((seed, "begun"), None):
             raise Interrupted(signal.SIGTERM, "Stopped. It says how to go on.")
         done.append(seed)
-        runs.write_json(run_dir / runs.SUMMARY, summary(seed))
+        write_json(run_dir / files.SUMMARY, summary(seed))
         return Result(run_dir, summary(seed), [])
 
-    def fake_train(config, console, *, run_dir, offline, command, repeats=None):
+    def fake_train(config, *, run_dir, offline, command, repeats=None):
         if stop.pop((config.seed, "not begun"), None):
             raise KeyboardInterrupt
         run_dir.mkdir(parents=True)
         facts = {"settings": config.to_dict(), "command": command, "repeats": repeats}
-        runs.write_json(run_dir / runs.CONFIG, facts)
+        write_json(run_dir / files.CONFIG, facts)
         return finish(run_dir, config.seed)
 
-    def fake_resume(run_dir, console, *, given=None, offline=False):
-        runs.check_resumable(run_dir)
-        return finish(run_dir, runs.read_json(run_dir / runs.CONFIG)["settings"]["seed"])
+    def fake_resume(run_dir, *, given=None, offline=False):
+        check_resumable(run_dir)
+        return finish(run_dir, read_json(run_dir / files.CONFIG)["settings"]["seed"])
 
-    monkeypatch.setattr(train, "train", fake_train)
-    monkeypatch.setattr(train, "resume", fake_resume)
+    monkeypatch.setattr(run, "train", fake_train)
+    monkeypatch.setattr(run, "resume", fake_resume)
     return done, stop
 
 
 def test_each_repeat_is_the_run_that_its_seed_alone_makes(
-    tiny_backbone, stripes_npz, tmp_path, console, output
+    tiny_backbone, stripes_npz, tmp_path, output
 ):
     config = Config(
         backbone=tiny_backbone,
@@ -67,61 +70,61 @@ def test_each_repeat_is_the_run_that_its_seed_alone_makes(
         finetune_epochs=1,
         seed=3,
     )
-    results = list(repeats.train_repeats(config, 2, console, run_dir=tmp_path / "several"))
+    results = list(repeats.train_repeats(config, 2, run_dir=tmp_path / "several"))
     assert [result.run_dir.name for result in results] == ["several-seed3", "several-seed4"]
     alone = Config.from_dict(config.to_dict() | {"seed": 4})
-    (single,) = repeats.train_repeats(alone, 1, console, run_dir=tmp_path / "single")
+    (single,) = repeats.train_repeats(alone, 1, run_dir=tmp_path / "single")
     assert single.run_dir == tmp_path / "single"
     assert results[1].summary["sha256"] == single.summary["sha256"]
     assert results[0].summary["sha256"] != single.summary["sha256"]
-    assert runs.read_facts(results[1].run_dir)["repeats"] == {"first_seed": 3, "count": 2}
-    assert "repeats" not in runs.read_facts(single.run_dir)
-    assert set(runs.finished_runs(tmp_path)) == {tmp_path / "single"} | {
+    assert read_facts(results[1].run_dir)["repeats"] == {"first_seed": 3, "count": 2}
+    assert "repeats" not in read_facts(single.run_dir)
+    assert set(finished_runs(tmp_path)) == {tmp_path / "single"} | {
         result.run_dir for result in results
     }
-    repeats.print_repeats(results, console)
+    repeats.print_repeats(results)
     figures = [result.summary["phases"]["fine-tune"]["val_accuracy"] for result in results]
     mean, low, high = (f"{100 * x:.2f} %" for x in (sum(figures) / 2, min(figures), max(figures)))
     assert f"accuracy mean {mean}, min {low}, max {high}, n = 2; loss mean" in output.getvalue()
 
 
-def test_a_single_run_is_no_repeat(console, output, tmp_path):
-    repeats.print_repeats([Result(tmp_path, summary(0), [])], console)
+def test_a_single_run_is_no_repeat(output, tmp_path):
+    repeats.print_repeats([Result(tmp_path, summary(0), [])])
     assert output.getvalue() == ""
 
 
-def test_a_folder_that_exists_is_refused_before_anything_is_trained(trained, tmp_path, console):
+def test_a_folder_that_exists_is_refused_before_anything_is_trained(trained, tmp_path):
     (tmp_path / "x-seed2").mkdir()
     with pytest.raises(InputError, match="x-seed2 exists already"):
-        list(repeats.train_repeats(Config(), 3, console, run_dir=tmp_path / "x"))
+        list(repeats.train_repeats(Config(), 3, run_dir=tmp_path / "x"))
     assert trained[0] == []
 
 
-def test_a_stopped_repeat_is_resumed_and_the_others_follow(trained, tmp_path, console):
+def test_a_stopped_repeat_is_resumed_and_the_others_follow(trained, tmp_path):
     done, stop = trained
     stop[1, "begun"] = True
     with pytest.raises(Interrupted, match="It says how to go on"):
-        list(repeats.train_repeats(Config(), 4, console, run_dir=tmp_path / "x"))
+        list(repeats.train_repeats(Config(), 4, run_dir=tmp_path / "x"))
     assert done == [0]
-    results = list(repeats.resume_repeats(tmp_path / "x-seed1", console))
+    results = list(repeats.resume_repeats(tmp_path / "x-seed1"))
     assert done == [0, 1, 2, 3]
     assert [result.run_dir.name for result in results] == ["x-seed1", "x-seed2", "x-seed3"]
     with pytest.raises(InputError, match="has finished"):
-        list(repeats.resume_repeats(tmp_path / "x-seed1", console))
+        list(repeats.resume_repeats(tmp_path / "x-seed1"))
 
 
-def test_a_stop_between_two_repeats_names_the_last_one_that_began(trained, tmp_path, console):
+def test_a_stop_between_two_repeats_names_the_last_one_that_began(trained, tmp_path):
     done, stop = trained
     stop[2, "not begun"] = True
     with pytest.raises(Interrupted) as stopped:
-        list(repeats.train_repeats(Config(), 3, console, run_dir=tmp_path / "x"))
+        list(repeats.train_repeats(Config(), 3, run_dir=tmp_path / "x"))
     assert str(stopped.value) == f"Stopped. To go on: python train.py --resume {tmp_path}/x-seed1"
     assert stopped.value.number == signal.SIGINT
-    list(repeats.resume_repeats(tmp_path / "x-seed1", console))
+    list(repeats.resume_repeats(tmp_path / "x-seed1"))
     assert done == [0, 1, 2]
 
 
-def test_a_stop_before_the_first_has_nothing_to_go_on_with(trained, tmp_path, console):
+def test_a_stop_before_the_first_has_nothing_to_go_on_with(trained, tmp_path):
     trained[1][0, "not begun"] = True
     with pytest.raises(KeyboardInterrupt):
-        list(repeats.train_repeats(Config(), 2, console, run_dir=tmp_path / "x"))
+        list(repeats.train_repeats(Config(), 2, run_dir=tmp_path / "x"))

@@ -14,22 +14,18 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
 from tests.conftest import printed
-from transfer.evaluation.calibration import (
-    apply_temperature,
-    fit_calibration,
-    measure_calibration,
-)
+from transfer.evaluation.calibration import apply_temperature, fit_calibration, measure_calibration
 from transfer.evaluation.explain import Explanations, FeatureMaps
 from transfer.evaluation.metrics import compute_metrics
-from transfer.evaluation.report import (
+from transfer.evaluation.significance import PairedComparison, Repeats
+from transfer.report.sections import (
     print_calibration,
     print_comparisons,
     print_metrics,
     print_repeats,
     write_report,
 )
-from transfer.evaluation.significance import PairedComparison, Repeats
-from transfer.evaluation.table import TableRow, published_rows
+from transfer.report.table import TableRow, published_rows
 
 RUN = TableRow("mobilenetv2", 0.9455, 10_000, 0.18234, "adam", 54_000, "runs/20250101-mobilenetv2")
 PICTURES = [

@@ -14,15 +14,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transfer import runs
 from transfer.errors import InputError
+from transfer.runs import files, folder
+from transfer.runs.folder import (
+    check_finished,
+    check_resumable,
+    create_run,
+    finished_runs,
+    lock_run,
+    newest_unfinished_run,
+)
+from transfer.runs.history import HISTORY_COLUMNS, read_history, write_history
+from transfer.storage.atomic import read_json, write_atomically, write_json
 
 ROOT = Path(__file__).parents[1]
 NUMBER = st.floats(allow_nan=False)
 ROWS = st.lists(
     st.fixed_dictionaries(
         {"phase": st.sampled_from(["head", "fine-tune"]), "epoch": st.integers(0, 10_000)}
-        | {column: NUMBER for column in runs.HISTORY_COLUMNS[2:]}
+        | {column: NUMBER for column in HISTORY_COLUMNS[2:]}
     ),
     max_size=5,
 )
@@ -37,10 +47,10 @@ class FrozenTime(datetime):
 def make_run(folder, name, finished_at=None):
     run_dir = folder / name
     run_dir.mkdir(parents=True)
-    runs.write_json(run_dir / runs.CONFIG, {"settings": {}})
+    write_json(run_dir / files.CONFIG, {"settings": {}})
     if finished_at is not None:
-        runs.write_json(run_dir / runs.SUMMARY, {})
-        os.utime(run_dir / runs.SUMMARY, (finished_at, finished_at))
+        write_json(run_dir / files.SUMMARY, {})
+        os.utime(run_dir / files.SUMMARY, (finished_at, finished_at))
     return run_dir
 
 
@@ -59,12 +69,12 @@ def refused(call, *arguments):
 def test_fifty_runs_at_once_get_fifty_folders(tmp_path, monkeypatch, frozen):
     monkeypatch.chdir(tmp_path)
     if frozen:
-        monkeypatch.setattr(runs, "datetime", FrozenTime)
+        monkeypatch.setattr(folder, "datetime", FrozenTime)
     start = threading.Barrier(50)
 
     def create(_):
         start.wait()
-        return runs.create_run("vgg16")
+        return create_run("vgg16")
 
     with ThreadPoolExecutor(50) as pool:
         folders = list(pool.map(create, range(50)))
@@ -112,60 +122,60 @@ def test_two_processes_started_twenty_times_at_once_never_share_a_folder(tmp_pat
 def begin(folder, name):
     run_dir = folder / name
     run_dir.mkdir(parents=True)
-    (run_dir / runs.CONFIG).write_text("{}")
+    (run_dir / files.CONFIG).write_text("{}")
     return run_dir
 
 
 def test_the_newest_unfinished_run_that_nobody_trains_is_the_one_to_resume(tmp_path):
     older, newer, finished = (begin(tmp_path, name) for name in ("b", "a", "c"))
     for seconds, run_dir in enumerate((older, newer, finished)):
-        os.utime(run_dir / runs.CONFIG, (seconds, seconds))
-    (finished / runs.SUMMARY).write_text("{}")
-    assert runs.newest_unfinished_run(tmp_path) == newer
-    with runs.lock_run(newer):
-        assert runs.newest_unfinished_run(tmp_path) == older
-    assert runs.newest_unfinished_run(tmp_path) == newer
+        os.utime(run_dir / files.CONFIG, (seconds, seconds))
+    (finished / files.SUMMARY).write_text("{}")
+    assert newest_unfinished_run(tmp_path) == newer
+    with lock_run(newer):
+        assert newest_unfinished_run(tmp_path) == older
+    assert newest_unfinished_run(tmp_path) == newer
 
 
 def test_no_unfinished_run_is_told(tmp_path):
     with pytest.raises(InputError, match="no unfinished run in .*name a run folder"):
-        runs.newest_unfinished_run(tmp_path)
+        newest_unfinished_run(tmp_path)
 
 
 def test_only_what_has_begun_and_not_finished_is_resumable(tmp_path):
     run_dir = begin(tmp_path, "run")
-    assert runs.check_resumable(run_dir) == run_dir
-    (run_dir / runs.SUMMARY).write_text("{}")
+    assert check_resumable(run_dir) == run_dir
+    (run_dir / files.SUMMARY).write_text("{}")
     with pytest.raises(InputError, match="has finished"):
-        runs.check_resumable(run_dir)
+        check_resumable(run_dir)
     with pytest.raises(InputError, match="is not a run folder"):
-        runs.check_resumable(tmp_path)
+        check_resumable(tmp_path)
 
 
 def test_a_locked_run_is_refused_and_free_again_afterwards(tmp_path):
-    with runs.lock_run(tmp_path), pytest.raises(InputError, match="another process"):
-        with runs.lock_run(tmp_path):
+    with lock_run(tmp_path), pytest.raises(InputError, match="another process"):
+        with lock_run(tmp_path):
             pass
-    with runs.lock_run(tmp_path):
+    with lock_run(tmp_path):
         pass
 
 
 def test_a_folder_that_is_there_is_never_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "datetime", FrozenTime)
+    monkeypatch.setattr(folder, "datetime", FrozenTime)
     taken = tmp_path / "runs" / "20260102-030405-vgg16"
     taken.mkdir(parents=True)
     (taken / "kept").write_text("kept")
     (tmp_path / "runs" / "20260102-030405-vgg16-2").write_text("a file")
-    assert runs.create_run("vgg16").name == "20260102-030405-vgg16-3"
+    assert create_run("vgg16").name == "20260102-030405-vgg16-3"
     assert [path.name for path in taken.iterdir()] == ["kept"]
 
 
 def test_a_wished_folder_is_made_with_its_parents_and_only_once(tmp_path):
     wished = tmp_path / "a" / "b"
-    assert runs.create_run("vgg16", wished) == wished
+    assert create_run("vgg16", wished) == wished
     assert wished.is_dir() and not list(wished.iterdir())
-    message = refused(runs.create_run, "vgg16", wished)
+    message = refused(create_run, "vgg16", wished)
     assert "exists already" in message and "--run-dir" in message and str(wished) in message
 
 
@@ -175,7 +185,7 @@ def test_of_runs_that_wish_for_one_folder_only_one_gets_it(tmp_path):
     def create(_):
         start.wait()
         try:
-            return runs.create_run("vgg16", tmp_path / "wished")
+            return create_run("vgg16", tmp_path / "wished")
         except InputError:
             return None
 
@@ -185,7 +195,7 @@ def test_of_runs_that_wish_for_one_folder_only_one_gets_it(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    message = refused(runs.create_run, "vgg16", tmp_path / "file" / "run")
+    message = refused(create_run, "vgg16", tmp_path / "file" / "run")
     assert "cannot be made" in message and "--run-dir" in message
 
 
@@ -213,21 +223,21 @@ def test_finished_runs_come_newest_first_and_unfinished_ones_are_left_out(tmp_pa
     middle = make_run(tmp_path, "b-named-between", finished_at=2_000)
     make_run(tmp_path, "d-unfinished")
     (tmp_path / "a-file").write_text("")
-    assert runs.finished_runs(tmp_path) == [newest, middle, oldest]
+    assert finished_runs(tmp_path) == [newest, middle, oldest]
 
 
 def test_a_folder_without_finished_runs_has_none(tmp_path):
     make_run(tmp_path, "unfinished")
     for folder in (tmp_path, tmp_path / "nowhere"):
-        assert runs.finished_runs(folder) == []
+        assert finished_runs(folder) == []
 
 
 def test_a_run_is_checked_before_it_is_used(tmp_path):
     finished = make_run(tmp_path, "finished", finished_at=1_000)
-    assert runs.check_finished(finished) == finished
-    assert "has not finished" in refused(runs.check_finished, make_run(tmp_path, "unfinished"))
-    assert "not a run folder" in refused(runs.check_finished, tmp_path)
-    assert "not a run folder" in refused(runs.check_finished, tmp_path / "nowhere")
+    assert check_finished(finished) == finished
+    assert "has not finished" in refused(check_finished, make_run(tmp_path, "unfinished"))
+    assert "not a run folder" in refused(check_finished, tmp_path)
+    assert "not a run folder" in refused(check_finished, tmp_path / "nowhere")
 
 
 # --- Writing --------------------------------------------------------------------------------
@@ -237,7 +247,7 @@ def test_a_run_is_checked_before_it_is_used(tmp_path):
 def test_what_is_written_is_there_and_others_may_read_it(tmp_path, content, held):
     path = tmp_path / "file"
     path.write_text("old")
-    runs.write_atomically(path, content)
+    write_atomically(path, content)
     assert path.read_bytes() == held
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert list(tmp_path.iterdir()) == [path]
@@ -256,7 +266,7 @@ def test_when_writing_fails_the_old_content_stays_and_nothing_is_left_over(
 
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(type(error)):
-        runs.write_atomically(path, "new")
+        write_atomically(path, "new")
     monkeypatch.undo()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -265,7 +275,7 @@ def test_when_writing_fails_the_old_content_stays_and_nothing_is_left_over(
 def test_a_reader_never_sees_half_a_file(tmp_path):
     path = tmp_path / "file"
     contents = {"a" * 500_000, "b" * 400_000}
-    runs.write_atomically(path, "a" * 500_000)
+    write_atomically(path, "a" * 500_000)
     stop = threading.Event()
     seen = []
 
@@ -277,7 +287,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
     reader.start()
     for _ in range(10):
         for content in contents:
-            runs.write_atomically(path, content)
+            write_atomically(path, content)
     stop.set()
     reader.join()
     assert seen and all(seen)
@@ -289,8 +299,8 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
 def test_json_and_back(tmp_path):
     path = tmp_path / "values.json"
     values = {"name": "Größe", "numbers": [1, 2.5, None, True], "nested": {"a": "b"}}
-    runs.write_json(path, values)
-    assert runs.read_json(path) == values
+    write_json(path, values)
+    assert read_json(path) == values
     text = path.read_text(encoding="utf-8")
     assert (
         "Größe" in text
@@ -315,15 +325,15 @@ def test_json_and_back(tmp_path):
 def test_json_that_cannot_be_used_is_told_with_its_name(tmp_path, content, told):
     path = tmp_path / "damaged.json"
     path.write_bytes(content)
-    message = refused(runs.read_json, path)
+    message = refused(read_json, path)
     assert told in message and str(path) in message
 
 
 def test_json_that_is_not_there_is_named(tmp_path):
     assert "nowhere.json cannot be read as JSON: No such file" in refused(
-        runs.read_json, tmp_path / "nowhere.json"
+        read_json, tmp_path / "nowhere.json"
     )
-    assert "cannot be read" in refused(runs.read_json, tmp_path)
+    assert "cannot be read" in refused(read_json, tmp_path)
 
 
 @settings(
@@ -331,19 +341,19 @@ def test_json_that_is_not_there_is_named(tmp_path):
 )
 @given(ROWS)
 def test_history_and_back(tmp_path, rows):
-    runs.write_history(tmp_path, [row | {"ignored": 1} for row in rows])
-    assert runs.read_history(tmp_path) == rows
-    lines = (tmp_path / runs.HISTORY).read_text().splitlines()
-    assert lines[0] == ",".join(runs.HISTORY_COLUMNS) and len(lines) == 1 + len(rows)
+    write_history(tmp_path, [row | {"ignored": 1} for row in rows])
+    assert read_history(tmp_path) == rows
+    lines = (tmp_path / files.HISTORY).read_text().splitlines()
+    assert lines[0] == ",".join(HISTORY_COLUMNS) and len(lines) == 1 + len(rows)
 
 
 def test_a_history_that_diverged_is_read_back(tmp_path):
-    row = {column: float("nan") for column in runs.HISTORY_COLUMNS} | {"phase": "head", "epoch": 1}
-    runs.write_history(tmp_path, [row])
-    assert str(runs.read_history(tmp_path)[0]) == str(row)
+    row = {column: float("nan") for column in HISTORY_COLUMNS} | {"phase": "head", "epoch": 1}
+    write_history(tmp_path, [row])
+    assert str(read_history(tmp_path)[0]) == str(row)
 
 
-HEADER = ",".join(runs.HISTORY_COLUMNS).encode() + b"\n"
+HEADER = ",".join(HISTORY_COLUMNS).encode() + b"\n"
 
 
 @pytest.mark.parametrize(
@@ -370,10 +380,10 @@ HEADER = ",".join(runs.HISTORY_COLUMNS).encode() + b"\n"
     ],
 )
 def test_a_damaged_history_is_told_with_its_name(tmp_path, content):
-    (tmp_path / runs.HISTORY).write_bytes(content)
-    message = refused(runs.read_history, tmp_path)
-    assert str(tmp_path / runs.HISTORY) in message and "should hold the columns" in message
+    (tmp_path / files.HISTORY).write_bytes(content)
+    message = refused(read_history, tmp_path)
+    assert str(tmp_path / files.HISTORY) in message and "should hold the columns" in message
 
 
 def test_a_history_that_is_not_there_is_named(tmp_path):
-    assert "history.csv cannot be read" in refused(runs.read_history, tmp_path)
+    assert "history.csv cannot be read" in refused(read_history, tmp_path)

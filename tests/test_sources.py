@@ -15,13 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from transfer.data import formats, sources
-from transfer.data.sample import make_sample
-from transfer.data.sources import SOURCES, Split, fingerprint, load_splits
-from transfer.downloads import DownloadError
+from tools import make_sample
+from transfer.data import fashion_mnist, places, sources
+from transfer.data.fashion_mnist import CLASS_NAMES, FASHION_MNIST_SHA256, SAMPLE_SHA256
+from transfer.data.formats import csv_files
+from transfer.data.sources import SOURCES, load_splits
+from transfer.data.splits import Split, fingerprint
 from transfer.errors import InputError
+from transfer.storage.downloads import DownloadError
 
-REAL_FOLDER = sources.SYSTEM_FOLDER
+REAL_FOLDER = places.SYSTEM_FOLDER
 HAS_REAL_DATA = (REAL_FOLDER / "t10k-labels-idx1-ubyte.gz").exists()
 missing_real_data = pytest.mark.skipif(
     not HAS_REAL_DATA, reason=f"no {REAL_FOLDER}: apt-get install dataset-fashion-mnist"
@@ -40,7 +43,7 @@ def home(tmp_path_factory, monkeypatch):
     monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
     monkeypatch.delenv("TRANSFER_OFFLINE", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(folder / "keras"))
-    monkeypatch.setattr(sources, "SYSTEM_FOLDER", folder / "system")
+    monkeypatch.setattr(places, "SYSTEM_FOLDER", folder / "system")
     monkeypatch.setattr(sources, "download", no_answer)
     return folder / "keras" / "datasets" / "fashion-mnist"
 
@@ -63,7 +66,7 @@ def to_idx(array, magic=None):
 def write_idx(folder, train, test, suffix=".gz"):
     folder.mkdir(parents=True, exist_ok=True)
     contents = {}
-    for stem, array in zip(formats.FASHION_MNIST_SHA256, (*train, *test), strict=True):
+    for stem, array in zip(FASHION_MNIST_SHA256, (*train, *test), strict=True):
         contents[stem] = to_idx(array)
         packed = gzip.compress(contents[stem], mtime=0) if suffix == ".gz" else contents[stem]
         (folder / f"{stem}{suffix}").write_bytes(packed)
@@ -107,7 +110,7 @@ def published(tiny, monkeypatch):
     with tempfile.TemporaryDirectory() as folder:
         contents = write_idx(Path(folder), *tiny)
     digests = {stem: hashlib.sha256(c).hexdigest() for stem, c in contents.items()}
-    monkeypatch.setattr(formats, "FASHION_MNIST_SHA256", digests)
+    monkeypatch.setattr(fashion_mnist, "FASHION_MNIST_SHA256", digests)
     return lambda folder, suffix=".gz": write_idx(folder, *tiny, suffix)
 
 
@@ -136,14 +139,14 @@ def check_invariants(loaded):
 
 def test_auto_takes_the_first_place(published, home, tmp_path, monkeypatch):
     taken = [load_splits("auto").location]
-    published(sources.SYSTEM_FOLDER)
+    published(places.SYSTEM_FOLDER)
     taken.append(load_splits("auto").location)
     published(home)
     taken.append(load_splits("auto").location)
     published(tmp_path / "wish", suffix="")
     monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path / "wish"))
     taken.append(load_splits("auto").location)
-    places = ["sample", sources.SYSTEM_FOLDER, home, tmp_path / "wish"]
+    places = ["sample", places.SYSTEM_FOLDER, home, tmp_path / "wish"]
     assert taken == [str(place) for place in places]
 
 
@@ -151,7 +154,7 @@ def test_published_files_are_called_so(published, tmp_path, tiny):
     published(tmp_path / "mine")
     splits = load_splits(str(tmp_path / "mine"))
     assert splits.name == "fashion-mnist"
-    assert splits.class_names == formats.CLASS_NAMES
+    assert splits.class_names == CLASS_NAMES
     assert "50 training, 10 validation and 20 test" in splits.provenance
     assert "checksums verified" in splits.provenance
     assert (splits.test.images[..., 0] == tiny[1][0]).all()
@@ -161,7 +164,7 @@ def test_published_files_are_called_so(published, tmp_path, tiny):
 def test_home_folder_is_used_without_keras_home(monkeypatch):
     monkeypatch.delenv("KERAS_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert sources._keras_cache() == Path("/home/somebody/.keras/datasets/fashion-mnist")
+    assert places._keras_cache() == Path("/home/somebody/.keras/datasets/fashion-mnist")
 
 
 @pytest.mark.parametrize("data", ["auto", "fashion-mnist"])
@@ -182,7 +185,7 @@ def test_explicit_fashion_mnist_names_every_place_and_the_mend(home):
     for part in (
         "$FASHION_MNIST_DIR: not set",
         str(home),
-        str(sources.SYSTEM_FOLDER),
+        str(places.SYSTEM_FOLDER),
         "no answer from https://storage.googleapis.com",
         "apt-get install dataset-fashion-mnist",
         "FASHION_MNIST_DIR=FOLDER",
@@ -207,7 +210,7 @@ def test_damaged_cache_is_set_aside_and_fetched_again(published, home, tmp_path,
     monkeypatch.setattr(sources, "download", fetch)
     splits = load_splits("auto")
     assert splits.name == "fashion-mnist" and splits.location == str(home)
-    assert fetched == [sources.DOWNLOAD_URL + path.name for path in (truncated, other)]
+    assert fetched == [places.DOWNLOAD_URL + path.name for path in (truncated, other)]
     damaged = {f"{truncated.name}.damaged", f"{other.name}.damaged"}
     assert damaged <= set(os.listdir(home))
     assert "passed over" in splits.provenance and "checksums verified" in splits.provenance
@@ -225,8 +228,8 @@ def test_damaged_download_is_not_used(published, home, monkeypatch):
 
 
 def test_damaged_system_folder_is_passed_over_and_told(published):
-    published(sources.SYSTEM_FOLDER)
-    path = sources.SYSTEM_FOLDER / "t10k-images-idx3-ubyte.gz"
+    published(places.SYSTEM_FOLDER)
+    path = places.SYSTEM_FOLDER / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:40])
     splits = load_splits("auto")
     assert splits.name == "fashion-mnist-sample"
@@ -262,24 +265,24 @@ def test_offline_never_fetches(monkeypatch, said):
 
 def test_sample_is_verified_stratified_and_small():
     splits = load_splits("sample")
-    assert splits.name == "fashion-mnist-sample" and splits.class_names == formats.CLASS_NAMES
+    assert splits.name == "fashion-mnist-sample" and splits.class_names == CLASS_NAMES
     assert "not the full Fashion-MNIST" in splits.provenance
     assert np.bincount(splits.train.labels).tolist() == [540] * 10
     assert np.bincount(splits.validation.labels).tolist() == [60] * 10
     assert np.bincount(splits.test.labels).tolist() == [100] * 10
     assert splits.train.images.shape == (5400, 28, 28, 1)
-    size = sum(p.stat().st_size for p in sources.SAMPLE_FOLDER.iterdir() if p.is_file())
+    size = sum(p.stat().st_size for p in places.SAMPLE_FOLDER.iterdir() if p.is_file())
     assert size <= 3_000_000
-    notice = (sources.SAMPLE_FOLDER / "LICENSE").read_text("utf-8")
+    notice = (places.SAMPLE_FOLDER / "LICENSE").read_text("utf-8")
     assert "Copyright © 2017 Zalando SE, https://tech.zalando.com" in notice
 
 
 def test_damaged_sample_is_refused(tmp_path, monkeypatch):
-    for path in sources.SAMPLE_FOLDER.glob("*.xz"):
+    for path in places.SAMPLE_FOLDER.glob("*.xz"):
         content = bytearray(lzma.decompress(path.read_bytes()))
         content[-1] = (content[-1] + 1) % 10
         (tmp_path / path.stem).write_bytes(content)
-    monkeypatch.setattr(sources, "SAMPLE_FOLDER", tmp_path)
+    monkeypatch.setattr(places, "SAMPLE_FOLDER", tmp_path)
     assert "install the package again" in refused("sample")
 
 
@@ -288,16 +291,16 @@ def test_damaged_sample_is_refused(tmp_path, monkeypatch):
 def test_sample_can_be_drawn_again():
     # Content, not compressed bytes: those depend on the version of liblzma.
     contents = make_sample.draw_sample(REAL_FOLDER)
-    assert contents.keys() == sources.SAMPLE_SHA256.keys()
+    assert contents.keys() == SAMPLE_SHA256.keys()
     for stem, content in contents.items():
-        assert content == lzma.decompress((sources.SAMPLE_FOLDER / f"{stem}.xz").read_bytes())
-        assert hashlib.sha256(content).hexdigest() == sources.SAMPLE_SHA256[stem]
+        assert content == lzma.decompress((places.SAMPLE_FOLDER / f"{stem}.xz").read_bytes())
+        assert hashlib.sha256(content).hexdigest() == SAMPLE_SHA256[stem]
 
 
 @pytest.mark.real_data
 @missing_real_data
 def test_real_files(monkeypatch):
-    monkeypatch.setattr(sources, "SYSTEM_FOLDER", REAL_FOLDER)
+    monkeypatch.setattr(places, "SYSTEM_FOLDER", REAL_FOLDER)
     splits = load_splits("auto")
     assert splits.name == "fashion-mnist" and "checksums verified" in splits.provenance
     assert splits.train.images.shape == (54000, 28, 28, 1)
@@ -347,7 +350,7 @@ def test_wrong_idx_is_told(tmp_path, tiny, stem, content, told):
     assert told in message and str(tmp_path) in message
 
 
-@pytest.mark.parametrize("stem", list(formats.FASHION_MNIST_SHA256))
+@pytest.mark.parametrize("stem", list(FASHION_MNIST_SHA256))
 def test_missing_idx_file_is_named(tmp_path, tiny, stem):
     write_idx(tmp_path / "d", *tiny)
     (tmp_path / "d" / f"{stem}.gz").unlink()
@@ -378,7 +381,7 @@ def load_or_refuse(path):
 def test_damaged_gz_is_told_or_harmless(tmp_path, data):
     train, test = draw(20, 2), draw(4, 2, seed=1)
     write_idx(tmp_path / "d", train, test)
-    path = tmp_path / "d" / f"{data.draw(st.sampled_from(list(formats.FASHION_MNIST_SHA256)))}.gz"
+    path = tmp_path / "d" / f"{data.draw(st.sampled_from(list(FASHION_MNIST_SHA256)))}.gz"
     path.write_bytes(damage(data, path.read_bytes()))
     loaded = load_or_refuse(tmp_path / "d")
     if loaded is not None:  # bytes of gzip's header that mean nothing
@@ -408,7 +411,7 @@ def test_damaged_idx_is_told_or_consistent(tmp_path, data):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("block_bytes", [100, 1 << 22])
 def test_csv_gives_the_same_as_arrays(tmp_path, monkeypatch, end, block_bytes):
-    monkeypatch.setattr(formats, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", block_bytes)
     train, test = draw(40, 10, (28, 28)), draw(20, 10, (28, 28), seed=1)
     write_csv(tmp_path / "fashion-mnist_train.csv", *train, end)
     write_csv(tmp_path / "fashion-mnist_test.csv", *test, end)
@@ -417,7 +420,7 @@ def test_csv_gives_the_same_as_arrays(tmp_path, monkeypatch, end, block_bytes):
         assert (loaded.train.images[..., 0] == train[0]).all()
         assert (loaded.test.images[..., 0] == test[0]).all()
         assert (loaded.train.labels == train[1]).all()
-        assert loaded.class_names == formats.CLASS_NAMES
+        assert loaded.class_names == CLASS_NAMES
         splits = load_splits(str(data))
         assert splits.name == data.name and "not compared" in splits.provenance
 
@@ -457,7 +460,7 @@ def test_wrong_pixel_is_told_with_row_and_column(tmp_path, field, told):
 
 
 def test_row_of_an_error_counts_all_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 100)
     path = write_csv(tmp_path / "d.csv", *draw(30, 2))
     path.write_text(path.read_text() + "1,2\n")
     assert "row 32: there should be 17 columns, as in the header. Received: 2" in refused(path)

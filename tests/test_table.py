@@ -12,7 +12,7 @@ from rich.console import Console
 from tests.conftest import printed
 from transfer.evaluation import published
 from transfer.evaluation.baselines import MeasuredBaseline
-from transfer.evaluation.table import (
+from transfer.report.table import (
     TableRow,
     baseline_row,
     comparison_table,
@@ -92,7 +92,7 @@ def test_runs_stand_out_on_a_terminal_and_colours_can_be_turned_off(monkeypatch)
     def on_terminal(**options):
         buffer = io.StringIO()
         console = Console(file=buffer, force_terminal=True, width=120, **options)
-        print_table([RUN, *published_rows()], console)
+        print_table([RUN, *published_rows()])
         return buffer.getvalue()
 
     coloured = on_terminal(color_system="standard")

@@ -6,13 +6,14 @@ import math
 import pytest
 from keras_tuner.engine.trial import TrialStatus
 
-from transfer import runs
 from transfer.config import Config
 from transfer.errors import InputError
+from transfer.storage import atomic
+from transfer.storage.atomic import write_atomically
 from transfer.tuning import oracles, results
 from transfer.tuning.oracles import RECORD, TUNERS, Plan, make_oracle
 from transfer.tuning.space import Choices, Range
-from transfer.tuning.trials import Record
+from transfer.tuning.trials import TrialResult
 
 SPACE = {
     "finetune_learning_rate": Range(1e-4, 1e-1, log=True),
@@ -46,9 +47,9 @@ def run_search(plan, most_trials, *, ran=None, fails=lambda number: False):
         if ran is not None:
             ran.append((trial.trial_id, config))
         failed = fails(int(trial.trial_id))
-        record = Record(config.to_dict(), score(config), 0.1, config.finetune_epochs)
+        record = TrialResult(config.to_dict(), score(config), 0.1, config.finetune_epochs)
         if failed:
-            record = Record(config.to_dict(), reason="it failed")
+            record = TrialResult(config.to_dict(), reason="it failed")
         trial.status = TrialStatus.FAILED if failed else TrialStatus.COMPLETED
         trial.hyperparameters.values[RECORD] = record.to_text()
         oracle.end_trial(trial)
@@ -107,7 +108,7 @@ class Killed(BaseException):
 
 def kill_at(monkeypatch, number, *, after):
     """Lets the process die at a write, before or after the file is in its place."""
-    write, count = runs.write_atomically, 0
+    write, count = write_atomically, 0
 
     def write_or_die(path, content):
         nonlocal count
@@ -118,7 +119,7 @@ def kill_at(monkeypatch, number, *, after):
         if count == number:
             raise Killed
 
-    monkeypatch.setattr(runs, "write_atomically", write_or_die)
+    monkeypatch.setattr(atomic, "write_atomically", write_or_die)
 
 
 @pytest.fixture(autouse=True)

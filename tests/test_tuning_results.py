@@ -7,18 +7,18 @@ from rich.console import Console
 
 from tests.test_tuning_oracles import SPACE, make_plan
 from transfer.config import Config
-from transfer.evaluation.plots import png
+from transfer.plots.style import png
 from transfer.tuning import display, plots, results
 from transfer.tuning.results import Row
 from transfer.tuning.space import Choices
-from transfer.tuning.trials import Record
+from transfer.tuning.trials import TrialResult
 
 OWN = Config(finetune_epochs=9, weights="none", limit=500)
 
 
 def row(number, accuracy=None, *, reason="", epochs=9, further=None, **changes):
     config = Config.from_dict(OWN.to_dict() | changes | {"finetune_epochs": epochs})
-    record = Record(config.to_dict(), accuracy, 0.5, epochs, 61.0, "local", reason)
+    record = TrialResult(config.to_dict(), accuracy, 0.5, epochs, 61.0, "local", reason)
     ran = accuracy is not None or bool(reason)
     return Row(number, config, number == 1, further, record if ran else None)
 
@@ -49,7 +49,7 @@ def test_best_json_is_the_best_trial_on_all_images_for_all_epochs(plan, rows):
 
 def test_of_a_loss_the_lowest_is_the_best(rows):
     assert [row.number for row in results.sort_rows(rows, "val_accuracy")] == [2, 1, 4]
-    low = Row(6, OWN, False, None, Record({}, 0.1, 0.01, 9))
+    low = Row(6, OWN, False, None, TrialResult({}, 0.1, 0.01, 9))
     assert results.sort_rows([*rows, low], "val_loss")[0] is low
 
 
@@ -99,7 +99,7 @@ def test_the_best_is_told_beside_the_users_own_with_its_noise(rows):
 def test_the_table_shows_the_ten_best_and_the_users_own(plan):
     rows = [row(1, 0.5), *(row(n, 0.5 + n / 100, dropout=0.0) for n in range(2, 14))]
     console = Console(width=100, record=True, quiet=False, file=open("/dev/null", "w"))
-    console.print(display.top_table(rows, plan))
+    console.show(display.top_table(rows, plan))
     text = console.export_text()
     assert len(text.splitlines()) == 12
     assert "(your own settings)" in text.splitlines()[-1]

@@ -15,6 +15,7 @@ from tests import commands
 from tests.kill_training import add_tiny_backbone, write_inputs
 from tests.kill_tuning import OPTIONS, kill_searches
 from transfer.config import Config
+from transfer.training import run
 from transfer.tuning.deadline import Deadline
 
 SHORT = ["--finetune-epochs", 1, "--batch-size", 128]
@@ -75,12 +76,11 @@ def test_a_search_ends_with_settings_that_train_takes_and_goes_on_when_asked_for
 def always_diverge():
     add_tiny_backbone()
     from transfer.errors import InputError
-    from transfer.training import train
 
     def fail(*arguments, **options):
         raise InputError("the loss is no longer a number in the fine-tune phase; lower it")
 
-    train.train = fail
+    run.train = fail
 
 
 def test_when_every_trial_fails_the_first_reason_ends_it_with_1(folder):
@@ -177,16 +177,15 @@ def test_two_processes_never_search_in_one_project(folder):
 
 def die_in_the_second_trial():
     add_tiny_backbone()
-    from transfer.training import train
 
-    ordinary = train.train
+    ordinary = run.train
 
-    def train_or_die(config, console, *, run_dir, **options):
+    def train_or_die(config, *, run_dir, **options):
         if "trial_0001" in str(run_dir):
             os.kill(os.getpid(), signal.SIGKILL)
-        return ordinary(config, console, run_dir=run_dir, **options)
+        return ordinary(config, run_dir=run_dir, **options)
 
-    train.train = train_or_die
+    run.train = train_or_die
 
 
 def test_a_trial_that_the_system_kills_is_a_reason_and_the_search_goes_on(folder):
@@ -247,7 +246,7 @@ def test_a_terminal_gets_a_live_table(tmp_path):
 
     oracle = make_oracle(make_plan(tmp_path / "p"), most_trials=7)
     console = Console(file=StringIO(), force_terminal=True, width=100)
-    with Display(console, oracle, 7):
+    with Display(oracle, 7):
         oracle.create_trial("local")
         time.sleep(1)
     text = console.file.getvalue()

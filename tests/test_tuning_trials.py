@@ -9,15 +9,17 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from transfer import runs
 from transfer.config import Config
-from transfer.data.formats import Split
+from transfer.data.splits import Split
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
-from transfer.training import train
+from transfer.runs import files
+from transfer.runs.folder import create_run
+from transfer.storage.atomic import read_json
+from transfer.training import data, run
 from transfer.training.heads import prepare_heads
 from transfer.tuning import trials
-from transfer.tuning.trials import Ground, Record, full_budget, run_trial, with_budget
+from transfer.tuning.trials import TrialContext, TrialResult, full_budget, run_trial, with_budget
 
 QUIET = Console(quiet=True)
 
@@ -35,8 +37,8 @@ def config(tiny_backbone, stripes_npz):
 
 
 @pytest.fixture
-def ground(config):
-    return Ground(train.load_data(config, True, QUIET, with_test=False), offline=True)
+def context(config):
+    return TrialContext(data.load_data(config, True, QUIET, with_test=False), offline=True)
 
 
 def test_the_budget_is_of_the_fine_tune_phase_and_the_head_phase_is_granted_whole():
@@ -48,22 +50,24 @@ def test_the_budget_is_of_the_fine_tune_phase_and_the_head_phase_is_granted_whol
     assert with_budget(heads, 2) == Config(head_epochs=2, finetune_epochs=0)
 
 
-def test_a_trial_is_the_run_that_train_would_make(config, ground, tmp_path):
-    record = run_trial(config, ground, tmp_path / "trial_0000", "local")
+def test_a_trial_is_the_run_that_train_would_make(config, context, tmp_path):
+    record = run_trial(config, context, tmp_path / "trial_0000", "local")
     run_dir = tmp_path / "trial_0000" / trials.RUN
-    alone = train.train(config, QUIET, run_dir=tmp_path / "alone", offline=True)
-    summary = runs.read_json(run_dir / runs.SUMMARY)
+    alone = run.train(config, QUIET, run_dir=tmp_path / "alone", offline=True)
+    summary = read_json(run_dir / files.SUMMARY)
     assert summary["sha256"] == alone.summary["sha256"]
     kept = alone.summary["phases"]["fine-tune"]
     assert (record.val_accuracy, record.val_loss) == (kept["val_accuracy"], kept["val_loss"])
     assert (record.epochs, record.reason, record.worker) == (2, "", "local")
     assert record.settings == config.to_dict()
-    assert not (run_dir / runs.MODEL).exists() and (tmp_path / "alone" / runs.MODEL).exists()
-    assert Record.from_text(record.to_text()) == record
+    assert not (run_dir / files.MODEL).exists() and (tmp_path / "alone" / files.MODEL).exists()
+    assert TrialResult.from_text(record.to_text()) == record
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_a_head_on_shared_features_is_the_one_that_train_would_make(config, ground, tmp_path, flip):
+def test_a_head_on_shared_features_is_the_one_that_train_would_make(
+    config, context, tmp_path, flip
+):
     keras.utils.set_random_seed(7)
     build_backbone(config.backbone, 32).save_weights(tmp_path / "tiny.weights.h5")
     config = dataclasses.replace(
@@ -74,41 +78,41 @@ def test_a_head_on_shared_features_is_the_one_that_train_would_make(config, grou
         dropout=0.3,
         flip=flip,
     )
-    alone = train.train(config, QUIET, run_dir=tmp_path / "alone", offline=True)
+    alone = run.train(config, QUIET, run_dir=tmp_path / "alone", offline=True)
     start = prepare_heads(
-        dataclasses.replace(config, flip=True, dropout=0.0), ground.data, QUIET, offline=True
+        dataclasses.replace(config, flip=True, dropout=0.0), context.data, QUIET, offline=True
     )
-    ground = dataclasses.replace(ground, heads={config.backbone: start})
+    context = dataclasses.replace(context, heads={config.backbone: start})
     for number in range(2):  # the second as the first
-        run_trial(config, ground, tmp_path / f"{number}", "local")
-        summary = runs.read_json(tmp_path / f"{number}" / trials.RUN / runs.SUMMARY)
+        run_trial(config, context, tmp_path / f"{number}", "local")
+        summary = read_json(tmp_path / f"{number}" / trials.RUN / files.SUMMARY)
         for part in ("history", "optimizer"):
             assert summary["sha256"][part] == alone.summary["sha256"][part]
 
 
-def test_a_run_that_had_finished_is_not_repeated(config, ground, tmp_path, monkeypatch):
-    first = run_trial(config, ground, tmp_path, "local")
-    monkeypatch.setattr(train, "train", lambda *a, **k: pytest.fail("trained again"))
-    assert run_trial(config, ground, tmp_path, "local") == first
+def test_a_run_that_had_finished_is_not_repeated(config, context, tmp_path, monkeypatch):
+    first = run_trial(config, context, tmp_path, "local")
+    monkeypatch.setattr(run, "train", lambda *a, **k: pytest.fail("trained again"))
+    assert run_trial(config, context, tmp_path, "local") == first
     monkeypatch.undo()
     # Another configuration under the same number is another trial.
-    other = run_trial(dataclasses.replace(config, dropout=0.5), ground, tmp_path, "local")
+    other = run_trial(dataclasses.replace(config, dropout=0.5), context, tmp_path, "local")
     assert other.settings["dropout"] == 0.5
 
 
 def ends_with(error):
     def train(*arguments, run_dir, **options):
-        runs.create_run("tiny", run_dir)
+        create_run("tiny", run_dir)
         raise error
 
     return train
 
 
-def test_a_diverging_trial_is_a_reason_not_an_end(config, ground, tmp_path):
+def test_a_diverging_trial_is_a_reason_not_an_end(config, context, tmp_path):
     rate = dataclasses.replace(config, finetune_learning_rate=10.0, optimizer="sgd", l2=10.0)
-    record = run_trial(rate, ground, tmp_path, "local")
+    record = run_trial(rate, context, tmp_path, "local")
     assert record.reason == "the loss is no longer a number in the fine-tune phase"
-    assert not (tmp_path / trials.RUN / runs.CHECKPOINTS).exists()
+    assert not (tmp_path / trials.RUN / files.CHECKPOINTS).exists()
 
 
 @pytest.mark.parametrize(
@@ -120,23 +124,23 @@ def test_a_diverging_trial_is_a_reason_not_an_end(config, ground, tmp_path):
         (ValueError("of a\nlayer\x1b"), "ValueError: of a"),
     ],
 )
-def test_whatever_ends_a_trial_is_one_line(config, ground, tmp_path, monkeypatch, error, reason):
-    monkeypatch.setattr(train, "train", ends_with(error))
-    record = run_trial(config, ground, tmp_path, "local")
+def test_whatever_ends_a_trial_is_one_line(config, context, tmp_path, monkeypatch, error, reason):
+    monkeypatch.setattr(run, "train", ends_with(error))
+    record = run_trial(config, context, tmp_path, "local")
     assert reason in record.reason and record.reason.isprintable()
     assert record.val_accuracy is None
 
 
-def test_a_full_disk_ends_the_search_and_not_each_trial(config, ground, tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_search_and_not_each_trial(config, context, tmp_path, monkeypatch):
     error = InputError("run: No space left on device")
     error.__cause__ = OSError(28, "No space left on device")
-    monkeypatch.setattr(train, "train", ends_with(error))
+    monkeypatch.setattr(run, "train", ends_with(error))
     with pytest.raises(InputError, match="No space left"):
-        run_trial(config, ground, tmp_path, "local")
+        run_trial(config, context, tmp_path, "local")
 
 
-def test_the_test_images_are_never_there(config, ground, tmp_path):
-    assert ground.data.splits.test.num_images == 0
+def test_the_test_images_are_never_there(config, context, tmp_path):
+    assert context.data.splits.test.num_images == 0
     # Poisoned test images and labels change nothing.
     with np.load(config.data) as arrays:
         poisoned = dict(arrays)
@@ -144,12 +148,12 @@ def test_the_test_images_are_never_there(config, ground, tmp_path):
     poisoned["y_test"] = 1 - poisoned["y_test"]
     np.savez(tmp_path / "poisoned.npz", **poisoned)
     other = dataclasses.replace(config, data=str(tmp_path / "poisoned.npz"))
-    there = Ground(train.load_data(other, True, QUIET, with_test=False), offline=True)
+    there = TrialContext(data.load_data(other, True, QUIET, with_test=False), offline=True)
     records = [
         run_trial(each, where, tmp_path / each.data[-8:], "local")
-        for each, where in ((config, ground), (other, there))
+        for each, where in ((config, context), (other, there))
     ]
     assert records[0].val_loss == records[1].val_loss
     assert isinstance(there.data.splits.test, Split)
-    facts = json.loads((tmp_path / "oned.npz" / trials.RUN / runs.CONFIG).read_text())
+    facts = json.loads((tmp_path / "oned.npz" / trials.RUN / files.CONFIG).read_text())
     assert facts["data"]["num_images"]["test"] == 0

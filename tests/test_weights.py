@@ -10,12 +10,13 @@ import pytest
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
 from transfer.config import Config
-from transfer.downloads import download
 from transfer.errors import InputError
 from transfer.models import pretrained, weights
 from transfer.models.backbones import BACKBONES, build_backbone
-from transfer.models.classifier import build_classifier, save_classifier
+from transfer.models.classifier import build_classifier
+from transfer.models.saving import save_classifier
 from transfer.models.weights import imagenet_url, keras_cache, load_backbone
+from transfer.storage.downloads import download
 
 
 def write_as_keras_does(backbone, path):

@@ -1,18 +1,22 @@
 """Every setting of a training run, with its default, its bounds and its help, once.
 
-`train.py` makes a `Config` from its options, `tune.py` searches over its fields, a
-run folder keeps it as JSON. The command line is generated from the fields
-(`transfer/cli.py`), so an option, its default and its help cannot drift apart.
+`transfer train` makes a `Config` from its options, `transfer tune` searches over its fields, a run
+folder keeps it as JSON. The settings stand in groups, which together make one flat `Config`; the
+command line (`commands/options.py`) and the search space (`tuning/space.py`) are made from what
+each field says of itself, so an option, its default and its help cannot drift apart.
 """
 
 import dataclasses
-import json
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from transfer.errors import InputError
+from transfer.storage.atomic import read_json
+
+HEAD_PHASE, FINETUNE_PHASE = "head", "finetune"  # of a setting that means nothing without it
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,16 @@ class Setting:
     maximum: float = math.inf
     open_minimum: bool = False  # the bound itself is not accepted
     open_maximum: bool = False
+    matters_most: bool = False  # stands first in the help
+    is_searched: bool = True  # a search may vary it
+    is_in_loss: bool = False  # runs that differ in it have losses that cannot be compared
+    phase: str = ""  # without this phase it changes nothing
+
+    def normalise(self, value: Any) -> Any:
+        """Returns `value` with a word in the case in which it is accepted."""
+        if isinstance(value, str) and value.lower() in (*self.choices, *self.words):
+            return value.lower()
+        return value
 
     def check(self, name: str, value: Any) -> None:
         """Raises `InputError`, one line, when `value` is not accepted for field `name`."""
@@ -58,11 +72,16 @@ class Setting:
         if self.kind is str:
             return "a text"
         text = "a whole number" if self.kind is int else "a number"
+        return f"{text}{self.describe_bounds()}" + "".join(f" or '{word}'" for word in self.words)
+
+    def describe_bounds(self) -> str:
+        """Returns the bounds of a number, in words: ` above 0 to 10`; "" where it has none."""
+        text = ""
         if math.isfinite(self.minimum):
             text += f" above {self.minimum:g}" if self.open_minimum else f" from {self.minimum:g}"
         if math.isfinite(self.maximum):
             text += f" below {self.maximum:g}" if self.open_maximum else f" to {self.maximum:g}"
-        return text + "".join(f" or '{word}'" for word in self.words)
+        return text
 
 
 def _setting(default: Any, kind: type, help: str, **bounds: Any) -> Any:
@@ -70,38 +89,119 @@ def _setting(default: Any, kind: type, help: str, **bounds: Any) -> Any:
     return dataclasses.field(default=default, metadata={"setting": setting})
 
 
-@dataclass(frozen=True)
-class Config:
-    """The settings of one training run. Immutable; use `dataclasses.replace` to vary it.
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which images."""
 
-    Raises:
-        InputError: a value is out of its bounds or of the wrong type.
-    """
-
-    # Its choices are the rows of `BACKBONES` (models/backbones.py), which checks the name.
-    backbone: str = _setting("mobilenetv2", str, "The pretrained network under the classifier.")
     data: str = _setting(
         "auto",
         str,
         "auto, fashion-mnist, sample, or the path of an image folder, CSV, npz or IDX folder.",
+        matters_most=True,
+        is_searched=False,
+    )
+    limit: int | None = _setting(
+        None,
+        int,
+        "Use at most this many images of each split.",
+        minimum=1,
+        optional=True,
+        is_searched=False,
+    )
+    validation_fraction: float = _setting(
+        0.1,
+        float,
+        "Share of the training images held out for validation.",
+        minimum=0,
+        maximum=1,
+        open_minimum=True,
+        open_maximum=True,
+        is_searched=False,
+    )
+    skip_bad_images: bool = _setting(
+        False, bool, "Go on without image files that do not decode.", is_searched=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """What the network is and starts from."""
+
+    # Its choices are the rows of `BACKBONES` (models/backbones.py), which checks the name.
+    backbone: str = _setting(
+        "mobilenetv2", str, "The pretrained network under the classifier.", matters_most=True
     )
     weights: str = _setting(
         "auto",
         str,
         "auto, imagenet, bundled (learnt from fractals), fashion (then from Fashion-MNIST), none "
         "(train from scratch), or the path of a weights file.",
+        matters_most=True,
+        is_searched=False,
     )
     image_size: int = _setting(
-        96, int, "Side of the square images the backbone sees, in pixels.", minimum=32, maximum=1024
+        96,
+        int,
+        "Side of the square images the backbone sees, in pixels.",
+        minimum=32,
+        maximum=1024,
+        matters_most=True,
+        is_searched=False,
     )
+    head_features: str = _setting(
+        "auto",
+        str,
+        "What the head sees of the backbone: its last output, or outputs at several depths.",
+        choices=("auto", "last", "multi"),
+    )
+    hidden_units: int | str = _setting(
+        "auto",
+        int,
+        "Units of a hidden layer in the head, 0 for none; auto suits what the head sees.",
+        minimum=0,
+        maximum=65_536,
+        words=("auto",),
+    )
+    dropout: float = _setting(
+        0.2, float, "Dropout before the last layer.", minimum=0, maximum=1, open_maximum=True
+    )
+    l2: float = _setting(
+        0.0, float, "L2 penalty on the head's kernels.", minimum=0, maximum=10, is_in_loss=True
+    )
+    recalibrate_batch_norm: bool = _setting(
+        False, bool, "Give BatchNorm the statistics of the training images before the first phase."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How the two phases train."""
+
     head_epochs: int = _setting(
-        10, int, "Epochs of the head phase (frozen backbone).", minimum=0, maximum=10_000
+        10,
+        int,
+        "Epochs of the head phase (frozen backbone).",
+        minimum=0,
+        maximum=10_000,
+        is_searched=False,
     )
     finetune_epochs: int = _setting(
-        5, int, "Epochs of the fine-tune phase (unfrozen backbone).", minimum=0, maximum=10_000
+        5,
+        int,
+        "Epochs of the fine-tune phase (unfrozen backbone).",
+        minimum=0,
+        maximum=10_000,
+        matters_most=True,
+        is_searched=False,
     )
     head_learning_rate: float = _setting(
-        1e-3, float, "Learning rate of the head phase.", minimum=0, maximum=10, open_minimum=True
+        1e-3,
+        float,
+        "Learning rate of the head phase.",
+        minimum=0,
+        maximum=10,
+        open_minimum=True,
+        phase=HEAD_PHASE,
     )
     finetune_learning_rate: float | str = _setting(
         "auto",
@@ -111,6 +211,7 @@ class Config:
         maximum=10,
         open_minimum=True,
         words=("auto",),
+        phase=FINETUNE_PHASE,
     )
     schedule: str = _setting(
         "plateau",
@@ -130,10 +231,6 @@ class Config:
         maximum=1,
         open_maximum=True,
     )
-    dropout: float = _setting(
-        0.2, float, "Dropout before the last layer.", minimum=0, maximum=1, open_maximum=True
-    )
-    l2: float = _setting(0.0, float, "L2 penalty on the head's kernels.", minimum=0, maximum=10)
     label_smoothing: float = _setting(
         0.0,
         float,
@@ -141,23 +238,7 @@ class Config:
         minimum=0,
         maximum=1,
         open_maximum=True,
-    )
-    head_features: str = _setting(
-        "auto",
-        str,
-        "What the head sees of the backbone: its last output, or outputs at several depths.",
-        choices=("auto", "last", "multi"),
-    )
-    recalibrate_batch_norm: bool = _setting(
-        False, bool, "Give BatchNorm the statistics of the training images before the first phase."
-    )
-    hidden_units: int | str = _setting(
-        "auto",
-        int,
-        "Units of a hidden layer in the head, 0 for none; auto suits what the head sees.",
-        minimum=0,
-        maximum=65_536,
-        words=("auto",),
+        is_in_loss=True,
     )
     class_weights: bool = _setting(
         False, bool, "Weigh classes inversely to their number of training images."
@@ -170,40 +251,13 @@ class Config:
         maximum=1,
         open_minimum=True,
         words=("all",),
+        phase=FINETUNE_PHASE,
     )
     train_batch_norm: bool = _setting(
-        False, bool, "Let BatchNorm learn and update its statistics while fine-tuning."
-    )
-    rotation_degrees: float = _setting(
-        10.0, float, "Largest random rotation, in degrees, either way.", minimum=0, maximum=180
-    )
-    zoom_fraction: float = _setting(
-        0.1,
-        float,
-        "Largest random zoom, as a share of the image, in or out.",
-        minimum=0,
-        maximum=1,
-        open_maximum=True,
-    )
-    translation_fraction: float = _setting(
-        0.0, float, "Largest random shift, as a share of the image.", minimum=0, maximum=1
-    )
-    flip: bool = _setting(True, bool, "Mirror half of the training images left to right.")
-    erase_probability: float = _setting(
-        0.0,
-        float,
-        "Share of the training images in which a rectangle is replaced by noise.",
-        minimum=0,
-        maximum=1,
-    )
-    validation_fraction: float = _setting(
-        0.1,
-        float,
-        "Share of the training images held out for validation.",
-        minimum=0,
-        maximum=1,
-        open_minimum=True,
-        open_maximum=True,
+        False,
+        bool,
+        "Let BatchNorm learn and update its statistics while fine-tuning.",
+        phase=FINETUNE_PHASE,
     )
     plateau_patience: int = _setting(
         2,
@@ -231,28 +285,96 @@ class Config:
         minimum=1,
         maximum=10_000,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationSettings:
+    """What is done to training images at random."""
+
+    rotation_degrees: float = _setting(
+        10.0,
+        float,
+        "Largest random rotation, in degrees, either way.",
+        minimum=0,
+        maximum=180,
+        phase=FINETUNE_PHASE,
+    )
+    zoom_fraction: float = _setting(
+        0.1,
+        float,
+        "Largest random zoom, as a share of the image, in or out.",
+        minimum=0,
+        maximum=1,
+        open_maximum=True,
+        phase=FINETUNE_PHASE,
+    )
+    translation_fraction: float = _setting(
+        0.0,
+        float,
+        "Largest random shift, as a share of the image.",
+        minimum=0,
+        maximum=1,
+        phase=FINETUNE_PHASE,
+    )
+    flip: bool = _setting(True, bool, "Mirror half of the training images left to right.")
+    erase_probability: float = _setting(
+        0.0,
+        float,
+        "Share of the training images in which a rectangle is replaced by noise.",
+        minimum=0,
+        maximum=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How it is computed."""
+
+    seed: int = _setting(
+        0, int, "Seed of every random choice.", minimum=0, maximum=2**31 - 1, is_searched=False
+    )
     precision: str = _setting(
         "auto",
         str,
         "Number format of the computation; auto picks by backbone and device.",
         choices=("auto", "float32", "bfloat16"),
+        is_searched=False,
     )
-    limit: int | None = _setting(
-        None, int, "Use at most this many images of each split.", minimum=1, optional=True
-    )
-    skip_bad_images: bool = _setting(False, bool, "Go on without image files that do not decode.")
-    seed: int = _setting(0, int, "Seed of every random choice.", minimum=0, maximum=2**31 - 1)
+
+
+GROUPS: dict[str, type] = {
+    "data": DataSettings,
+    "model": ModelSettings,
+    "training": TrainingSettings,
+    "augmentation": AugmentationSettings,
+    "run": RunSettings,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunSettings, AugmentationSettings, TrainingSettings, ModelSettings, DataSettings):
+    """The settings of one training run. Immutable; use `dataclasses.replace` to vary it.
+
+    A word is accepted in upper and lower case: `optimizer="AdamW"`.
+
+    Raises:
+        InputError: a value is out of its bounds or of the wrong type.
+    """
 
     def __post_init__(self) -> None:
+        if isinstance(self.backbone, str):
+            object.__setattr__(self, "backbone", self.backbone.lower())
         for name, setting in settings().items():
-            setting.check(name, getattr(self, name))
+            value = setting.normalise(getattr(self, name))
+            setting.check(name, value)
+            object.__setattr__(self, name, value)
         if self.head_epochs == 0 and self.finetune_epochs == 0:
             raise InputError(
                 "head_epochs and finetune_epochs are both 0: nothing would be trained."
             )
 
     @classmethod
-    def from_dict(cls, values: dict) -> Self:
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """Makes a Config from a dict of some or all fields.
 
         Raises:
@@ -278,27 +400,21 @@ class Config:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Returns all fields as plain JSON values."""
         return dataclasses.asdict(self)
 
 
-def read_json(path: Path) -> dict:
-    """Reads a JSON object.
-
-    Raises:
-        InputError: the file is missing, unreadable, or holds no JSON object.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read as JSON: {reason}.") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} should hold a JSON object. Received: {type(values).__name__}.")
-    return values
-
-
+@functools.cache
 def settings() -> dict[str, Setting]:
-    """Returns what each field of `Config` accepts, by name, in the order of the fields."""
+    """Returns what each field of `Config` accepts, by name, in the order of the groups."""
     return {field.name: field.metadata["setting"] for field in dataclasses.fields(Config)}
+
+
+@functools.cache
+def groups() -> dict[str, tuple[str, ...]]:
+    """Returns the names of the settings of each group."""
+    return {
+        group: tuple(field.name for field in dataclasses.fields(kind))
+        for group, kind in GROUPS.items()
+    }

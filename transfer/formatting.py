@@ -23,3 +23,19 @@ def format_spread(values: Sequence[float], write: Callable[[float], str] = forma
     """Returns what repeats came to: "mean 93.00 %, min 92.80 %, max 93.20 %, n = 3"."""
     mean, low, high = (write(value) for value in (fmean(values), min(values), max(values)))
     return f"mean {mean}, min {low}, max {high}, n = {len(values)}"
+
+
+def format_bytes(count: int) -> str:
+    """Returns a size as "12.3 MB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"
+
+
+def format_age(seconds: float) -> str:
+    """Returns how long ago something was: "3 min", "5 h", "12 d"."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

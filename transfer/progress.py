@@ -3,9 +3,9 @@
 import time
 
 import keras
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from transfer import console
 from transfer.formatting import format_percent, format_seconds
 
 
@@ -13,7 +13,6 @@ class PhaseProgress(keras.callbacks.Callback):
     """Shows images/s and time left of a `fit` or `predict`, and a line for each epoch.
 
     Args:
-        console: where to; a bar is drawn only where it is a terminal.
         title: name of the phase.
         num_images: images in an epoch.
         steps: batches in an epoch.
@@ -23,7 +22,6 @@ class PhaseProgress(keras.callbacks.Callback):
 
     def __init__(
         self,
-        console: Console,
         title: str,
         *,
         num_images: int,
@@ -32,7 +30,7 @@ class PhaseProgress(keras.callbacks.Callback):
         first_epoch: int = 0,
     ) -> None:
         super().__init__()
-        self.console, self.title, self.epochs = console, title, epochs
+        self.title, self.epochs = title, epochs
         self.num_images, self.steps = num_images, steps
         self._first_step = self._step = first_epoch * steps
         self._bar = Progress(
@@ -42,9 +40,9 @@ class PhaseProgress(keras.callbacks.Callback):
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=console,
+            console=console.get(),
             transient=True,
-            disable=not console.is_terminal,
+            disable=not console.get().is_terminal,
         )
         self._task = self._bar.add_task(title, total=steps * epochs, completed=self._step, rate="")
 
@@ -74,7 +72,7 @@ class PhaseProgress(keras.callbacks.Callback):
             return
         seconds = time.perf_counter() - self._started
         self.close()
-        self.console.print(
+        console.show(
             f"{self.title}: {self.num_images:,} images, {self.num_images / seconds:,.0f} images/s, "
             f"{format_seconds(seconds)}",
         )
@@ -94,14 +92,13 @@ class PhaseProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         rate = self.num_images / (self._epoch_trained - self._epoch_started)
         seconds = time.perf_counter() - self._epoch_started
-        self.console.print(
+        console.say(
             f"{self.title} {epoch + 1}/{self.epochs}: "
             f"loss {logs['loss']:.4f}, accuracy {format_percent(logs['accuracy'])}; "
             f"validation loss {logs['val_loss']:.4f}, "
             f"accuracy {format_percent(logs['val_accuracy'])}; "
             f"learning rate {logs['learning_rate']:.2g}; "
             f"{rate:,.0f} images/s, {format_seconds(seconds)}",
-            soft_wrap=True,
         )
 
     def on_train_end(self, logs: dict | None = None) -> None:

@@ -1,9 +1,8 @@
 """The one warp: flip, rotation, zoom, translation and the resize, resampled once.
 
 Each image's random choices are composed into a single affine matrix, so the image
-is interpolated once instead of once a layer. The random numbers depend on (seed,
-epoch, image index) alone, through stateless ops: the same pixels come out at any
-degree of parallelism. Evaluation is the same warp with the identity matrix: a plain resize.
+is interpolated once instead of once a layer. Evaluation is the same warp with the identity
+matrix: a plain resize.
 """
 
 import math
@@ -11,6 +10,7 @@ import math
 import tensorflow as tf
 
 from transfer.config import Config
+from transfer.data.randomness import Purpose, epoch_key
 
 ERASED_AREAS = (0.02, 0.33)  # shares of the image
 MOST_ERASED_RATIO = 10 / 3  # of height to width, and of width to height
@@ -29,7 +29,7 @@ def draw_warps(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Te
         float32 (N, 2, 3). Row i belongs to image i. A map takes a point (x, y, 1) of the
         output square, coordinates in [-0.5, 0.5] from the centre, to a point of the input.
     """
-    key = epoch_key(config.seed, epoch, purpose=0)
+    key = epoch_key(config.seed, epoch, Purpose.WARP)
     draws = tf.random.stateless_uniform((num_images, 5), key, -1.0, 1.0)  # (N, 5)
     mirror, turn, zoom, shift_x, shift_y = tf.unstack(draws, axis=1)
     angle = turn * (config.rotation_degrees * math.pi / 180.0)
@@ -57,7 +57,7 @@ def draw_boxes(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Te
     Returns:
         float32 (N, 4): top, left, bottom, right in [0, 1]; all 0 where nothing is erased.
     """
-    key = epoch_key(config.seed, epoch, purpose=3)
+    key = epoch_key(config.seed, epoch, Purpose.BOX)
     chance, area, ratio, top, left = tf.unstack(
         tf.random.stateless_uniform((num_images, 5), key), axis=1
     )
@@ -69,13 +69,14 @@ def draw_boxes(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Te
     return tf.where(chance[:, tf.newaxis] < config.erase_probability, boxes, 0.0)
 
 
-def erase(images: tf.Tensor, boxes: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+def erase(images: tf.Tensor, boxes: tf.Tensor, indices: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
     """Replaces a rectangle of each image by noise.
 
     Args:
         images: float32 (B, S, S, 3) in [0, 255].
         boxes: float32 (B, 4), as `draw_boxes` makes them.
-        key: (2,) integers, the key of the noise.
+        indices: int64 (B,), of the images within their split: each has noise of its own.
+        key: (2,) integers, the key of the epoch's noise.
 
     Returns:
         float32 (B, S, S, 3) in [0, 255].
@@ -86,14 +87,56 @@ def erase(images: tf.Tensor, boxes: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
     rows = (middles >= top) & (middles < bottom)  # (B, S)
     columns = (middles >= left) & (middles < right)
     inside = (rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :])[..., tf.newaxis]
-    noise = tf.random.stateless_uniform(tf.shape(images), key, 0.0, 255.0)
-    return tf.where(inside, noise, images)
+
+    def noise(index: tf.Tensor) -> tf.Tensor:
+        own = tf.random.experimental.stateless_fold_in(key, index)
+        return tf.random.stateless_uniform((size, size, 3), own, 0.0, 255.0)
+
+    return tf.where(inside, tf.map_fn(noise, indices, fn_output_signature=tf.float32), images)
 
 
-def epoch_key(seed: int, epoch: tf.Tensor | int, *, purpose: int) -> tf.Tensor:
-    """Returns int64 (2,): the key of one epoch's random numbers, another for each purpose."""
-    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
-    return tf.random.experimental.stateless_fold_in(key, purpose)
+def augment(
+    images: tf.Tensor,
+    indices: tf.Tensor,
+    warps: tf.Tensor,
+    boxes: tf.Tensor,
+    config: Config,
+    epoch: tf.Tensor | int,
+) -> tf.Tensor:
+    """Returns what an epoch shows of images: what training sees, and the report's picture of it.
+
+    Args:
+        images: uint8 (B, H, W, 1 or 3).
+        indices: int64 (B,), of the images within their split.
+        warps: float32 (B, 2, 3), those of `draw_warps` that belong to the images.
+        boxes: float32 (B, 4), those of `draw_boxes`.
+        config: uses `seed`, `image_size` and `erase_probability`.
+        epoch: number of the epoch from 0.
+
+    Returns:
+        float32 (B, image_size, image_size, 3) in [0, 255].
+    """
+    warped = warp(images, warps, config.image_size)
+    if not config.erase_probability:
+        return warped
+    return erase(warped, boxes, indices, epoch_key(config.seed, epoch, Purpose.NOISE))
+
+
+def augment_some(
+    images: tf.Tensor, indices: tf.Tensor, config: Config, epoch: int, num_images: int
+) -> tf.Tensor:
+    """Returns what an epoch shows of a few images, as `augment` does for batches of all.
+
+    Args:
+        images: uint8 (K, H, W, 1 or 3).
+        indices: int64 (K,), of the images within their split.
+        config: uses `seed`, `image_size` and the augmentation.
+        epoch: number of the epoch from 0.
+        num_images: of the whole split.
+    """
+    warps = tf.gather(draw_warps(config, epoch, num_images), indices)
+    boxes = tf.gather(draw_boxes(config, epoch, num_images), indices)
+    return augment(images, tf.constant(indices, tf.int64), warps, boxes, config, epoch)
 
 
 def warp(images: tf.Tensor, warps: tf.Tensor, image_size: int) -> tf.Tensor:

@@ -15,17 +15,18 @@ import struct
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from transfer.data.sources import Split, Splits
+from transfer.data.geometry import Geometry, Shape, choose_geometry, fit_image
+from transfer.data.splits import Split, Splits
 from transfer.errors import InputError
-from transfer.memory import usable_memory
+from transfer.machine import usable_memory
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")  # other decoders never see a user's file
 _GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -67,12 +68,6 @@ _MOST_SCANS = 100  # progressive JPEGs have about ten
 _SIXTEEN_TO_EIGHT = ((np.arange(1 << 16, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
-class _Header(NamedTuple):
-    # What is known of a file before its pixels are decoded.
-    size: tuple[int, int]  # (W, H) as seen, that is after EXIF's orientation
-    is_gray: bool
-
-
 def decode_splits(
     splits: Splits,
     image_size: int,
@@ -80,7 +75,9 @@ def decode_splits(
     skip_bad_images: bool = False,
     bad: list[str] | None = None,
 ) -> Splits:
-    """Decodes all three splits, so that files that do not decode are told all at once.
+    """Decides the geometry of a data set and decodes all three splits to it.
+
+    All are decoded before anything is told, so that files that do not decode are told at once.
 
     Args:
         splits: a data set, of arrays or of image files.
@@ -90,47 +87,45 @@ def decode_splits(
         bad: takes one line ("path (reason)") for each file that does not decode.
 
     Returns:
-        The data set with uint8 images (N, H, W, 1 or 3); see `decode_split`.
+        The data set with uint8 images (N, H, W, 1 or 3) of one geometry; see `decode_split`.
 
     Raises:
         InputError: files do not decode and are not to be skipped, or a class would be left
             empty, or there is no room for the pixels.
     """
     found: list[str] = []
-    decoded = {
-        part: _decode(getattr(splits, part), image_size, found)
-        for part in ("train", "validation", "test")
-    }
-    total = sum(getattr(splits, part).num_images for part in decoded)
+    parts = splits.parts()
+    shapes = {name: _measure(split, found) for name, split in parts.items()}
+    geometry = choose_geometry(_known(*shapes.values()), image_size)
+    decoded = {name: _decode(parts[name], shapes[name], geometry, found) for name in parts}
+    total = sum(split.num_images for split in parts.values())
     _report(found, bad, total, splits.train.root, skip_bad_images)
-    for part, split in decoded.items():
-        _check_classes(getattr(splits, part), split)
+    for name, split in decoded.items():
+        _check_classes(parts[name], split)
+    provenance = splits.provenance
     if found:
-        noted = f"{splits.provenance}; {len(found):,} image files that do not decode left out"
-        decoded["provenance"] = noted
-    return dataclasses.replace(splits, **decoded)
+        provenance += f"; {len(found):,} image files that do not decode left out"
+    return dataclasses.replace(splits, **decoded, provenance=provenance, geometry=geometry)
 
 
 def decode_split(
     split: Split,
-    image_size: int,
+    geometry: Geometry,
     *,
     skip_bad_images: bool = False,
     bad: list[str] | None = None,
 ) -> Split:
     """Decodes the image files of a split into one array, each file once.
 
-    Files that all have one size, no larger than `image_size`, keep it. Otherwise each is
-    squished (its aspect is not kept) to (image_size, image_size), with antialiasing. The
-    images are gray, (N, H, W, 1), only where all files are. Transparency is put on white,
+    Each image is brought to the geometry, with antialiasing. Transparency is put on white,
     16 bits are scaled to 8, EXIF's orientation is applied, GIF gives its first frame. An
     array larger than a quarter of the physical memory lies in a temporary file that goes
     with the process.
 
     Args:
-        split: image files, or an array: that is returned as it is where it fits into
-            (image_size, image_size), else squished to it in the same way.
-        image_size: side in pixels.
+        split: image files, or an array: that is returned as it is where it has the geometry,
+            else brought to it in the same way.
+        geometry: of the data set.
         skip_bad_images: leave out image files that do not decode.
         bad: takes one line ("path (reason)") for each file that does not decode.
 
@@ -142,10 +137,20 @@ def decode_split(
             empty, or there is no room for the pixels.
     """
     found: list[str] = []
-    decoded = _decode(split, image_size, found)
+    decoded = _decode(split, _measure(split, found), geometry, found)
     _report(found, bad, split.num_images, split.root, skip_bad_images)
     _check_classes(split, decoded)
     return decoded
+
+
+def measure_geometry(splits: Iterable[Split], image_size: int) -> Geometry:
+    """Returns the geometry that `decode_splits` would decide for these splits.
+
+    Args:
+        splits: image files, or arrays; files that cannot be read do not count.
+        image_size: side of the images that the network sees, in pixels.
+    """
+    return choose_geometry(_known(*(_measure(split, []) for split in splits)), image_size)
 
 
 def decode_readable(split: Split, image_size: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -153,7 +158,7 @@ def decode_readable(split: Split, image_size: int) -> tuple[np.ndarray, np.ndarr
 
     Args:
         split: image files, or an array.
-        image_size: side in pixels, as of `decode_split`.
+        image_size: side in pixels, as of `decode_splits`.
 
     Returns:
         uint8 images (M, H, W, 1 or 3); int (M,), the index in the split of each; and one line
@@ -165,29 +170,48 @@ def decode_readable(split: Split, image_size: int) -> tuple[np.ndarray, np.ndarr
     bad: list[str] = []
     # In place of the labels: they stay with the images that are kept.
     numbered = dataclasses.replace(split, labels=np.arange(split.num_images))
-    decoded = _decode(numbered, image_size, bad)
+    shapes = _measure(numbered, bad)
+    decoded = _decode(numbered, shapes, choose_geometry(_known(shapes), image_size), bad)
     if not decoded.num_images:
         _report(bad, None, split.num_images, split.root, skip=False)
     return decoded.images, decoded.labels, bad
 
 
-def _decode(split: Split, image_size: int, bad: list[str]) -> Split:
+def shrink_images(images: np.ndarray, image_size: int) -> np.ndarray:
+    """Returns uint8 images (N, H, W, C) as they are, or squashed to a side.
+
+    Args:
+        images: uint8 (N, H, W, C).
+        image_size: images with a longer side come out as (image_size, image_size).
+    """
+    split = Split(images, np.zeros(len(images), np.int64))
+    return _fit_array(split, choose_geometry(_measure(split, []), image_size)).images
+
+
+def _known(*of_parts: Iterable[Shape | None]) -> Iterator[Shape]:
+    for shapes in of_parts:
+        yield from (shape for shape in shapes if shape is not None)
+
+
+def _measure(split: Split, bad: list[str]) -> list[Shape | None]:
+    # The shape of each image file, None where it is bad; of an array the one that all have.
+    if split.are_files:
+        return _map_files(_read_shape, split, bad)
+    height, width, channels = split.images.shape[1:]
+    return [Shape((width, height), channels == 1)]
+
+
+def _decode(split: Split, shapes: list[Shape | None], geometry: Geometry, bad: list[str]) -> Split:
     if not split.are_files:
-        return _shrink_array(split, image_size)
-    headers = _map_files(_read_header, split, bad)
-    good = [index for index, header in enumerate(headers) if header is not None]
+        return _fit_array(split, geometry)
+    good = [index for index, shape in enumerate(shapes) if shape is not None]
     if not good:
         return split.take(np.array([], dtype=int))
     split = split.take(np.array(good))
-    sizes = {headers[index].size for index in good}
-    width, height = sizes.pop() if len(sizes) == 1 else (image_size, image_size)
-    if max(width, height) > image_size:
-        width = height = image_size
-    is_gray = all(headers[index].is_gray for index in good)
-    pixels = _allocate((len(good), height, width, 1 if is_gray else 3))
+    pixels = _allocate((len(good), *geometry.shape))
 
     def decode_into(index: int, path: str) -> bool:
-        pixels[index] = _read_pixels(path, (width, height), is_gray)
+        pixels[index] = _read_pixels(path, geometry)
         return True
 
     decoded = _map_files(decode_into, split, bad)
@@ -235,38 +259,37 @@ def _map_threaded(function: Callable[[int], Any], count: int) -> list[Any]:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C only the batches at work are finished
 
 
-def _read_header(index: int, path: str) -> _Header:
+def _read_shape(index: int, path: str) -> Shape:
     with _open_image(path) as image:
         orientation = _orientation(image)
         size = image.size[::-1] if orientation >= 5 else image.size
         is_gray = image.mode in _GRAY_MODES
         if image.format == "PNG":
             image.verify()  # compares the checksum of each part, which decoding does not
-    return _Header(size, is_gray)
+    return Shape(size, is_gray)
 
 
-def _read_pixels(path: str, size: tuple[int, int], is_gray: bool) -> np.ndarray:
-    # Returns uint8 (H, W, 1 or 3) for size (W, H).
+def _read_pixels(path: str, geometry: Geometry) -> np.ndarray:
+    # Returns uint8 (H, W, 1 or 3).
+    longest = max(geometry.height, geometry.width)
     with _open_image(path) as image:
         orientation = _orientation(image)
         if image.format in ("JPEG", "MPO"):
             _check_jpeg(image.fp)
         stored = image.width * image.height
         # A JPEG's decoder shrinks by 2, 4 or 8 on its way, to no less than twice what is needed.
-        image.draft(None, (2 * max(size), 2 * max(size)))
+        image.draft(None, (2 * longest, 2 * longest))
         is_whole = "progressive" in image.info  # such a decoder keeps the whole nevertheless
         if (stored if is_whole else image.width * image.height) > _LARGE_PIXELS:
-            return _large_images.submit(_finish, image, orientation, size, is_gray).result()
-        return _finish(image, orientation, size, is_gray)
+            return _large_images.submit(_finish, image, orientation, geometry).result()
+        return _finish(image, orientation, geometry)
 
 
-def _finish(
-    image: Image.Image, orientation: int, size: tuple[int, int], is_gray: bool
-) -> np.ndarray:
-    image = _to_eight_bits(image, "L" if is_gray else "RGB")
+def _finish(image: Image.Image, orientation: int, geometry: Geometry) -> np.ndarray:
+    image = _to_eight_bits(image, "L" if geometry.channels == 1 else "RGB")
     if orientation in _TRANSPOSES:
         image = image.transpose(_TRANSPOSES[orientation])
-    return np.asarray(_squish(image, size)).reshape(size[1], size[0], -1)
+    return np.asarray(fit_image(image, geometry)).reshape(geometry.shape)
 
 
 def _open_image(path: str) -> Image.Image:
@@ -306,12 +329,6 @@ def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _squish(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    if image.size == size:
-        return image
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-
-
 def _orientation(image: Image.Image) -> int:
     # 1 to 8. A broken EXIF block is no reason to lose a picture.
     if "exif" not in image.info:  # asking further would decode a PNG to its end
@@ -323,19 +340,19 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _TRANSPOSES else 1
 
 
-def _shrink_array(split: Split, image_size: int) -> Split:
-    num_images, height, width, channels = split.images.shape
-    if max(height, width) <= image_size:
+def _fit_array(split: Split, geometry: Geometry) -> Split:
+    if split.images.shape[1:] == geometry.shape:
         return split
-    pixels = _allocate((num_images, image_size, image_size, channels))
+    channels = split.images.shape[3]
+    pixels = _allocate((split.num_images, *geometry.shape))
+    mode = "L" if geometry.channels == 1 else "RGB"
 
-    def shrink(index: int) -> None:
+    def fit(index: int) -> None:
         image = split.images[index]  # (H, W, C)
-        image = Image.fromarray(image[..., 0] if channels == 1 else image)
-        small = np.asarray(_squish(image, (image_size, image_size)))
-        pixels[index] = small.reshape(image_size, image_size, channels)
+        picture = Image.fromarray(image[..., 0] if channels == 1 else image).convert(mode)
+        pixels[index] = np.asarray(fit_image(picture, geometry)).reshape(geometry.shape)
 
-    _map_threaded(shrink, num_images)
+    _map_threaded(fit, split.num_images)
     return dataclasses.replace(split, images=pixels)
 
 

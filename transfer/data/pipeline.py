@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from transfer.config import Config
-from transfer.data.augment import draw_boxes, draw_warps, epoch_key, erase, resize, warp
-from transfer.data.sources import Split
+from transfer.data.augment import augment, draw_boxes, draw_warps, resize
+from transfer.data.randomness import Purpose, epoch_key
+from transfer.data.splits import Split
 
 AHEAD = 4  # batches made at a time, and kept ready; each is made by all processor cores
 
@@ -57,12 +58,7 @@ def make_training_dataset(
         indices: tf.Tensor, warps: tf.Tensor, boxes: tf.Tensor, epoch: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = gather(indices)
-        warped = warp(images, warps, config.image_size)
-        if config.erase_probability:
-            key = epoch_key(config.seed, epoch, purpose=4)
-            key = tf.random.experimental.stateless_fold_in(key, indices[0])
-            warped = erase(warped, boxes, key)
-        return warped, labels
+        return augment(images, indices, warps, boxes, config, epoch), labels
 
     epochs = tf.data.Dataset.range(first_epoch, config.finetune_epochs).flat_map(one_epoch)
     return _map_owning(epochs, load, [split.images, split.labels])
@@ -124,7 +120,7 @@ def make_feature_dataset(
 
     def whole_epoch(unused: tf.Tensor) -> tf.data.Dataset:
         order = epoch_order(num_images, config.seed, epoch)
-        key = epoch_key(config.seed, epoch, purpose=2)
+        key = epoch_key(config.seed, epoch, Purpose.VIEW)
         chosen = tf.random.stateless_uniform((num_images,), key, 0, len(of_views), tf.int64)
         return tf.data.Dataset.from_tensor_slices((chosen, order)).batch(config.batch_size)
 
@@ -153,7 +149,7 @@ def make_feature_dataset(
 
 def epoch_order(num_images: int, seed: int, epoch: tf.Tensor | int) -> tf.Tensor:
     """Returns int64 (num_images,): the permutation that belongs to (seed, epoch)."""
-    key = epoch_key(seed, epoch, purpose=1)
+    key = epoch_key(seed, epoch, Purpose.ORDER)
     return tf.random.experimental.stateless_shuffle(tf.range(num_images, dtype=tf.int64), key)
 
 

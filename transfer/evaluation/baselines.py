@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -33,17 +32,17 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
-from transfer import runs
-from transfer.data.decode import decode_split
-from transfer.data.sources import Splits
-from transfer.downloads import keras_home
-from transfer.errors import InputError
+from transfer import console
+from transfer.data.decode import shrink_images
+from transfer.data.splits import Split
 from transfer.formatting import format_percent, format_seconds
+from transfer.storage.cache import FolderCache
 
 LARGEST_SIDE = 32  # pixels; larger images are reduced, or the time would grow with their area
 SVC_CACHE = 1_000  # MB; holds the kernel of two classes of 6,000 images each, 0.6 GB
 PREDICTED_AT_ONCE = 500  # images
 
+CACHE = FolderCache("baselines", ".json")
 _FORMAT = 1  # part of a file's name; raise it when the same images would give other results
 
 
@@ -119,69 +118,54 @@ class _Data(NamedTuple):
     y_test: np.ndarray
 
 
-def measure_baselines(
-    splits: Splits, console: Console, *, skip_bad_images: bool = False
-) -> list[MeasuredBaseline]:
+def measure_baselines(train: Split, validation: Split, test: Split) -> list[MeasuredBaseline]:
     """Trains and tests each of `BASELINES`, or takes the results kept of the same images.
 
     Args:
-        splits: training and validation images are learnt from, test images are predicted.
-        console: where progress is told.
-        skip_bad_images: leave out image files that do not decode.
+        train: decoded; learnt from.
+        validation: decoded; learnt from too.
+        test: decoded; predicted.
 
     Returns:
         A result for each, in order.
-
-    Raises:
-        InputError: images do not decode.
     """
-    data = _flatten(splits, skip_bad_images)
+    data = _flatten(train, validation, test)
     images, scaler = _fingerprint(data), StandardScaler().fit(data.x_train.astype(np.float32))
     data = data._replace(
         x_train=scaler.transform(data.x_train.astype(np.float32)),
         x_test=scaler.transform(data.x_test.astype(np.float32)),
     )
-    console.print(
+    console.show(
         f"Baselines: {len(data.y_train):,} training and validation images, each of "
         f"{data.x_train.shape[1]:,} values, standardised",
     )
     measured = []
-    with _bar(console) as bar:
+    with _bar() as bar:
         task = bar.add_task("", total=len(BASELINES))
         for baseline in BASELINES:
             bar.update(task, description=baseline.family)
-            measured.append(_measure_once(baseline, data, images, console))
+            measured.append(_measure_once(baseline, data, images))
             bar.advance(task)
     return measured
 
 
-def baselines_folder() -> Path:
-    """Returns the folder of the results, beside what Keras keeps."""
-    return keras_home() / "transfer" / "baselines"
-
-
-def _flatten(splits: Splits, skip_bad_images: bool) -> _Data:
+def _flatten(train: Split, validation: Split, test: Split) -> _Data:
     """Returns all images, in an order that depends on them alone, not on how they were divided.
 
     So runs of every seed share their results, though a network of scikit-learn's goes through
     its images in an order made from theirs.
     """
-    every = (splits.train, splits.validation, splits.test)
-    parts = [decode_split(part, LARGEST_SIDE, skip_bad_images=skip_bad_images) for part in every]
-    images = [part.images for part in parts]
-    if len({pixels.shape[1:] for pixels in images}) > 1:  # gray and colour, or other sizes
-        from transfer.data.augment import resize
-
-        images = [resize(pixels, LARGEST_SIDE).numpy().astype(np.uint8) for pixels in images]
-    train, validation, x_test = (pixels.reshape(len(pixels), -1) for pixels in images)
-    x_train = np.concatenate([train, validation])
-    y_train = np.concatenate([part.labels for part in parts[:2]])
+    parts = (train, validation, test)
+    images = [shrink_images(part.images, LARGEST_SIDE) for part in parts]
+    flat_train, flat_validation, x_test = (pixels.reshape(len(pixels), -1) for pixels in images)
+    x_train = np.concatenate([flat_train, flat_validation])
+    y_train = np.concatenate([train.labels, validation.labels])
     keys = [
         (hashlib.sha256(row.tobytes()).digest(), label)
         for row, label in zip(x_train, y_train.tolist(), strict=True)
     ]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
-    return _Data(x_train[order], y_train[order], x_test, parts[2].labels)
+    return _Data(x_train[order], y_train[order], x_test, test.labels)
 
 
 def _fingerprint(data: _Data) -> str:
@@ -192,24 +176,21 @@ def _fingerprint(data: _Data) -> str:
     return digest.hexdigest()
 
 
-def _bar(console: Console) -> Progress:
+def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=console,
+        console=console.get(),
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.get().is_terminal,
     )
 
 
-def _measure_once(
-    baseline: Baseline, data: _Data, images: str, console: Console
-) -> MeasuredBaseline:
+def _measure_once(baseline: Baseline, data: _Data, images: str) -> MeasuredBaseline:
     library = f"scikit-learn {sklearn.__version__}"
-    key = repr((_FORMAT, baseline.family, baseline.settings, library, images))
-    path = baselines_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    path = CACHE.path(_FORMAT, baseline.family, baseline.settings, library, images)
     result = _read(path)
     origin = f"read from {path}"
     if result is None:
@@ -225,10 +206,10 @@ def _measure_once(
             round(seconds, 1),
             library,
         )
-        _keep(path, dataclasses.asdict(result))
+        CACHE.keep_json(path, dataclasses.asdict(result))
         origin = format_seconds(seconds)
     line = f"{result.family} ({result.settings}): {format_percent(result.accuracy)}, {origin}"
-    console.print(line, soft_wrap=True)
+    console.say(line)
     return result
 
 
@@ -267,15 +248,8 @@ def _interruptible(compute: Callable[[], float]) -> float:
 
 
 def _read(path: Path) -> MeasuredBaseline | None:
+    values = CACHE.read_json(path)
     try:
-        return MeasuredBaseline(**runs.read_json(path))
-    except (InputError, TypeError):  # not there, or not what was written
+        return MeasuredBaseline(**values) if values else None
+    except TypeError:  # not what was written
         return None
-
-
-def _keep(path: Path, values: Mapping[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_json(path, values)
-    except OSError:  # no place for a cache: then without one
-        pass

@@ -5,15 +5,14 @@ Both need the network itself, unlike everything else in a report. `galleries.py`
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from transfer.data.augment import resize
-from transfer.data.sources import Split
-from transfer.evaluation.predictions import Predictions, load_classifier
+from transfer.evaluation.predictions import Predictions
+from transfer.runs.finished import FinishedRun
 
 SMALLEST_SIDE = 4  # cells; a coarser map says nothing of where
 IMAGES_AT_ONCE = 8  # bounds the memory: all activations of an image are kept for the gradient
@@ -52,25 +51,23 @@ class Explanations:
     feature_maps: list[FeatureMaps]
 
 
-def explain_run(run_dir: Path, test: Split, predictions: Predictions, size: int) -> Explanations:
+def explain_run(run: FinishedRun, predictions: Predictions) -> Explanations:
     """Explains a few of a run's predictions.
 
     Args:
-        run_dir: a finished run.
-        test: its test images, decoded.
-        predictions: its predictions of them.
-        size: side of the images that its network sees, in pixels.
+        run: a finished run.
+        predictions: of its test images.
 
     Raises:
-        InputError: the model file does not fit the run.
+        InputError: the data is gone, or the model file does not fit the run.
     """
-    classifier = load_classifier(run_dir, to_predict=False)
+    classifier, test = run.classifier, run.images("test")
     predicted = predictions.y_prob.argmax(axis=1)
     right, wrong = choose_examples(predictions.y_true, predictions.y_prob)
     chosen = np.concatenate([right, wrong])
 
     def views(indices: np.ndarray) -> np.ndarray:
-        return resize(test.images[indices], size).numpy()
+        return resize(test.images[indices], run.settings.image_size).numpy()
 
     return Explanations(
         right=right,

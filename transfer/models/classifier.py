@@ -4,36 +4,16 @@ Scaling lives inside the model, random augmentation does not. The head is one ne
 model, so the head phase trains the very layers that the classifier then uses.
 """
 
-import contextlib
 import math
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import keras
-import numpy as np
-from sklearn.preprocessing import StandardScaler
 
 from transfer.config import Config
-from transfer.models.backbones import build_backbone, outputs_by_depth, scale, split_blocks
-from transfer.models.files import read_weights
+from transfer.models.backbones import outputs_by_depth, scale, split_blocks
+from transfer.models.head import MULTI, build_head
 
-LAST, MULTI = "last", "multi"  # a head reads the backbone's last output, or several depths
-HIDDEN_UNITS = 128  # behind several depths, where not asked otherwise
 MOST_FEATURES = 2048  # of one depth: its channels, times the positions they are pooled to
-_STANDARDIZATION = "standardization"
-_ROWS = 8192  # of features in memory at once
-
-
-@contextlib.contextmanager
-def dtype_policy(policy: str) -> Iterator[None]:
-    """Builds layers under a Keras dtype policy and puts the one before back."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def build_classifier(
@@ -85,110 +65,6 @@ def _pool_to_grid(output: keras.KerasTensor, cells: int) -> keras.KerasTensor:
     side = output.shape[1]
     stride = side // cells
     return keras.layers.AveragePooling2D(side - (cells - 1) * stride, stride)(output)
-
-
-def save_classifier(classifier: keras.Model, config: Config, policy: str, path: Path) -> None:
-    """Saves a trained classifier as a `.keras` file of Keras's own layers alone.
-
-    Args:
-        classifier: as `build_classifier` makes it, with fused BatchNorm or without.
-        config: the settings it was built with.
-        policy: the Keras dtype policy it was built with.
-        path: where to; appears only when it is whole.
-    """
-    plain = _build_plain(config, classifier.output_shape[-1], policy)
-    plain.set_weights(classifier.get_weights())
-    temporary = path.with_name(f".partial-{path.name}")
-    plain.save(temporary)
-    with open(temporary, "rb+") as file:  # on the disk before it gets its name
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _build_plain(config: Config, num_classes: int, policy: str) -> keras.Model:
-    with dtype_policy(policy):
-        backbone = build_backbone(config.backbone, config.image_size)
-        return build_classifier(config, backbone, num_classes, train_batch_norm=False)
-
-
-def restore_classifier(config: Config, num_classes: int, policy: str, path: Path) -> keras.Model:
-    """Rebuilds a trained classifier from its settings and loads its weights, nothing else.
-
-    The file is never asked for an architecture or code.
-
-    Args:
-        config: the settings it was trained with.
-        num_classes: width of its output.
-        policy: the Keras dtype policy it was trained with.
-        path: the saved `.keras` file.
-
-    Raises:
-        InputError: the file is missing, damaged or of another architecture.
-    """
-    classifier = _build_plain(config, num_classes, policy)
-    read_weights(classifier, path, "the weights of this run")
-    return classifier
-
-
-def build_head(config: Config, num_features: int, num_classes: int) -> keras.Model:
-    """Returns features (B, num_features) -> float32 probabilities (B, num_classes)."""
-    penalty = keras.regularizers.L2(config.l2) if config.l2 else None
-    layers = [keras.Input((num_features,))]
-    if config.head_features == MULTI:
-        layers.append(_build_standardization())
-    if units := choose_hidden_units(config):
-        layers.append(keras.layers.Dense(units, "relu", kernel_regularizer=penalty))
-    if config.dropout:
-        layers.append(keras.layers.Dropout(config.dropout, seed=config.seed))
-    # float32 whatever the policy: a softmax in bfloat16 loses digits of the loss.
-    layers.append(
-        keras.layers.Dense(num_classes, "softmax", kernel_regularizer=penalty, dtype="float32")
-    )
-    return keras.Sequential(layers, name="head")
-
-
-def choose_hidden_units(config: Config) -> int:
-    """Returns the units of the head's hidden layer, "auto" settled.
-
-    Several depths want one: on the features of the included weights the head alone came to 93.0 %
-    of Fashion-MNIST's validation images with 128 units, 91.6 % without. 256 and 512 gave no more.
-
-    Args:
-        config: uses `hidden_units` and `head_features`, "auto" of which is the last output.
-    """
-    if config.hidden_units != "auto":
-        return config.hidden_units
-    return HIDDEN_UNITS if config.head_features == MULTI else 0
-
-
-def _build_standardization() -> keras.Layer:
-    # Of several depths each has a scale of its own. BatchNorm as plain arithmetic, which never
-    # trains: `standardize_features` gives it its mean and variance.
-    return keras.layers.BatchNormalization(
-        center=False, scale=False, epsilon=1e-5, trainable=False, name=_STANDARDIZATION
-    )
-
-
-def measure_features(features: np.ndarray) -> StandardScaler:
-    """Returns a scaler that has seen each feature's mean and variance.
-
-    Args:
-        features: (N, features) of the training images, perhaps memory-mapped.
-    """
-    scaler = StandardScaler()
-    for start in range(0, len(features), _ROWS):
-        scaler.partial_fit(features[start : start + _ROWS].astype(np.float32))
-    return scaler
-
-
-def standardize_features(head: keras.Model, scaler: StandardScaler) -> None:
-    """Makes a head that reads several depths bring each feature to mean 0 and variance 1.
-
-    Args:
-        head: as `build_head` makes it.
-        scaler: as `measure_features` makes it.
-    """
-    head.get_layer(_STANDARDIZATION).set_weights([scaler.mean_, scaler.var_])
 
 
 def feature_extractor(classifier: keras.Model) -> keras.Model:

@@ -1,25 +1,12 @@
-"""A network's outputs for many images, each run through it once: the pass of the head phase and of
-evaluation.
+"""A network's outputs for many images, each run through it once: the plain way of Keras."""
 
-On a CPU the halves of a batch are computed side by side, and the weights are constants. With
-`model.predict` cores wait for each other at the end of each of a hundred operations, and TensorFlow
-brings all weights into the layout of its kernels again for every batch. With MobileNetV2 folded, at
-96 pixels, on two cores that is 2,700 images/s against 3,000.
-"""
-
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from transfer.data.pipeline import make_evaluation_dataset, without_tuner
-from transfer.data.sources import Split
-from transfer.models.fingerprints import fingerprint_variables
-from transfer.models.precision import has_accelerator
-
-AT_A_TIME = 2  # parts of a batch
+from transfer.data.pipeline import make_evaluation_dataset
+from transfer.data.splits import Split
 
 
 def predict_batches(
@@ -31,48 +18,21 @@ def predict_batches(
     flipped: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Iterator[np.ndarray]:
-    """Yields a network's outputs batch by batch, in the order of the images.
+    """Yields a network's outputs batch by batch; arguments as of `acceleration.doors`."""
+    batches = make_evaluation_dataset(split, image_size, batch_size, num_classes=1, flipped=flipped)
+    images = batches.map(lambda images, labels: images).as_numpy_iterator()
+    return told(model, map(model.predict_on_batch, images), callbacks)
 
-    Args:
-        model: float (B, S, S, 3) in [0, 255] -> (B, features).
-        split: N images as uint8 arrays.
-        image_size: S, in pixels.
-        batch_size: images in memory at a time; the last batch holds the rest.
-        flipped: mirror the images left to right.
-        callbacks: called as by Keras's `predict`.
-    """
-    one_at_a_time = keras.backend.backend() != "tensorflow" or has_accelerator()
-    parts = 1 if one_at_a_time else AT_A_TIME
-    images = make_evaluation_dataset(
-        split, image_size, -(-batch_size // parts), num_classes=1, flipped=flipped
-    ).map(lambda images, labels: images)
-    told = keras.callbacks.CallbackList(list(callbacks), model=model)
-    told.on_predict_begin()
-    if one_at_a_time:  # a dataset's own operations are computed by the CPU
-        batches = map(model.predict_on_batch, images.as_numpy_iterator())
-    else:
-        batches = _compute(model, images).rebatch(batch_size).as_numpy_iterator()
+
+def told(
+    model: keras.Model,
+    batches: Iterable[np.ndarray],
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> Iterator[np.ndarray]:
+    """Yields the outputs of batches and tells callbacks of each, as Keras's `predict` does."""
+    listeners = keras.callbacks.CallbackList(list(callbacks), model=model)
+    listeners.on_predict_begin()
     for number, outputs in enumerate(batches):
-        told.on_predict_batch_end(number)
+        listeners.on_predict_batch_end(number)
         yield outputs
-    told.on_predict_end()
-
-
-def _compute(model: keras.Model, images: tf.data.Dataset) -> tf.data.Dataset:
-    forward = _compile(model, fingerprint_variables(model.variables))
-    return without_tuner(images.map(forward, num_parallel_calls=AT_A_TIME))
-
-
-@functools.lru_cache(maxsize=1)  # a network is asked several times, and tracing it takes a second
-def _compile(model: keras.Model, weights_sha256: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    trainable, others = (
-        [variable.numpy() for variable in variables]
-        for variables in (model.trainable_variables, model.non_trainable_variables)
-    )
-
-    def forward(images: tf.Tensor) -> tf.Tensor:
-        weights = ([tf.constant(value) for value in values] for values in (trainable, others))
-        outputs, _ = model.stateless_call(*weights, images, training=False)
-        return outputs
-
-    return tf.function(forward, input_signature=[tf.TensorSpec(model.input_shape)])
+    listeners.on_predict_end()

@@ -14,11 +14,13 @@ ResNet50V2, 1.1 for DenseNet121 and EfficientNetV2B0 (64 pixels), but 0.9 for Mo
 A GPU or TPU has the units for both.
 """
 
-from pathlib import Path
+import contextlib
+from collections.abc import Iterator
 
+from transfer.machine import cpu_has, has_accelerator
 from transfer.models.backbones import get_backbone
 
-FLOAT32, BFLOAT16 = "float32", "mixed_bfloat16"  # weights are float32 in both
+FLOAT32, BFLOAT16 = POLICIES = ("float32", "mixed_bfloat16")  # weights are float32 in both
 AMX, AVX512 = "amx_bf16", "avx512_bf16"  # as Linux names the units
 
 
@@ -36,7 +38,7 @@ def choose_precision(backbone: str, requested: str = "auto") -> tuple[str, str]:
         return _as_asked(requested)
     if has_accelerator():
         return BFLOAT16, "a GPU or TPU computes in bfloat16"
-    if not _cpu_has(AMX):
+    if not cpu_has(AMX):
         return FLOAT32, "this CPU has no AMX"
     if get_backbone(backbone).bfloat16_training:
         return BFLOAT16, f"{backbone} trains faster in bfloat16 on this CPU"
@@ -52,10 +54,10 @@ def choose_inference_precision(backbone: str, requested: str = "auto") -> tuple[
         return _as_asked(requested)
     if has_accelerator():
         return BFLOAT16, "a GPU or TPU computes in bfloat16"
-    if not _cpu_has(AMX, AVX512):
+    if not cpu_has(AMX, AVX512):
         return FLOAT32, "this CPU has neither AMX nor AVX512-BF16"
     if get_backbone(backbone).bfloat16_inference:
-        return BFLOAT16, f"this CPU has {'AMX' if _cpu_has(AMX) else 'AVX512-BF16'}"
+        return BFLOAT16, f"this CPU has {'AMX' if cpu_has(AMX) else 'AVX512-BF16'}"
     return FLOAT32, f"bfloat16 gains {backbone} nothing on a CPU"
 
 
@@ -64,21 +66,14 @@ def _as_asked(requested: str) -> tuple[str, str]:
     return policy, f"as asked for (--precision {requested})"
 
 
-def has_accelerator() -> bool:
-    """Returns whether TensorFlow sees a GPU or TPU."""
-    import tensorflow as tf
+@contextlib.contextmanager
+def dtype_policy(policy: str) -> Iterator[None]:
+    """Builds layers under a Keras dtype policy and puts the one before back."""
+    import keras  # the names above are read where nothing computes
 
-    return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
-
-
-def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Returns what the CPU says it can do; nothing where it cannot say."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
     try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    return frozenset(text.split())
-
-
-def _cpu_has(*flags: str) -> bool:
-    return not cpu_flags().isdisjoint(flags)
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer.downloads import DownloadError, download, is_offline, keras_home
 from transfer.errors import InputError
 from transfer.models import pretrained
 from transfer.models.backbones import build_backbone, get_backbone
-from transfer.models.files import read_weights
 from transfer.models.pretrained import BUNDLED, FASHION
+from transfer.models.weight_files import read_weights
+from transfer.storage.cache import keras_home
+from transfer.storage.downloads import DownloadError, download, is_offline
 
 if TYPE_CHECKING:
     import keras
+
+KINDS = ("imagenet", BUNDLED, FASHION, "file", "none")  # what a backbone can start from
 
 # MobileNetV2 has ImageNet weights for each of these input sizes; Keras takes 224's for others.
 _MOBILENETV2_SIZES = (96, 128, 160, 192, 224)
@@ -27,7 +30,7 @@ _MOBILENETV2_SIZES = (96, 128, 160, 192, 224)
 class Weights:
     """What a backbone starts from."""
 
-    name: str  # "imagenet", "bundled", "fashion", "file" or "none"
+    name: str  # one of `KINDS`
     provenance: str  # one printable line
 
     @property
@@ -62,7 +65,7 @@ def load_backbone(
         path = Path(weights)
         if not path.is_file():
             raise InputError(
-                f"weights should be auto, imagenet, bundled, fashion, none or the path of a "
+                f"--weights should be auto, imagenet, bundled, fashion, none or the path of a "
                 f"file. Received: {weights!r}, which is not there."
             )
         _load_file(backbone, name, path)

@@ -22,9 +22,9 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from transfer import runs
 from transfer.errors import InputError
-from transfer.pretraining import Settings
+from transfer.pretraining.settings import Settings
+from transfer.storage.atomic import read_json, write_atomically, write_json
 
 FACTS = "pretrain.json"
 LOG = "log.csv"
@@ -62,7 +62,7 @@ def begin(folder: Path, settings: Settings, policy: str, command: str) -> None:
         "started": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         "finished": False,
     }
-    runs.write_json(folder / FACTS, facts)
+    write_json(folder / FACTS, facts)
 
 
 def read_settings(folder: Path) -> Settings:
@@ -71,7 +71,7 @@ def read_settings(folder: Path) -> Settings:
     Raises:
         InputError: there is none in `folder`.
     """
-    facts = runs.read_json(folder / FACTS)
+    facts = read_json(folder / FACTS)
     if facts.get("finished"):
         raise InputError(f"the pretraining in {folder} has finished: see {folder / WEIGHTS}.")
     try:
@@ -84,8 +84,8 @@ def read_settings(folder: Path) -> Settings:
 
 def finish(folder: Path, results: dict) -> None:
     """Adds the results to the facts and takes the checkpoint away."""
-    facts = runs.read_json(folder / FACTS)
-    runs.write_json(folder / FACTS, facts | {"finished": True} | results)
+    facts = read_json(folder / FACTS)
+    write_json(folder / FACTS, facts | {"finished": True} | results)
     (folder / CHECKPOINT).unlink()
 
 
@@ -95,7 +95,7 @@ def write_rows(folder: Path, rows: list[dict]) -> None:
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    runs.write_atomically(folder / LOG, text.getvalue())
+    write_atomically(folder / LOG, text.getvalue())
 
 
 def read_rows(folder: Path, last_step: int) -> list[dict]:
@@ -118,7 +118,7 @@ def save_checkpoint(folder: Path, network: keras.Model, optimizer: keras.Optimiz
     buffer = io.BytesIO()
     arrays = _variables(network, optimizer)
     np.savez(buffer, **{name: ops.convert_to_numpy(v) for name, v in arrays.items()})
-    runs.write_atomically(folder / CHECKPOINT, buffer.getvalue())
+    write_atomically(folder / CHECKPOINT, buffer.getvalue())
 
 
 def load_checkpoint(folder: Path, network: keras.Model, optimizer: keras.Optimizer) -> None:
@@ -159,4 +159,4 @@ def write_samples(folder: Path, images: np.ndarray, columns: int) -> None:
     sheet = grid.swapaxes(1, 2).reshape(-1, columns * size, 3)
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, "PNG", optimize=True)
-    runs.write_atomically(folder / SAMPLES, buffer.getvalue())
+    write_atomically(folder / SAMPLES, buffer.getvalue())

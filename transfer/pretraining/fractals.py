@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from transfer.pretraining import textures
+from transfer.storage.atomic import whole_file
 
 SPRITE_SIZE = 64  # pixels
 MAP_COUNTS = (2, 3, 4)
@@ -241,7 +242,6 @@ def load_bank(
     if path.is_file():
         return np.load(path)
     bank = render_bank(*request)
-    temporary = path.with_name(f".partial-{path.name}")
-    np.save(temporary, bank)
-    temporary.replace(path)
+    with whole_file(path) as file:
+        np.save(file, bank)
     return bank

@@ -14,18 +14,20 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import ops
-from rich.console import Console
 
+from transfer import console
+from transfer.acceleration.doors import with_trained_batch_norm
 from transfer.errors import InputError
 from transfer.formatting import format_percent, format_seconds
 from transfer.models.backbones import build_backbone, scale
-from transfer.models.classifier import dtype_policy
-from transfer.models.recalibration import batch_norm_layers, recalibrate
-from transfer.pretraining import Settings
+from transfer.models.batch_norm import RECALIBRATION_IMAGES, make_recalibration
+from transfer.models.precision import dtype_policy
 from transfer.pretraining import folder as kept
 from transfer.pretraining.composition import TRAINING, VALIDATION, Batches, Composer
 from transfer.pretraining.fractals import load_bank
+from transfer.pretraining.settings import Settings
 from transfer.pretraining.textures import NUM_TEXTURES, make_textures
+from transfer.storage.atomic import whole_path
 
 FINISHED = "finished"
 ROWS = 100  # of the log; a checkpoint is kept with each
@@ -35,7 +37,6 @@ WEIGHT_DECAY = 0.05
 MOMENTUM = 0.99  # of BatchNorm's statistics; Keras's MobileNetV2 has 0.999, too slow to follow
 VALIDATION_SHARE = 8  # one in so many renderings of each class is never trained on
 VALIDATION_IMAGES = 1024
-RECALIBRATION_IMAGES = 5120
 SAMPLE_ROWS, SAMPLE_COLUMNS = 8, 12
 
 
@@ -64,7 +65,6 @@ class Pretrainer(keras.Model):
 def pretrain(
     settings: Settings,
     folder: Path,
-    console: Console,
     *,
     resume: bool = False,
     time_limit: float = math.inf,
@@ -75,7 +75,6 @@ def pretrain(
     Args:
         settings: of the pretraining; when resuming, those it was begun with.
         folder: where everything is kept.
-        console: where progress goes to.
         resume: go on from the checkpoint in `folder`.
         time_limit: seconds from now after which training stops and a checkpoint is kept.
         command: the command as typed, for the record.
@@ -89,16 +88,16 @@ def pretrain(
     deadline = time.monotonic() + time_limit
     if not resume:
         kept.begin(folder, settings, choose_policy(settings.precision), command)
-    model = build_pretrainer(settings, folder, console)
+    model = build_pretrainer(settings, folder)
     if resume:
         kept.load_checkpoint(folder, model.network, model.optimizer)
     else:
         columns = min(SAMPLE_COLUMNS, settings.batch_size)
         kept.write_samples(folder, _compose_samples(model, settings), columns)
-    keeper = Keeper(model, settings, folder, console, deadline)
-    reason = _train(model, settings, keeper)
+    checkpoints = CheckpointCallback(model, settings, folder, deadline)
+    reason = _train(model, settings, checkpoints)
     if reason == FINISHED:
-        _finish(model, settings, keeper)
+        _finish(model, settings, checkpoints)
     return reason
 
 
@@ -110,7 +109,7 @@ def choose_policy(precision: str) -> str:
     return {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
 
 
-def build_pretrainer(settings: Settings, folder: Path, console: Console) -> Pretrainer:
+def build_pretrainer(settings: Settings, folder: Path) -> Pretrainer:
     """Builds and compiles what is trained, with a bank of sprites from `folder`.
 
     The loss is the cross-entropy of one softmax against the classes in the image, in equal
@@ -122,7 +121,7 @@ def build_pretrainer(settings: Settings, folder: Path, console: Console) -> Pret
         folder, settings.systems, settings.silhouettes, settings.renderings, settings.seed
     )
     textures = make_textures(settings.seed, NUM_TEXTURES)
-    console.print(f"sprites and textures: {format_seconds(time.perf_counter() - started)}")
+    console.show(f"sprites and textures: {format_seconds(time.perf_counter() - started)}")
     keras.utils.set_random_seed(settings.seed)
     network = build_network(settings.backbone, len(bank), choose_policy(settings.precision))
     model = Pretrainer(Composer(bank, textures, settings.image_size), network)
@@ -140,13 +139,7 @@ def build_network(backbone_name: str, num_classes: int, policy: str) -> keras.Mo
     """Returns images (B, S, S, 3) in [0, 255] -> float32 logits (B, num_classes), any S."""
     with dtype_policy(policy):
         backbone = build_backbone(backbone_name, None)
-        if keras.backend.backend() == "tensorflow":
-            from transfer.models.normalization import fuse_batch_norm
-
-            backbone = fuse_batch_norm(backbone, MOMENTUM)
-        else:  # XLA fuses by itself
-            for layer in batch_norm_layers(backbone):
-                layer.momentum = MOMENTUM
+        backbone = with_trained_batch_norm(backbone, MOMENTUM)
         images = keras.Input((None, None, 3), name="image")
         features = backbone(scale(backbone_name, images))
         pooled = keras.layers.GlobalAveragePooling2D(name="pooling")(features)
@@ -197,30 +190,30 @@ def _top_class_present(labels: keras.KerasTensor, logits: keras.KerasTensor) -> 
     return ops.cast(ops.take_along_axis(labels, top, axis=-1) > 0, "float32")[:, 0]
 
 
-def _train(model: Pretrainer, settings: Settings, keeper: "Keeper") -> str:
+def _train(model: Pretrainer, settings: Settings, checkpoints: "CheckpointCallback") -> str:
     steps = count_steps(settings)
     final_steps = round(settings.final_share * steps)
     phases = ((settings.image_size, steps - final_steps), (settings.final_image_size, steps))
-    with _noting_signals(keeper.signals):
+    with _noting_signals(checkpoints.signals):
         for image_size, last_step in phases:
-            keeper.last_step = last_step
-            if keeper.step < last_step and not keeper.reason:
+            checkpoints.last_step = last_step
+            if checkpoints.step < last_step and not checkpoints.reason:
                 model.set_image_size(image_size)
-                _fit(model, settings, keeper)
-            if keeper.step < last_step:
-                return keeper.reason
+                _fit(model, settings, checkpoints)
+            if checkpoints.step < last_step:
+                return checkpoints.reason
     return FINISHED
 
 
-def _fit(model: Pretrainer, settings: Settings, keeper: "Keeper") -> None:
+def _fit(model: Pretrainer, settings: Settings, checkpoints: "CheckpointCallback") -> None:
     training = make_batches(settings, TRAINING, count_steps(settings))
     steps_per_row = max(math.ceil(count_steps(settings) / ROWS), SHORTEST_ROW)
     model.fit(
-        (training[step] for step in range(keeper.step, keeper.last_step)),
-        epochs=math.ceil((keeper.last_step - keeper.step) / steps_per_row),
+        (training[step] for step in range(checkpoints.step, checkpoints.last_step)),
+        epochs=math.ceil((checkpoints.last_step - checkpoints.step) / steps_per_row),
         steps_per_epoch=steps_per_row,
         validation_data=_validation(settings),
-        callbacks=[keeper],
+        callbacks=[checkpoints],
         shuffle=False,
         verbose=0,
     )
@@ -230,14 +223,13 @@ def _validation(settings: Settings) -> Batches:
     return make_batches(settings, VALIDATION, math.ceil(VALIDATION_IMAGES / settings.batch_size))
 
 
-class Keeper(keras.callbacks.Callback):
+class CheckpointCallback(keras.callbacks.Callback):
     """Writes a row of the log and a checkpoint at times, and stops the training when due.
 
     Args:
         model: what is trained.
         settings: of the pretraining.
         folder: of the pretraining; its log goes on.
-        console: where progress goes to.
         deadline: on the clock of `time.monotonic`.
     """
 
@@ -246,11 +238,10 @@ class Keeper(keras.callbacks.Callback):
         model: Pretrainer,
         settings: Settings,
         folder: Path,
-        console: Console,
         deadline: float,
     ) -> None:
         super().__init__()
-        self.settings, self.folder, self.console = settings, folder, console
+        self.settings, self.folder = settings, folder
         self.deadline = deadline
         self.signals: list[str] = []  # names of those that came; one stops the training
         self.step = int(model.optimizer.iterations)
@@ -302,13 +293,12 @@ class Keeper(keras.callbacks.Callback):
         }
 
     def _print(self, row: dict) -> None:
-        self.console.print(
+        console.say(
             f"step {row['step']:,} of {count_steps(self.settings):,}, {row['image_size']} pixels: "
             f"loss {row['loss']:.3f}, accuracy {format_percent(row['accuracy'])}; "
             f"validation loss {row['val_loss']:.3f}, "
             f"accuracy {format_percent(row['val_accuracy'])}; "
             f"{row['images_per_second']:,.0f} images/s, {format_seconds(row['seconds'])}",
-            soft_wrap=True,
         )
 
 
@@ -343,24 +333,23 @@ def _compose_samples(model: Pretrainer, settings: Settings) -> np.ndarray:
     return np.concatenate([row[:SAMPLE_COLUMNS] for row in images])
 
 
-def _finish(model: Pretrainer, settings: Settings, keeper: "Keeper") -> None:
+def _finish(model: Pretrainer, settings: Settings, checkpoints: "CheckpointCallback") -> None:
     """Writes the backbone and the results."""
     model.set_image_size(settings.final_image_size)
-    path = keeper.folder / kept.WEIGHTS
+    path = checkpoints.folder / kept.WEIGHTS
     export_backbone(model, settings, path)
     result = model.evaluate(_validation(settings), verbose=0, return_dict=True)
-    samples, seconds = keeper.rows[-1]["samples"], keeper.rows[-1]["seconds"]
+    samples, seconds = checkpoints.rows[-1]["samples"], checkpoints.rows[-1]["seconds"]
     results = {
         "sample_steps": samples,
         "seconds": seconds,
         "recalibrated": {name: round(float(value), 5) for name, value in result.items()},
-        "curves": keeper.rows,
+        "curves": checkpoints.rows,
     }
-    kept.finish(keeper.folder, results)
-    keeper.console.print(
+    kept.finish(checkpoints.folder, results)
+    console.say(
         f"{path}: {samples:,} images in {format_seconds(seconds)}; "
         f"validation accuracy {format_percent(result['accuracy'])}",
-        soft_wrap=True,
     )
 
 
@@ -380,14 +369,10 @@ def export_backbone(model: Pretrainer, settings: Settings, path: Path) -> None:
     backbone.set_weights(trained.get_weights())
     first = count_steps(settings)  # batches not trained on
     batches = make_batches(settings, TRAINING, first)
-    recalibrate(
-        backbone,
-        (
-            scale(settings.backbone, model.composer(batches[first + number][0]))
-            for number in range(math.ceil(RECALIBRATION_IMAGES / settings.batch_size))
-        ),
+    make_recalibration(backbone)(
+        scale(settings.backbone, model.composer(batches[first + number][0]))
+        for number in range(math.ceil(RECALIBRATION_IMAGES / settings.batch_size))
     )
     trained.set_weights(backbone.get_weights())
-    temporary = path.with_name(f"partial-{path.name}")
-    backbone.save_weights(temporary)
-    temporary.replace(path)
+    with whole_path(path) as temporary:
+        backbone.save_weights(temporary)

@@ -1,5 +1,6 @@
 """What happens at the edges of a phase's epochs: history, schedules, stopping, statistics."""
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,17 +8,16 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from transfer import runs
 from transfer.config import Config
+from transfer.models.batch_norm import RECALIBRATION_IMAGES, make_recalibration
 from transfer.models.classifier import feature_extractor
-from transfer.models.normalization import make_recalibration
+from transfer.runs import files
 
 HEAD, FINETUNE = "head", "fine-tune"
 
 # In an epoch shorter than this, BatchNorm's moving average (momentum 0.9) is not left to itself:
 # the weights move faster than it follows.
 SHORT_EPOCH_STEPS = 200
-RECALIBRATION_STEPS = 20
 
 
 def keras_callbacks(
@@ -34,7 +34,7 @@ def keras_callbacks(
     if config.ema_momentum and phase == FINETUNE:
         # Before those that look at the weights, at the end of an epoch, to judge or to keep them.
         yield callbacks.SwapEMAWeights(swap_on_epoch=True)
-    yield EpochTensorBoard(run_dir / runs.LOGS / phase, write_graph=False)
+    yield EpochTensorBoard(run_dir / files.LOGS / phase, write_graph=False)
     yield callbacks.EarlyStopping(
         "val_loss", patience=config.early_stopping_patience, restore_best_weights=True
     )
@@ -96,14 +96,16 @@ class BatchNormRecalibration(keras.callbacks.Callback):
     It stands behind `SwapEMAWeights`: the statistics are those of the weights that are validated.
 
     Args:
-        classifier: with BatchNorm layers that train, from `fuse_batch_norm`.
-        batches: of training images and labels; the first `RECALIBRATION_STEPS` are used.
+        classifier: with BatchNorm layers that train.
+        batches: of training images and labels; the first `RECALIBRATION_IMAGES` are used.
+        batch_size: images in a batch.
     """
 
-    def __init__(self, classifier: keras.Model, batches: tf.data.Dataset) -> None:
+    def __init__(self, classifier: keras.Model, batches: tf.data.Dataset, batch_size: int) -> None:
         super().__init__()
         self._recalibrate = make_recalibration(feature_extractor(classifier))
-        self._images = batches.take(RECALIBRATION_STEPS).map(lambda images, labels: images)
+        steps = math.ceil(RECALIBRATION_IMAGES / batch_size)
+        self._images = batches.take(steps).map(lambda images, labels: images)
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         self._recalibrate(self._images)

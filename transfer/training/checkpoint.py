@@ -25,8 +25,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from transfer import runs
 from transfer.errors import InputError
+from transfer.runs import files
+from transfer.runs.history import write_history
+from transfer.storage.atomic import flush_folder, write_json
 from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
 
 VARIABLES, STATE, MANIFEST = "variables.npz", "state.json", "manifest.json"
@@ -93,13 +95,13 @@ def write_checkpoint(folder: Path, state: State, variables: Mapping[str, np.ndar
             np.savez(file, **variables)
             file.flush()
             os.fsync(file.fileno())
-        runs.write_json(partial / STATE, asdict(state))
-        runs.write_json(partial / MANIFEST, _checksums(partial))
-        runs.flush_folder(partial)
+        write_json(partial / STATE, asdict(state))
+        write_json(partial / MANIFEST, _checksums(partial))
+        flush_folder(partial)
         if target.exists():  # damaged: a whole one would have been resumed from
             shutil.rmtree(target)
         partial.rename(target)
-        runs.flush_folder(folder)
+        flush_folder(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
@@ -213,7 +215,7 @@ class Checkpointer(keras.callbacks.Callback):
         # A diverged epoch is not worth going back to.
         if math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"]):
             self._write(epoch)
-        runs.write_history(self._recorder.run_dir, self._recorder.rows)
+        write_history(self._recorder.run_dir, self._recorder.rows)
 
     def _write(self, epoch: int) -> None:
         stopping = self._remembered["EarlyStopping"][0]
@@ -235,7 +237,7 @@ class Checkpointer(keras.callbacks.Callback):
                 for name, (callback, attributes) in self._remembered.items()
             },
         )
-        folder = self._recorder.run_dir / runs.CHECKPOINTS
+        folder = self._recorder.run_dir / files.CHECKPOINTS
         write_checkpoint(folder, state, variables)
         _prune(folder, state)
 

@@ -8,7 +8,7 @@ import dataclasses
 from transfer.config import Config
 from transfer.errors import InputError
 from transfer.models.backbones import get_backbone
-from transfer.models.classifier import LAST, MULTI, choose_hidden_units
+from transfer.models.head import LAST, MULTI, choose_hidden_units
 from transfer.models.weights import BUNDLED, FASHION, Weights
 
 # Low for weights that know photographs, so that what they know is not lost at once. Fractals are

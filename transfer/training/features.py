@@ -6,29 +6,25 @@ milliseconds instead of a pass through the network. The next run with the same i
 size reads them from the cache folder.
 """
 
-import contextlib
-import hashlib
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from transfer.acceleration.doors import predict_batches
 from transfer.config import Config
-from transfer.data.sources import Split, fingerprint
-from transfer.downloads import keras_home
-from transfer.locks import locked
-from transfer.memory import usable_memory
+from transfer.data.splits import Split, fingerprint
+from transfer.machine import usable_memory
 from transfer.models.classifier import build_classifier, feature_extractor
 from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.folding import fold_classifier
-from transfer.models.inference import predict_batches
 from transfer.models.precision import choose_inference_precision
 from transfer.models.weights import Weights, load_backbone
+from transfer.storage.cache import FolderCache
 
-CACHE_BYTES = 4 * 2**30  # the features used longest ago make room
+CACHE = FolderCache("features", ".npy", most_bytes=4 * 2**30)
 MEMORY_SHARE = 1 / 8  # of the memory there is; larger features stay on the disk
 
 _FORMAT = 4  # part of a file's name; raise it when the same images would give other features
@@ -60,18 +56,14 @@ def load_features(
         `MEMORY_SHARE` of the memory.
     """
     shape = (split.num_images, *extractor.output_shape[1:])
-    path = features_folder() / f"{_key(extractor, split, config, flipped)}.npy"
+    path = CACHE.path(*_key(extractor, split, config, flipped))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path):
-            kept = _open(path, shape)
-            if kept is not None:
-                os.utime(path)  # used now
+        with CACHE.locked(path):
+            if CACHE.holds(path):
                 tell(f"read from {path}")
-                return kept
-            _compute_to(path, shape, _batches(extractor, split, config, flipped, callbacks))
-            _make_room(path)
-            return _open(path, shape)
+            else:
+                _compute_to(path, shape, _batches(extractor, split, config, flipped, callbacks))
+            return _open(path)
     except OSError:  # no place for a cache: then without one
         return compute_features(extractor, split, config, flipped=flipped, callbacks=callbacks)
 
@@ -131,13 +123,8 @@ def frozen_extractor(classifier: keras.Model, config: Config) -> keras.Model:
     return feature_extractor(fold_classifier(classifier, policy))
 
 
-def features_folder() -> Path:
-    """Returns the folder of the cache, beside what Keras keeps."""
-    return keras_home() / "transfer" / "features"
-
-
-def _key(extractor: keras.Model, split: Split, config: Config, flipped: bool) -> str:
-    parts = (
+def _key(extractor: keras.Model, split: Split, config: Config, flipped: bool) -> tuple[Any, ...]:
+    return (
         _FORMAT,
         fingerprint(split),
         flipped,
@@ -146,7 +133,6 @@ def _key(extractor: keras.Model, split: Split, config: Config, flipped: bool) ->
         list(_number_formats(extractor)),
         fingerprint_variables(extractor.variables),
     )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def _number_formats(model: keras.Model) -> Iterator[str]:
@@ -177,38 +163,14 @@ def _batches(
 
 
 def _compute_to(path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray]) -> None:
-    partial = path.with_suffix(f".{secrets.token_hex(4)}.part")
-    try:
-        descr = np.lib.format.dtype_to_descr(np.dtype(np.float16))
-        header = {"descr": descr, "fortran_order": False, "shape": shape}
-        with open(partial, "wb") as file:  # a mapped file would count as memory of this process
-            np.lib.format.write_array_header_1_0(file, header)
-            for features in batches:
-                features.tofile(file)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    descr = np.lib.format.dtype_to_descr(np.dtype(np.float16))
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    with CACHE.keep(path) as file:  # a mapped file would count as memory of this process
+        np.lib.format.write_array_header_1_0(file, header)
+        for features in batches:
+            file.write(np.ascontiguousarray(features).data.cast("B"))
 
 
-def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    # None: not there, or not what was written.
-    if not path.is_file():
-        return None
+def _open(path: Path) -> np.ndarray:
     large = path.stat().st_size > MEMORY_SHARE * usable_memory()
-    try:
-        features = np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
-    except (ValueError, EOFError):
-        return None
-    return features if (features.shape, features.dtype) == (shape, np.float16) else None
-
-
-def _make_room(newest: Path) -> None:
-    # A file that another process reads stays readable for it after its name is gone.
-    paths = sorted(newest.parent.glob("*.npy"), key=lambda path: path.stat().st_mtime_ns)
-    total = sum(path.stat().st_size for path in paths)
-    for path in paths:
-        if total <= CACHE_BYTES or path == newest:
-            continue
-        total -= path.stat().st_size
-        with contextlib.suppress(OSError):
-            path.unlink()
+    return np.load(path, mmap_mode="r" if large else None, allow_pickle=False)

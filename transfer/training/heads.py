@@ -11,25 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-from rich.console import Console
 
-from transfer import runs
 from transfer.config import Config
-from transfer.models.classifier import build_classifier, build_head, dtype_policy
+from transfer.models.classifier import build_classifier
 from transfer.models.fingerprints import fingerprint_variables
-from transfer.models.precision import choose_precision
+from transfer.models.head import build_head
+from transfer.models.precision import choose_precision, dtype_policy
 from transfer.models.weights import Weights, load_backbone
+from transfer.runs.facts import describe_data, describe_run
+from transfer.runs.folder import create_run, lock_run
 from transfer.training.callbacks import HistoryRecorder
+from transfer.training.data import Data
 from transfer.training.defaults import settle
+from transfer.training.interruption import one_line_for_every_end
 from transfer.training.phases import HeadFeatures, Run, fit_head, load_head_features
-from transfer.training.record import (
-    Data,
-    Result,
-    describe_run,
-    finish,
-    one_line_for_every_end,
-)
-from transfer.training.train import prepare_backbone
+from transfer.training.result import Result, finish
+from transfer.training.run import prepare_backbone
 
 
 @dataclass(frozen=True)
@@ -43,13 +40,12 @@ class HeadStart:
     random_state: tuple  # of Python's generator when a head is built
 
 
-def prepare_heads(config: Config, data: Data, console: Console, *, offline: bool) -> HeadStart:
+def prepare_heads(config: Config, data: Data, *, offline: bool) -> HeadStart:
     """Runs a frozen backbone once over the images, or reads what an earlier run kept.
 
     Args:
         config: uses `backbone`, `weights`, `image_size`, `precision`, `flip`, `batch_size`, `seed`.
         data: the images.
-        console: where progress is told.
         offline: never use the network.
 
     Raises:
@@ -69,21 +65,18 @@ def prepare_heads(config: Config, data: Data, console: Console, *, offline: bool
         classifier = build_classifier(
             settled, backbone, len(data.splits.class_names), train_batch_norm=False
         )
-    run = Run(settled, console, HistoryRecorder(Path()), time.perf_counter())
+    run = Run(settled, HistoryRecorder(Path()), time.perf_counter())
     features = load_head_features(classifier, data.splits, run)
     return HeadStart(features, weights, digest, policy, state)
 
 
-def train_head(
-    config: Config, data: Data, start: HeadStart, console: Console, run_dir: Path
-) -> Result:
+def train_head(config: Config, data: Data, start: HeadStart, run_dir: Path) -> Result:
     """Trains one head and keeps everything but the model in a new run folder.
 
     Args:
         config: the settings; those of `prepare_heads` must be the same.
         data: the images.
         start: as `prepare_heads` made it.
-        console: where progress is told.
         run_dir: the folder to make.
 
     Returns:
@@ -96,15 +89,16 @@ def train_head(
     started = time.perf_counter()
     settled = settle(config, start.weights)
     num_features = start.features.validation.shape[1]
-    run_dir = runs.create_run(config.backbone, run_dir)
-    with runs.lock_run(run_dir), one_line_for_every_end(run_dir, config):
-        facts = describe_run(config, settled, data, start.weights, start.weights_sha256)
-        facts |= {"precision": start.policy, "command": ""}
-        runs.write_json(run_dir / runs.CONFIG, facts)
+    run_dir = create_run(config.backbone, run_dir)
+    with lock_run(run_dir), one_line_for_every_end(run_dir, config):
+        described = describe_data(data.splits, data.fingerprints)
+        describe_run(
+            config, settled, described, start.weights, start.weights_sha256, start.policy
+        ).write(run_dir)
         random.setstate(start.random_state)  # from which the head's weights are drawn
         with dtype_policy(start.policy):
             head = build_head(settled, num_features, len(data.splits.class_names))
-        run = Run(settled, console, HistoryRecorder(run_dir), started)
+        run = Run(settled, HistoryRecorder(run_dir), started)
         features = start.features
         if not config.flip:
             features = dataclasses.replace(features, views=features.views[:1])

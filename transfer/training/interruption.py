@@ -1,13 +1,20 @@
 """Ctrl-C and SIGTERM while a model computes: the running step ends, then the program does."""
 
+import contextlib
 import signal
-import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
 
 import keras
+import tensorflow as tf
 
-from transfer.errors import Interrupted
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from transfer import console
+from transfer.config import Config
+from transfer.errors import InputError, Interrupted
+from transfer.runs import files
+from transfer.signals import noting
+from transfer.training.checkpoint import list_checkpoints
 
 
 class StopAfterStep(keras.callbacks.Callback):
@@ -17,37 +24,70 @@ class StopAfterStep(keras.callbacks.Callback):
     ends the process at once.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._received = None
-
-    def __enter__(self) -> "StopAfterStep":
-        self._before = {}
-        # Python lets only the main thread listen to signals.
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+    def __enter__(self) -> Self:
+        self._context = noting()
+        self._noted = self._context.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        if self._received is not None and error[0] is None:
-            raise Interrupted(self._received)
+    def __exit__(self, *error: Any) -> None:
+        self._context.__exit__(*error)
+        if error[0] is None:
+            self._noted.raise_if_any()
 
-    def _receive(self, number: int, frame: object) -> None:
-        self._received = number
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Stops where a signal has come."""
+        self._noted.raise_if_any()
 
-    def _stop_if_received(self) -> None:
-        if self._received is not None:
-            raise Interrupted(self._received)
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Stops where a signal has come."""
+        self._noted.raise_if_any()
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._stop_if_received()
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Stops where a signal has come."""
+        self._noted.raise_if_any()
 
-    def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._stop_if_received()
 
-    def on_predict_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._stop_if_received()
+@contextlib.contextmanager
+def one_line_for_every_end(run_dir: Path, config: Config) -> Iterator[None]:
+    """However a run ends before its end: tells what happened, what is kept, how to go on.
+
+    Raises:
+        InputError: there is not enough memory, or the disk is full.
+        Interrupted: Ctrl-C or SIGTERM came.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as error:
+        number = getattr(error, "number", signal.SIGINT)
+        raise Interrupted(number, f"Stopped. {_how_to_go_on(run_dir)}") from error
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise InputError(
+            f"{too_large(config)}; begin again with --batch-size "
+            f"{max(1, config.batch_size // 2)}. {_kept(run_dir)}."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or run_dir}: {error.strerror or error}; mend that. "
+            f"{_how_to_go_on(run_dir)}"
+        ) from error
+
+
+def too_large(config: Config) -> str:
+    """Returns the beginning of an error: what does not fit into the memory."""
+    return (
+        f"there is not enough memory for batches of {config.batch_size} images of "
+        f"{config.image_size} pixels"
+    )
+
+
+def _how_to_go_on(run_dir: Path) -> str:
+    if not (run_dir / files.CONFIG).is_file():
+        return "The run had not begun."
+    return f"{_kept(run_dir)}. To go on: {console.how_to('train', '--resume', run_dir)}"
+
+
+def _kept(run_dir: Path) -> str:
+    checkpoints = list_checkpoints(run_dir / files.CHECKPOINTS)
+    if not checkpoints:
+        return "No epoch had finished"
+    return f"All finished epochs are in {checkpoints[-1]}"

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
-from transfer import runs
+from transfer import console
 from transfer.config import Config
 from transfer.data.pipeline import (
     make_evaluation_dataset,
@@ -26,16 +25,13 @@ from transfer.data.pipeline import (
     steps_per_epoch,
     without_tuner,
 )
-from transfer.data.sources import Split, Splits
+from transfer.data.splits import Split, Splits
 from transfer.errors import InputError
-from transfer.models.classifier import (
-    MULTI,
-    measure_features,
-    standardize_features,
-    unfreeze_backbone,
-)
-from transfer.models.precision import has_accelerator
+from transfer.machine import has_accelerator
+from transfer.models.classifier import unfreeze_backbone
+from transfer.models.head import MULTI, measure_features, standardize_features
 from transfer.progress import PhaseProgress
+from transfer.runs import files
 from transfer.training.callbacks import (
     FINETUNE,
     HEAD,
@@ -60,7 +56,6 @@ class Run:
     """What both phases of a run share."""
 
     config: Config  # "auto" settled
-    console: Console
     recorder: HistoryRecorder
     started: float  # `time.perf_counter()`, earlier by what the run took before it was resumed
     checkpoint: Checkpoint | None = None  # to go on from
@@ -100,7 +95,7 @@ def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> Hea
                 config,
                 flipped=flipped,
                 callbacks=[progress, stop],
-                tell=lambda line: run.console.print(f"{name}: {line}", soft_wrap=True),
+                tell=lambda line: console.say(f"{name}: {line}"),
             )
 
     views = [features_of(splits.train, "the training images")]
@@ -163,7 +158,9 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         splits.train,
         run,
         # Always on the batches of epoch 0: a resumed run takes the same ones.
-        [BatchNormRecalibration(classifier, batches_from(0))] if recalibrates else [],
+        [BatchNormRecalibration(classifier, batches_from(0), config.batch_size)]
+        if recalibrates
+        else [],
         steps=steps,
     )
     return classifier
@@ -225,7 +222,7 @@ def _fit(
 
 def _told_divergence(phase: str, run: Run) -> str:
     option = "head" if phase == HEAD else "finetune"
-    checkpoints = list_checkpoints(run.recorder.run_dir / runs.CHECKPOINTS)
+    checkpoints = list_checkpoints(run.recorder.run_dir / files.CHECKPOINTS)
     return (
         f"the loss is no longer a number in the {phase} phase; begin again with a lower "
         f"--{option}-learning-rate, now {getattr(run.config, option + '_learning_rate'):g}. "
@@ -243,7 +240,6 @@ def _progress(
 ) -> PhaseProgress:
     steps = steps_per_epoch(num_images, run.config.batch_size)
     return PhaseProgress(
-        run.console,
         title,
         num_images=num_images,
         steps=steps,

@@ -6,41 +6,43 @@ them together is what their config.json says under "repeats".
 
 import contextlib
 import dataclasses
-import shlex
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
-from rich.console import Console
 
-from transfer import runs
+from transfer import console
 from transfer.config import Config
 from transfer.errors import Interrupted
 from transfer.formatting import format_spread
-from transfer.training import train
-from transfer.training.record import Result
+from transfer.runs import files
+from transfer.runs.facts import Facts, RepeatsFacts, read_facts
+from transfer.runs.folder import check_new, default_run_dir, is_finished
+from transfer.training import run
+from transfer.training.result import Describe, Result
 
 
 def train_repeats(
     config: Config,
     count: int,
-    console: Console,
     *,
     run_dir: Path | None = None,
     offline: bool = False,
     command: str = "",
+    describe: Describe | None = None,
 ) -> Iterator[Result]:
     """Trains runs with the seeds `config.seed`, `config.seed` + 1, ... one after another.
 
     Args:
         config: the settings of the first.
         count: number of runs, at least 1; a single one is not a repeat.
-        console: where progress is told.
         run_dir: their folders are `<run_dir>-seed<seed>`, a single run's is `run_dir`; None for
             `runs/<time>-<backbone>`.
         offline: never use the network.
         command: the command line, kept in each run.
+        describe: called with what each run came to, before it counts as finished.
 
     Yields:
         What each run hands back, when it has finished.
@@ -50,26 +52,31 @@ def train_repeats(
         Interrupted: Ctrl-C or SIGTERM came.
     """
     if count == 1:
-        yield train.train(config, console, run_dir=run_dir, offline=offline, command=command)
+        options = {"run_dir": run_dir, "offline": offline, "command": command}
+        yield run.train(config, describe=describe, **options)
         return
-    base = run_dir or runs.default_run_dir(config.backbone)
+    base = run_dir or default_run_dir(config.backbone)
     seeds = range(config.seed, config.seed + count)
     folders = {seed: base.with_name(f"{base.name}-seed{seed}") for seed in seeds}
     for folder in folders.values():
-        runs.check_new(folder)
-    yield from _train_missing(config, folders, console, offline, command)
+        check_new(folder)
+    yield from _train_missing(config, folders, offline, command, describe)
 
 
 def resume_repeats(
-    run_dir: Path, console: Console, *, given: dict | None = None, offline: bool = False
+    run_dir: Path,
+    *,
+    given: Mapping[str, Any] | None = None,
+    offline: bool = False,
+    describe: Describe | None = None,
 ) -> Iterator[Result]:
     """Goes on with a run that was stopped and, where it is one of several, with those missing.
 
     Args:
         run_dir: a run that has begun; of several also one that has finished.
-        console: where progress is told.
         given: settings that the user gave again; they must be those of the run.
         offline: never use the network.
+        describe: called with what each run came to, before it counts as finished.
 
     Yields:
         What each run hands back, when it has finished.
@@ -79,75 +86,77 @@ def resume_repeats(
         Interrupted: Ctrl-C or SIGTERM came.
     """
     folders, facts = _folders_beside(run_dir)
-    if all(map(runs.is_finished, folders.values())) or not runs.is_finished(run_dir):
-        yield train.resume(run_dir, console, given=given, offline=offline)
-    if folders:
-        config = Config.from_dict(facts["settings"])
-        yield from _train_missing(config, folders, console, offline, facts["command"])
+    if all(map(is_finished, folders.values())) or not is_finished(run_dir):
+        yield run.resume(run_dir, given=given, offline=offline, describe=describe)
+    if facts and folders:
+        yield from _train_missing(facts.settings, folders, offline, facts.command, describe)
 
 
-def print_repeats(results: Sequence[Result], console: Console) -> None:
+def print_repeats(results: Sequence[Result]) -> None:
     """Prints mean, min, max and n of several runs; nothing of a single one."""
     if len(results) < 2:
         return
-    last_phases = [list(result.summary["phases"].values())[-1] for result in results]
-    folders = shlex.join(str(result.run_dir) for result in results)
-    console.print(
+    phases = [result.summary.last_phase for result in results]
+    command = console.how_to("evaluate", *(result.run_dir for result in results), "--report")
+    console.say(
         f"{len(results)} runs, each on validation images of its own: accuracy "
-        f"{format_spread([phase['val_accuracy'] for phase in last_phases])}; loss "
-        f"{format_spread([phase['val_loss'] for phase in last_phases], '{:.4f}'.format)}\n"
-        f"Next: python evaluate.py {folders} --report",
-        soft_wrap=True,
+        f"{format_spread([phase.val_accuracy for phase in phases])}; loss "
+        f"{format_spread([phase.val_loss for phase in phases], '{:.4f}'.format)}\n"
+        f"Next: {command}"
     )
 
 
-def _folders_beside(run_dir: Path) -> tuple[dict[int, Path], dict]:
+def _folders_beside(run_dir: Path) -> tuple[dict[int, Path], Facts | None]:
     """Returns seed to folder of a run and its repeats, empty of a single run; and its facts."""
-    if not (run_dir / runs.CONFIG).is_file():
-        return {}, {}
-    facts = runs.read_json(run_dir / runs.CONFIG)
-    bound = facts.get("repeats")
-    if not bound:
+    if not (run_dir / files.CONFIG).is_file():
+        return {}, None
+    facts = read_facts(run_dir)
+    if facts.repeats is None:
         return {}, facts
     run_dir = run_dir if run_dir.name else run_dir.resolve()  # "." has no name to take apart
-    name = run_dir.name.removesuffix(f"-seed{facts['settings']['seed']}")
-    seeds = range(bound["first_seed"], bound["first_seed"] + bound["count"])
+    name = run_dir.name.removesuffix(f"-seed{facts.settings.seed}")
+    first = facts.repeats.first_seed
+    seeds = range(first, first + facts.repeats.count)
     return {seed: run_dir.with_name(f"{name}-seed{seed}") for seed in seeds}, facts
 
 
 def _train_missing(
-    config: Config, folders: dict[int, Path], console: Console, offline: bool, command: str
+    config: Config,
+    folders: Mapping[int, Path],
+    offline: bool,
+    command: str,
+    describe: Describe | None,
 ) -> Iterator[Result]:
     """Finishes what has begun and begins what has not, in the order of the seeds."""
-    bound = {"first_seed": min(folders), "count": len(folders)}
+    bound = RepeatsFacts(min(folders), len(folders))
     for number, (seed, folder) in enumerate(folders.items(), start=1):
-        if runs.is_finished(folder):
+        if is_finished(folder):
             continue
         keras.backend.clear_session()  # frees the network before
-        console.print(f"Repeat {number} of {len(folders)}: seed {seed}")
+        console.say(f"Repeat {number} of {len(folders)}: seed {seed}")
         with _say_how_to_go_on(folder, folders):
-            if (folder / runs.CONFIG).is_file():
-                result = train.resume(folder, console, offline=offline)
+            if (folder / files.CONFIG).is_file():
+                result = run.resume(folder, offline=offline, describe=describe)
             else:
-                result = train.train(
+                result = run.train(
                     dataclasses.replace(config, seed=seed),
-                    console,
                     run_dir=folder,
                     offline=offline,
                     command=command,
                     repeats=bound,
+                    describe=describe,
                 )
         yield result
 
 
 @contextlib.contextmanager
-def _say_how_to_go_on(folder: Path, folders: dict[int, Path]) -> Iterator[None]:
+def _say_how_to_go_on(folder: Path, folders: Mapping[int, Path]) -> Iterator[None]:
     # A run that has begun says so itself; before that, a finished one leads to the others.
     try:
         yield
     except (KeyboardInterrupt, Interrupted) as error:
-        begun = [other for other in folders.values() if (other / runs.CONFIG).is_file()]
+        begun = [other for other in folders.values() if (other / files.CONFIG).is_file()]
         if folder in begun or not begun:
             raise
-        told = f"Stopped. To go on: python train.py --resume {shlex.quote(str(begun[-1]))}"
+        told = f"Stopped. To go on: {console.how_to('train', '--resume', begun[-1])}"
         raise Interrupted(getattr(error, "number", signal.SIGINT), told) from error

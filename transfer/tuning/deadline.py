@@ -1,10 +1,10 @@
 """A time limit that ends the running training step, as Ctrl-C does."""
 
-import _thread
 import math
-import signal
 import threading
 import time
+
+from transfer.signals import send_to_main_thread
 
 
 class Deadline:
@@ -16,7 +16,7 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
-        self._timer = None
+        self._timer: threading.Timer | None = None
 
     @property
     def passed(self) -> bool:
@@ -25,12 +25,7 @@ class Deadline:
 
     def __enter__(self) -> "Deadline":
         if math.isfinite(self._end):
-            # As if SIGTERM had come: whoever listens to it now ends what is running.
-            self._timer = threading.Timer(
-                max(0.0, self._end - time.monotonic()), _thread.interrupt_main, [signal.SIGTERM]
-            )
-            self._timer.daemon = True
-            self._timer.start()
+            self._timer = send_to_main_thread(max(0.0, self._end - time.monotonic()))
         return self
 
     def __exit__(self, *error: object) -> None:

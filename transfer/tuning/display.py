@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from transfer import console
 from transfer.formatting import format_percent, format_seconds
 from transfer.tuning import results
 from transfer.tuning.oracles import Plan
@@ -23,22 +24,21 @@ class Display:
     """Listens to an oracle; enter it as a context while the search runs.
 
     Args:
-        console: where to.
         oracle: tells of its trials.
         most_trials: that the search may take.
     """
 
-    def __init__(self, console: Console, oracle: keras_tuner.Oracle, most_trials: int) -> None:
-        self.console, self.oracle, self.most_trials = console, oracle, most_trials
+    def __init__(self, oracle: keras_tuner.Oracle, most_trials: int) -> None:
+        self.oracle, self.most_trials = oracle, most_trials
         self._began: dict[str, float] = {}
         self._rows: list[Row] = results.read_rows(oracle)
         self._live = Live(
-            console=console, get_renderable=self._render, refresh_per_second=2, transient=True
+            console=console.get(), get_renderable=self._render, refresh_per_second=2, transient=True
         )
         oracle.listener = self._listen
 
     def __enter__(self) -> "Display":
-        if self.console.is_terminal and not self.console.quiet:
+        if console.get().is_terminal and not console.get().quiet:
             self._live.start()
         return self
 
@@ -53,12 +53,12 @@ class Display:
             return
         self._began.pop(trial.trial_id, None)
         results.write_results(plan.folder, self._rows, plan)
-        if not self.console.is_terminal:
+        if not console.get().is_terminal:
             row = self._rows[int(trial.trial_id)]
             text = results.describe_row(row, plan)
             if row in results.sort_rows(self._rows, plan.objective)[:1] and row.number > 1:
                 text += " (best so far)"
-            self.console.print(text, soft_wrap=True)
+            console.say(text)
 
     def _render(self) -> Group:
         rows, plan = self._rows, self.oracle.plan

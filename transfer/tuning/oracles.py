@@ -17,9 +17,9 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 from threadpoolctl import threadpool_limits
 
-from transfer import runs
 from transfer.config import Config
 from transfer.errors import InputError
+from transfer.storage.atomic import write_json
 from transfer.tuning import space as spaces
 from transfer.tuning.space import Space
 
@@ -112,12 +112,12 @@ class _Durable:
         trial.score, trial.best_step = record[self.objective.name], record["epochs"]
 
     def save(self) -> None:
-        runs.write_json(self.plan.folder / ORACLE, self.get_state())
+        write_json(self.plan.folder / ORACLE, self.get_state())
 
     def _save_trial(self, trial: Trial) -> None:
         folder = self.plan.folder / f"{TRIAL_PREFIX}{trial.trial_id}"
         folder.mkdir(exist_ok=True)
-        runs.write_json(folder / TRIAL, trial.get_state())
+        write_json(folder / TRIAL, trial.get_state())
 
     def reload(self) -> None:
         """Takes up the state on the disk: finished trials stay, running ones are queued again.

@@ -14,8 +14,8 @@ import grpc
 import keras_tuner
 from keras_tuner.src import protos
 from keras_tuner.src.distribute import oracle_chief, oracle_client
-from rich.console import Console
 
+from transfer import console
 from transfer.errors import InputError
 from transfer.tuning.deadline import Deadline
 
@@ -23,14 +23,13 @@ ANSWER_SECONDS = 60  # that a worker waits for its chief
 FAREWELL_SECONDS = 10  # in which the workers hear that there are no more trials
 
 
-def serve(oracle: keras_tuner.Oracle, address: str, deadline: Deadline, console: Console) -> None:
+def serve(oracle: keras_tuner.Oracle, address: str, deadline: Deadline) -> None:
     """Hands out trials until there are no more; when time is up, waits for those that run.
 
     Args:
         oracle: of the search.
         address: HOST:PORT to listen on.
         deadline: when to hand out no more.
-        console: where to.
 
     Raises:
         InputError: the address cannot be listened on.
@@ -45,10 +44,9 @@ def serve(oracle: keras_tuner.Oracle, address: str, deadline: Deadline, console:
     except RuntimeError as error:
         raise InputError(f"{address} cannot be listened on; take another --address.") from error
     server.start()
-    console.print(
+    console.say(
         f"Chief at {address}, neither encrypted nor authenticated: for one machine or a network "
         "you trust. Waiting for workers.",
-        soft_wrap=True,
     )
     try:
         while not (servicer.stop_triggered or deadline.passed) or oracle.ongoing_trials:

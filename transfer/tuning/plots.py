@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from transfer.evaluation.plots import GRAY, VERMILLION
+from transfer.plots.style import GRAY, VERMILLION
 from transfer.tuning import results
 from transfer.tuning.oracles import Plan
 from transfer.tuning.results import Row

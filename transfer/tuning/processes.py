@@ -9,19 +9,19 @@ Where the system has no fork, calls run in the search itself.
 import contextlib
 import gc
 import multiprocessing
-import os
 import pickle
 import signal
-import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Self
 
 import keras
 
+from transfer import signals
 from transfer.errors import Interrupted
 
 _POLL_SECONDS = 0.2  # after which a signal is noticed at the latest
+_HAS_FORK = "fork" in multiprocessing.get_all_start_methods()
 
 shared: Any = None  # what `Processes.share` was given, in the process of a call
 
@@ -37,24 +37,18 @@ class Processes:
     runs is killed; when the search itself is killed, likewise.
     """
 
-    def __enter__(self) -> "Processes":
-        self._connection = None
-        if not hasattr(os, "fork"):
-            return self
-        ours, theirs = multiprocessing.Pipe()
-        _flush()
-        self._server = os.fork()
-        if self._server == 0:
-            ours.close()
-            _serve(theirs)
-        theirs.close()
-        self._connection = ours
+    def __enter__(self) -> Self:
+        self._connection: Connection | None = None
+        if _HAS_FORK:
+            self._connection, theirs = multiprocessing.Pipe()
+            self._server = _fork(_serve, theirs, self._connection)
+            theirs.close()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._connection is not None:
             self._connection.close()
-            os.waitpid(self._server, 0)
+            self._server.join()
 
     def share(self, value: Any) -> None:
         """Gives `value` to all later calls, which find it in `processes.shared`."""
@@ -76,7 +70,6 @@ class Processes:
                 return function(*arguments)
             finally:
                 _free_memory()
-        _flush()
         self._connection.send((function, arguments))
         while not self._connection.poll(_POLL_SECONDS):
             pass
@@ -86,46 +79,56 @@ class Processes:
         raise value
 
 
-def _serve(connection: Connection) -> None:
-    # The server: waits, forks, passes on; its end is that of the search. Never returns.
+def _fork(function: Callable, *arguments: Any) -> multiprocessing.Process:
+    # Not a daemon: those may have no children.
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def _serve(connection: Connection, others: Connection) -> None:
+    """Waits, forks, passes on; ends with the search."""
     global shared
-    for number in (signal.SIGINT, signal.SIGTERM):  # the search decides what they mean
-        signal.signal(number, signal.SIG_IGN)
+    others.close()  # else the end of the search would not be heard
+    signals.ignore()  # the search decides what they mean
     with contextlib.suppress(EOFError, OSError):
         while True:
             function, value = connection.recv()
             if function == "share":
                 shared = value
             else:
-                _fork(connection, function, value)
-    os._exit(0)
+                connection.send_bytes(_call(connection, function, value))
 
 
-def _fork(connection: Connection, function: Callable, arguments: tuple) -> None:
+def _call(connection: Connection, function: Callable, arguments: tuple) -> bytes:
+    """Returns what came of a call in a new process, pickled."""
     answer, inner = multiprocessing.Pipe(duplex=False)
-    child = os.fork()
-    if child == 0:
-        answer.close()
-        connection.close()
-        _run(inner, function, arguments)
+    child = _fork(_run, inner, (answer, connection), function, arguments)
     inner.close()
-    if answer not in wait([answer, connection]):  # the search is gone
-        os.kill(child, signal.SIGKILL)
-        os._exit(0)
     try:
-        content = answer.recv_bytes()
+        if answer not in wait([answer, connection]):
+            raise EOFError("the search is gone")
+        try:
+            return answer.recv_bytes()
+        except EOFError:
+            child.join()
+            code = child.exitcode or 0
+            name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            return pickle.dumps((False, Died(f"its process died ({name})")))
     except EOFError:
-        content = None
-    answer.close()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if content is None:
-        name = signal.Signals(-status).name if status < 0 else f"exit code {status}"
-        content = pickle.dumps((False, Died(f"its process died ({name})")))
-    connection.send_bytes(content)
+        child.kill()
+        raise
+    finally:
+        child.join()
+        answer.close()
 
 
-def _run(answer: Connection, function: Callable, arguments: tuple) -> None:
-    # The process of one call. Never returns.
+def _run(
+    answer: Connection, others: tuple[Connection, ...], function: Callable, arguments: tuple
+) -> None:
+    """Computes one call, in a process of its own."""
+    for other in others:
+        other.close()
     try:
         content = pickle.dumps((True, function(*arguments)))
     except (Interrupted, KeyboardInterrupt):
@@ -133,8 +136,6 @@ def _run(answer: Connection, function: Callable, arguments: tuple) -> None:
     except BaseException as error:
         content = _pickled(error)
     answer.send_bytes(content)
-    _flush()
-    os._exit(0)
 
 
 def _pickled(error: BaseException) -> bytes:
@@ -149,9 +150,3 @@ def _free_memory() -> None:
     # As far as it goes: the end of a process does it better, and takes no time.
     keras.backend.clear_session()
     gc.collect()
-
-
-def _flush() -> None:
-    # What is still in a buffer would be written twice.
-    sys.stdout.flush()
-    sys.stderr.flush()

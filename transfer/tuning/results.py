@@ -11,12 +11,12 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine.trial import TrialStatus
 
-from transfer import runs
 from transfer.config import Config
 from transfer.formatting import format_percent, format_seconds
+from transfer.storage.atomic import write_atomically, write_json
 from transfer.tuning.oracles import BASELINE, BUDGET, FURTHER, Plan
 from transfer.tuning.space import Space, decode, format_value
-from transfer.tuning.trials import Record, full_budget, with_budget
+from transfer.tuning.trials import TrialResult, full_budget, with_budget
 
 TRIALS, BEST, PICTURE = "trials.csv", "best.json", "search.png"
 
@@ -29,7 +29,7 @@ class Row:
     config: Config
     is_own: bool  # of the user's own settings
     further: int | None  # number of the trial that Hyperband takes further here
-    record: Record | None  # None while it runs
+    record: TrialResult | None  # None while it runs
 
     @property
     def finished(self) -> bool:
@@ -68,7 +68,7 @@ def read_rows(oracle: keras_tuner.Oracle) -> list[Row]:
                 trial_config(oracle.plan.config, oracle.plan.space, values),
                 bool(values.get(BASELINE)),
                 int(values[FURTHER]) + 1 if FURTHER in values else None,
-                Record.from_text(trial.message) if ended and trial.message else None,
+                TrialResult.from_text(trial.message) if ended and trial.message else None,
             )
         )
     return rows
@@ -102,10 +102,10 @@ def write_results(folder: Path, rows: Sequence[Row], plan: Plan) -> None:
         rows: all trials.
         plan: of the search.
     """
-    runs.write_atomically(folder / TRIALS, _csv(rows, list(plan.space)))
+    write_atomically(folder / TRIALS, _csv(rows, list(plan.space)))
     best = sort_rows(rows, plan.objective)
     if best:
-        runs.write_json(folder / BEST, best_config(best[0], plan.config).to_dict())
+        write_json(folder / BEST, best_config(best[0], plan.config).to_dict())
 
 
 def _csv(rows: Sequence[Row], names: list[str]) -> str:
@@ -115,7 +115,7 @@ def _csv(rows: Sequence[Row], names: list[str]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*columns, "worker", "reason", *budget, *names])
     for row in rows:
-        record = row.record or Record({})
+        record = row.record or TrialResult({})
         writer.writerow(
             [
                 row.number,
@@ -183,3 +183,9 @@ def _score(row: Row, objective: str) -> str:
 def first_reason(rows: Sequence[Row]) -> str | None:
     """Returns why the first trial failed, or None if none did."""
     return next((row.record.reason for row in rows if row.failed), None)
+
+
+def read_csv(folder: Path) -> list[dict[str, str]]:
+    """Returns the rows of a search's trials.csv, by the names of their columns."""
+    with (folder / TRIALS).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

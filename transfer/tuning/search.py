@@ -22,7 +22,7 @@ import math
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,27 +31,26 @@ from typing import Any
 import keras_tuner
 from filelock import FileLock, Timeout
 from keras_tuner.engine.trial import TrialStatus
-from rich.console import Console
 
-from transfer import runs
-from transfer.cli import make_console
+from transfer import console
 from transfer.config import Config
+from transfer.data.splits import Loaded
 from transfer.errors import InputError, Interrupted
-from transfer.evaluation.plots import png
 from transfer.formatting import format_seconds
 from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.weights import Weights, load_backbone
-from transfer.training import train
+from transfer.plots.style import png
+from transfer.storage.atomic import read_json, write_atomically, write_json
+from transfer.training.data import Data, load_data
 from transfer.training.defaults import settle
 from transfer.training.heads import HeadStart, prepare_heads
 from transfer.training.interruption import StopAfterStep
-from transfer.training.record import Data
 from transfer.tuning import display, parallel, plots, results
 from transfer.tuning import space as spaces
 from transfer.tuning.deadline import Deadline
 from transfer.tuning.oracles import PROJECT, RECORD, TRIAL_PREFIX, Plan, make_oracle
 from transfer.tuning.processes import Died, Processes
-from transfer.tuning.trials import Ground, Record, full_budget, run_shared_trial
+from transfer.tuning.trials import TrialContext, TrialResult, full_budget, run_shared_trial
 
 FOLDER = Path("tuning")
 FACTS, LOCK = "search.json", "lock"
@@ -59,7 +58,7 @@ LOCAL = "local"  # name of the only worker of a search in one process
 
 
 @dataclass(frozen=True)
-class Wish:
+class SearchOptions:
     """What the user asked for.
 
     Attributes:
@@ -69,10 +68,11 @@ class Wish:
         tuner: one of `oracles.TUNERS`.
         trials: the search ends with so many, the user's own settings among them.
         objective: "val_accuracy" or "val_loss".
-        space_file: fixes or narrows dimensions, or None.
+        space: fixes or narrows dimensions, as a space file does; or None.
         time_limit: seconds.
         command: that goes on with this search.
         offline: never use the network.
+        arrays: images in memory, in place of `config.data`.
     """
 
     config: Config
@@ -81,13 +81,14 @@ class Wish:
     tuner: str
     trials: int
     objective: str
-    space_file: Path | None = None
+    space: Mapping[str, Any] | None = None
     time_limit: float = math.inf
     command: str = "python tune.py"
     offline: bool = False
+    arrays: Loaded | None = None
 
 
-def search(wish: Wish, console: Console) -> Path:
+def search(options: SearchOptions) -> Path:
     """Searches in this process alone, or goes on with what is left of the same search.
 
     Returns:
@@ -97,39 +98,37 @@ def search(wish: Wish, console: Console) -> Path:
         InputError: something given cannot be used, every trial failed, or the time was too short.
         Interrupted: Ctrl-C or SIGTERM came.
     """
-    deadline = Deadline(wish.time_limit)
+    deadline = Deadline(options.time_limit)
     with Processes() as processes:
-        data, plan = _prepare(wish, processes, console)
-        _share_ground(plan, data, wish, processes, console)
-        with _project(plan, wish, console) as oracle:
-            with _told(wish, plan, oracle, data, console, deadline), deadline:
+        data, plan = _prepare(options, processes)
+        _share_context(plan, data, options, processes)
+        with _project(plan, options) as oracle:
+            with _told(options, plan, oracle, data, deadline), deadline:
                 work(oracle, plan, processes, LOCAL, deadline)
     return plan.folder / results.BEST
 
 
-def lead(wish: Wish, console: Console, address: str) -> Path:
+def lead(options: SearchOptions, address: str) -> Path:
     """Hands out trials to workers, and runs none; arguments and errors as `search`.
 
     Args:
-        wish: what is searched.
-        console: where to.
+        options: what is searched.
         address: HOST:PORT to listen on.
     """
-    deadline = Deadline(wish.time_limit)
+    deadline = Deadline(options.time_limit)
     with Processes() as processes:
-        data, plan = _prepare(wish, processes, console)
-    with _project(plan, wish, console) as oracle:
-        with _told(wish, plan, oracle, data, console, deadline):
-            parallel.serve(oracle, address, deadline, console)
+        data, plan = _prepare(options, processes)
+    with _project(plan, options) as oracle:
+        with _told(options, plan, oracle, data, deadline):
+            parallel.serve(oracle, address, deadline)
     return plan.folder / results.BEST
 
 
-def follow(wish: Wish, console: Console, address: str, worker: str) -> None:
+def follow(options: SearchOptions, address: str, worker: str) -> None:
     """Runs the trials that a chief hands out, until it has no more.
 
     Args:
-        wish: the same as the chief's.
-        console: where to.
+        options: the same as the chief's.
         address: HOST:PORT of the chief.
         worker: a name of its own; started again under it, it begins with the trial it ran.
 
@@ -139,21 +138,19 @@ def follow(wish: Wish, console: Console, address: str, worker: str) -> None:
     """
     try:
         with Processes() as processes:
-            data, plan = _prepare(wish, processes, console)
-            _share_ground(plan, data, wish, processes, console)
+            data, plan = _prepare(options, processes)
+            _share_context(plan, data, options, processes)
             plan.folder.mkdir(parents=True, exist_ok=True)
-            console.print(
-                f"Worker {worker} of the chief at {address}, in {plan.folder}", soft_wrap=True
-            )
+            console.say(f"Worker {worker} of the chief at {address}, in {plan.folder}")
             with parallel.connection(address, worker) as oracle:
                 _check_same_search(oracle, plan)
-                work(oracle, plan, processes, worker, Deadline(wish.time_limit))
+                work(oracle, plan, processes, worker, Deadline(options.time_limit))
     except (Interrupted, KeyboardInterrupt) as error:
         raise Interrupted(
             getattr(error, "number", signal.SIGINT),
-            f"Stopped. Start it again under the same --id to go on: {wish.command}",
+            f"Stopped. Start it again under the same --id to go on: {options.command}",
         ) from error
-    console.print("The chief has no more trials.", soft_wrap=True)
+    console.say("The chief has no more trials.")
 
 
 def work(oracle: Any, plan: Plan, processes: Processes, worker: str, deadline: Deadline) -> None:
@@ -179,7 +176,7 @@ def work(oracle: Any, plan: Plan, processes: Processes, worker: str, deadline: D
         try:
             record = processes.call(run_shared_trial, config, folder, worker)
         except Died as error:
-            record = Record(config.to_dict(), worker=worker, reason=f"{error}; out of memory?")
+            record = TrialResult(config.to_dict(), worker=worker, reason=f"{error}; out of memory?")
         with StopAfterStep():
             trial.status = TrialStatus.FAILED if record.reason else TrialStatus.COMPLETED
             trial.hyperparameters.values[RECORD] = record.to_text()
@@ -195,26 +192,26 @@ def _check_same_search(oracle: Any, plan: Plan) -> None:
         )
 
 
-def _prepare(wish: Wish, processes: Processes, console: Console) -> tuple[Data, Plan]:
+def _prepare(options: SearchOptions, processes: Processes) -> tuple[Data, Plan]:
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("tensorboard is missing; run `pip install -r requirements.txt`.")
-    said = spaces.read_space(wish.space_file) if wish.space_file else {}
-    if len(wish.backbones) > 1:
-        said = {"backbone": spaces.Choices(wish.backbones)} | said
-    config = spaces.fix(wish.config, said)
-    data = train.load_data(config, wish.offline, console, with_test=False)
+    said = spaces.parse_space(options.space or {})
+    if len(options.backbones) > 1:
+        said = {"backbone": spaces.Choices(options.backbones)} | said
+    config = spaces.fix(options.config, said)
+    data = load_data(config, options.offline, with_test=False, arrays=options.arrays)
     backbones = said.get("backbone")
     names = backbones.values if isinstance(backbones, spaces.Choices) else (config.backbone,)
     weights = {}
     for name in names:
-        weights[name] = processes.call(_take_weights, name, config, wish.offline)
-        console.print(f"Weights of {name}: {weights[name][0].provenance}", soft_wrap=True)
-    return data, _make_plan(config, wish, said, data, weights)
+        weights[name] = processes.call(_take_weights, name, config, options.offline)
+        console.say(f"Weights of {name}: {weights[name][0].provenance}")
+    return data, _make_plan(config, options, said, data, weights)
 
 
 def _make_plan(
     config: Config,
-    wish: Wish,
+    options: SearchOptions,
     said: dict,
     data: Data,
     taken: dict[str, tuple[Weights, str]],
@@ -226,10 +223,10 @@ def _make_plan(
     rates = [each.finetune_learning_rate for each in settled]
     from_scratch = not any(weights.pretrained for weights, _ in taken.values())
     default = spaces.default_space(config, rates, from_scratch=from_scratch)
-    space = spaces.make_space(config, default, said, wish.given, objective=wish.objective)
+    space = spaces.make_space(config, default, said, options.given, objective=options.objective)
     facts = {
-        "tuner": wish.tuner,
-        "objective": wish.objective,
+        "tuner": options.tuner,
+        "objective": options.objective,
         "space": spaces.to_json(space),
         "settings": config.to_dict(),
         "data": {name: data.fingerprints[name] for name in ("train", "validation")},
@@ -237,8 +234,8 @@ def _make_plan(
     }
     return Plan(
         FOLDER / f"{'+'.join(taken)}-{_fingerprint(facts)}",
-        wish.tuner,
-        wish.objective,
+        options.tuner,
+        options.objective,
         space,
         config,
         own=dataclasses.replace(
@@ -249,21 +246,21 @@ def _make_plan(
     )
 
 
-def _share_ground(
-    plan: Plan, data: Data, wish: Wish, processes: Processes, console: Console
-) -> None:
+def _share_context(plan: Plan, data: Data, options: SearchOptions, processes: Processes) -> None:
     # Where only heads are trained, the backbone's features are made or read once for all trials.
     heads = {}
     if not plan.config.finetune_epochs:
         flip = plan.config.flip or "flip" in plan.space
         for name in plan.facts["weights"]:
             config = dataclasses.replace(plan.config, backbone=name, flip=flip)
-            heads[name] = processes.call(_prepare_heads, config, data, wish.offline, console.quiet)
-    processes.share(Ground(data, wish.offline, heads))
+            quiet = console.get().quiet
+            heads[name] = processes.call(_prepare_heads, config, data, options.offline, quiet)
+    processes.share(TrialContext(data, options.offline, heads))
 
 
 def _prepare_heads(config: Config, data: Data, offline: bool, quiet: bool) -> HeadStart:
-    return prepare_heads(config, data, make_console(quiet), offline=offline)
+    with console.speaking(quiet):
+        return prepare_heads(config, data, offline=offline)
 
 
 def _take_weights(name: str, config: Config, offline: bool) -> tuple[Weights, str]:
@@ -277,7 +274,7 @@ def _fingerprint(facts: dict) -> str:
 
 
 @contextlib.contextmanager
-def _project(plan: Plan, wish: Wish, console: Console) -> Iterator[keras_tuner.Oracle]:
+def _project(plan: Plan, options: SearchOptions) -> Iterator[keras_tuner.Oracle]:
     """Makes the project's folder or takes it up again, and holds its lock."""
     is_new = not (plan.folder / FACTS).exists()
     differs = _differs_from_newest(plan) if is_new else None
@@ -286,12 +283,12 @@ def _project(plan: Plan, wish: Wish, console: Console) -> Iterator[keras_tuner.O
         with FileLock(plan.folder / LOCK, timeout=0):
             if is_new:
                 started = datetime.now(UTC).isoformat(timespec="seconds")
-                facts = plan.facts | {"command": wish.command, "started": started}
-                runs.write_json(plan.folder / FACTS, facts)
-            oracle = make_oracle(plan, most_trials=wish.trials)
-            _tell_plan(plan, wish, oracle, console)
+                facts = plan.facts | {"command": options.command, "started": started}
+                write_json(plan.folder / FACTS, facts)
+            oracle = make_oracle(plan, most_trials=options.trials)
+            _tell_plan(plan, options, oracle)
             if differs:
-                console.print(differs, soft_wrap=True)
+                console.say(differs)
             yield oracle
     except Timeout as error:
         raise InputError(
@@ -306,7 +303,7 @@ def _differs_from_newest(plan: Plan) -> str | None:
     if not others:
         return None
     try:
-        was = runs.read_json(others[-1])
+        was = read_json(others[-1])
     except InputError:
         return None
     changes = []
@@ -322,34 +319,32 @@ def _differs_from_newest(plan: Plan) -> str | None:
     return f"A new search, not that of {others[-1].parent}: it differs in {', '.join(changes)}."
 
 
-def _tell_plan(plan: Plan, wish: Wish, oracle: keras_tuner.Oracle, console: Console) -> None:
+def _tell_plan(plan: Plan, options: SearchOptions, oracle: keras_tuner.Oracle) -> None:
     for name, dimension in plan.space.items():
-        console.print(f"  {name}: {spaces.describe(dimension)}", soft_wrap=True)
+        console.say(f"  {name}: {spaces.describe(dimension)}")
     rows = results.read_rows(oracle)
     ended = sum(row.record is not None for row in rows)
-    text = f"Search: {plan.tuner}, {wish.trials} trials, for the best {plan.objective}"
+    text = f"Search: {plan.tuner}, {options.trials} trials, for the best {plan.objective}"
     if plan.tuner == "grid":
         text += f", of {spaces.grid_size(plan.space):,} combinations in order"
-    console.print(f"{text}; in {plan.folder}", soft_wrap=True)
+    console.say(f"{text}; in {plan.folder}")
     if rows:
-        console.print(
+        console.say(
             f"Going on: {ended} trials have ended, {len(rows) - ended} to be run again.",
-            soft_wrap=True,
         )
 
 
 @contextlib.contextmanager
 def _told(
-    wish: Wish,
+    options: SearchOptions,
     plan: Plan,
     oracle: keras_tuner.Oracle,
     data: Data,
-    console: Console,
     deadline: Deadline,
 ) -> Iterator[None]:
     # However the search ends: what is kept, what it came to, how to go on.
     try:
-        with display.Display(console, oracle, wish.trials):
+        with display.Display(oracle, options.trials):
             yield
     except (Interrupted, KeyboardInterrupt) as error:
         if not deadline.passed:
@@ -357,19 +352,19 @@ def _told(
             ended = sum(row.record is not None for row in rows)
             raise Interrupted(
                 getattr(error, "number", signal.SIGINT),
-                f"Stopped. {ended} finished trials are in {plan.folder}. To go on: {wish.command}",
+                f"Stopped. {ended} finished trials are in {plan.folder}. "
+                f"To go on: {options.command}",
             ) from error
     rows = results.read_rows(oracle)
     if deadline.passed:
-        console.print(
-            f"Time limit of {format_seconds(wish.time_limit)} reached; the same command with "
+        console.say(
+            f"Time limit of {format_seconds(options.time_limit)} reached; the same command with "
             "another limit goes on.",
-            soft_wrap=True,
         )
-    _finish(plan, rows, data, console)
+    _finish(plan, rows, data)
 
 
-def _finish(plan: Plan, rows: Sequence[results.Row], data: Data, console: Console) -> None:
+def _finish(plan: Plan, rows: Sequence[results.Row], data: Data) -> None:
     results.write_results(plan.folder, rows, plan)
     if not any(row.finished for row in rows):
         reason = results.first_reason(rows)
@@ -377,12 +372,10 @@ def _finish(plan: Plan, rows: Sequence[results.Row], data: Data, console: Consol
             raise InputError("no trial finished within the time; give a longer --time-limit.")
         raise InputError(f"every trial failed, the first because {reason}.")
     picture = plots.plot_trials(rows, plan)
-    runs.write_atomically(plan.folder / results.PICTURE, png(picture))
-    console.print(display.top_table(rows, plan))
+    write_atomically(plan.folder / results.PICTURE, png(picture))
+    console.show(display.top_table(rows, plan))
     for line in results.describe_best(rows, plan.objective, data.splits.validation.num_images):
-        console.print(line, soft_wrap=True)
-    console.print(
-        f"Everything is in {plan.folder}: {results.TRIALS}, {results.PICTURE}", soft_wrap=True
-    )
+        console.say(line)
+    console.say(f"Everything is in {plan.folder}: {results.TRIALS}, {results.PICTURE}")
     best = shlex.quote(str(plan.folder / results.BEST))
-    console.print(f"Next: python train.py --config {best}", soft_wrap=True)
+    console.say(f"Next: python train.py --config {best}")

@@ -16,42 +16,13 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.config import Config, Setting, read_json, settings
+from transfer.config import FINETUNE_PHASE, HEAD_PHASE, Config, Setting, settings
 from transfer.errors import InputError
 
 if TYPE_CHECKING:
     from keras_tuner import HyperParameters
-
-# What all trials share: the images, the random choices, and how long a trial may take.
-NEVER_SEARCHED = (
-    "data",
-    "weights",
-    "image_size",
-    "head_epochs",
-    "finetune_epochs",
-    "validation_fraction",
-    "precision",
-    "limit",
-    "skip_bad_images",
-    "seed",
-)
-
-# A validation loss that contains them cannot be compared between trials that differ in them.
-PART_OF_THE_LOSS = ("label_smoothing", "l2")
-
-# Nothing that these say has an effect without a head phase, or without a fine-tune phase.
-_HEAD_ONLY = ("head_learning_rate",)
-_FINETUNE_ONLY = (
-    "finetune_learning_rate",
-    "unfreeze",
-    "train_batch_norm",
-    "rotation_degrees",
-    "zoom_fraction",
-    "translation_fraction",
-)
 
 _DIGITS = 4  # significant ones of a number drawn from a range
 _GRID_POINTS = 3  # that a grid takes from a range
@@ -169,28 +140,28 @@ def default_space(config: Config, finetune_rates: Iterable[float], *, from_scrat
 
 def idle_settings(config: Config, *, from_scratch: bool) -> tuple[str, ...]:
     """Returns the settings that change nothing in any trial of this search."""
-    idle: tuple[str, ...] = ()
-    if from_scratch:
-        idle += (*_HEAD_ONLY, "unfreeze", "train_batch_norm")
-    elif not config.head_epochs:
-        idle += _HEAD_ONLY
-    return idle if config.finetune_epochs else idle + _FINETUNE_ONLY
+    absent = set()
+    if from_scratch or not config.head_epochs:
+        absent.add(HEAD_PHASE)
+    if not config.finetune_epochs:
+        absent.add(FINETUNE_PHASE)
+    idle = tuple(name for name, setting in settings().items() if setting.phase in absent)
+    return idle + (("unfreeze", "train_batch_norm") if from_scratch else ())
 
 
-def read_space(path: Path) -> dict[str, Any]:
-    """Reads a space file.
+def parse_space(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a space file says.
+
+    Args:
+        values: the object in the file.
 
     Returns:
         For each field that it names a `Choices`, a `Range` or, where it is fixed, its value.
 
     Raises:
-        InputError: the file cannot be read, or says something that is not accepted.
+        InputError: it says something that is not accepted.
     """
-    try:
-        return {name: parse_dimension(name, said) for name, said in read_json(path).items()}
-    except InputError as error:
-        message = str(error)
-        raise InputError(message if str(path) in message else f"{path}: {message}") from error
+    return {name: parse_dimension(name, said) for name, said in values.items()}
 
 
 def parse_dimension(name: str, said: Any) -> Any:
@@ -201,7 +172,7 @@ def parse_dimension(name: str, said: Any) -> Any:
     """
     if name not in settings():
         raise InputError(f"unknown setting {name!r}; known: {', '.join(_searchable())}.")
-    if name in NEVER_SEARCHED:
+    if not settings()[name].is_searched:
         raise InputError(
             f"{name} is the same for all trials; give it as --{name.replace('_', '-')}."
         )
@@ -246,7 +217,7 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
 
 
 def _searchable() -> list[str]:
-    return [name for name in settings() if name not in NEVER_SEARCHED]
+    return [name for name, setting in settings().items() if setting.is_searched]
 
 
 def fix(config: Config, said: Mapping[str, Any]) -> Config:
@@ -271,7 +242,7 @@ def make_space(
     Args:
         config: the user's own settings, with what the file fixes.
         default: as `default_space` makes it.
-        said: as `read_space` reads it; wins over all.
+        said: as `parse_space` returns it; wins over all.
         given: settings that the user gave as options: they are kept as given.
         objective: "val_accuracy" or "val_loss".
 
@@ -280,8 +251,10 @@ def make_space(
             nothing is left to search.
     """
     left_out = set(given)
+    # A loss that contains them cannot be compared between trials that differ in them.
+    in_loss = [name for name, setting in settings().items() if setting.is_in_loss]
     if objective == "val_loss":
-        left_out |= set(PART_OF_THE_LOSS)
+        left_out |= set(in_loss)
     searched = isinstance(said.get("schedule"), Choices) or ("schedule" not in {*given, *said})
     if not searched and config.schedule == "cosine":  # which knows no plateau
         left_out |= {"plateau_patience", "plateau_factor"}
@@ -290,7 +263,7 @@ def make_space(
         space.pop(name, None)
         if isinstance(dimension, (Choices, Range)):
             space[name] = dimension
-    distorting = [name for name in PART_OF_THE_LOSS if name in space]
+    distorting = [name for name in in_loss if name in space]
     if objective == "val_loss" and distorting:
         raise InputError(
             f"{distorting[0]} is part of the validation loss, which would differ from trial to "

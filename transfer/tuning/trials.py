@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from transfer import runs
+from transfer import console
 from transfer.config import Config
-from transfer.errors import InputError, Interrupted
-from transfer.training import train
+from transfer.errors import InputError, printable
+from transfer.runs import files
+from transfer.runs.facts import Summary, read_facts, read_summary
+from transfer.training import run
+from transfer.training.data import Data
 from transfer.training.heads import HeadStart, train_head
-from transfer.training.record import Data
 from transfer.tuning import processes
 
 RUN = "run"
 
 
 @dataclass(frozen=True)
-class Record:
+class TrialResult:
     """What is kept of a trial that ended."""
 
     settings: dict[str, Any]  # all fields of its Config
@@ -44,7 +44,7 @@ class Record:
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_text(cls, text: str) -> "Record":
+    def from_text(cls, text: str) -> "TrialResult":
         """Returns what `to_text` was called on."""
         return cls(**json.loads(text))
 
@@ -67,7 +67,7 @@ def with_budget(config: Config, epochs: int) -> Config:
 
 
 @dataclass(frozen=True)
-class Ground:
+class TrialContext:
     """What all trials of a process share."""
 
     data: Data
@@ -76,12 +76,12 @@ class Ground:
     heads: Mapping[str, HeadStart] = field(default_factory=dict)
 
 
-def run_trial(config: Config, ground: Ground, folder: Path, worker: str) -> Record:
+def run_trial(config: Config, context: TrialContext, folder: Path, worker: str) -> TrialResult:
     """Trains once with these settings; a run that had finished before a kill is not repeated.
 
     Args:
         config: the trial's settings.
-        ground: what it shares with other trials.
+        context: what it shares with other trials.
         folder: of the trial.
         worker: name of who runs it.
 
@@ -96,61 +96,56 @@ def run_trial(config: Config, ground: Ground, folder: Path, worker: str) -> Reco
         summary = _finished(folder / RUN, config)
         if summary is None:
             folder.mkdir(parents=True, exist_ok=True)
-            summary = _train(config, ground, folder / RUN)
-    except Interrupted:
-        raise
+            summary = _train(config, context, folder / RUN)
     except InputError as error:
         if isinstance(error.__cause__, OSError):
             raise
-        return Record(config.to_dict(), worker=worker, reason=str(error).split(";")[0])
+        return TrialResult(config.to_dict(), worker=worker, reason=str(error).split(";")[0])
     except Exception as error:  # whatever it is, the other trials may be well
-        return Record(config.to_dict(), worker=worker, reason=_one_line(error))
-    phases = summary["phases"]
-    kept = list(phases.values())[-1]
-    return Record(
+        return TrialResult(config.to_dict(), worker=worker, reason=_one_line(error))
+    kept = summary.last_phase
+    return TrialResult(
         config.to_dict(),
-        val_accuracy=kept["val_accuracy"],
-        val_loss=kept["val_loss"],
-        epochs=sum(phase["epochs"] for phase in phases.values()),
-        seconds=summary["seconds"],
+        val_accuracy=kept.val_accuracy,
+        val_loss=kept.val_loss,
+        epochs=sum(phase.epochs for phase in summary.phases.values()),
+        seconds=summary.seconds,
         worker=worker,
     )
 
 
-def run_shared_trial(config: Config, folder: Path, worker: str) -> Record:
-    """Runs a trial on the ground that `Processes.share` was given; else as `run_trial`."""
+def run_shared_trial(config: Config, folder: Path, worker: str) -> TrialResult:
+    """Runs a trial on the context that `Processes.share` was given; else as `run_trial`."""
     return run_trial(config, processes.shared, folder, worker)
 
 
-def _finished(run_dir: Path, config: Config) -> Mapping | None:
+def _finished(run_dir: Path, config: Config) -> Summary | None:
     # Killed after the run had ended and before the search heard of it.
-    if not (run_dir / runs.SUMMARY).exists():
+    if not (run_dir / files.SUMMARY).exists():
         return None
     with contextlib.suppress(InputError):
-        if runs.read_facts(run_dir)["settings"] == config.to_dict():
-            return runs.read_json(run_dir / runs.SUMMARY)
+        if read_facts(run_dir).settings == config:
+            return read_summary(run_dir)
     return None
 
 
-def _train(config: Config, ground: Ground, run_dir: Path) -> Mapping:
+def _train(config: Config, context: TrialContext, run_dir: Path) -> Summary:
     shutil.rmtree(run_dir, ignore_errors=True)  # of an attempt that was killed
-    console = Console(quiet=True)
     try:
-        if config.backbone in ground.heads:
-            start = ground.heads[config.backbone]
-            return train_head(config, ground.data, start, console, run_dir).summary
-        return train.train(
-            config,
-            console,
-            run_dir=run_dir,
-            offline=ground.offline,
-            data=ground.data,
-            keep_model=False,
-        ).summary
+        with console.speaking(quiet=True):
+            if config.backbone in context.heads:
+                start = context.heads[config.backbone]
+                return train_head(config, context.data, start, run_dir).summary
+            return run.train(
+                config,
+                run_dir=run_dir,
+                offline=context.offline,
+                data=context.data,
+                keep_model=False,
+            ).summary
     finally:
-        shutil.rmtree(run_dir / runs.CHECKPOINTS, ignore_errors=True)
+        shutil.rmtree(run_dir / files.CHECKPOINTS, ignore_errors=True)
 
 
 def _one_line(error: Exception) -> str:
-    text = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable(traceback.format_exception_only(error)[-1].strip().splitlines()[0])

@@ -6,8 +6,8 @@
 import hashlib
 from pathlib import Path
 
-from transfer.config import read_json
 from transfer.errors import InputError
+from transfer.storage.atomic import read_json
 
 BUNDLED, FASHION = "bundled", "fashion"
 MADE_FROM = {

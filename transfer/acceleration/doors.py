@@ -1,0 +1,88 @@
+"""The doors of the wall: each takes the fast way on TensorFlow, else Keras's own.
+
+The fast ways import TensorFlow and are imported here only when they are taken.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from transfer.data.splits import Split
+from transfer.machine import has_accelerator
+from transfer.models.batch_norm import MOMENTUM, with_momentum
+from transfer.models.inference import predict_batches as predict_plainly
+
+
+def is_fast() -> bool:
+    """Returns whether the backend is one that has fast ways."""
+    return keras.backend.backend() == "tensorflow"
+
+
+def with_trained_batch_norm(model: keras.Model, momentum: float = MOMENTUM) -> keras.Model:
+    """Returns a model whose BatchNorm trains, its statistics following with this momentum.
+
+    Args:
+        model: a functional model; its layers keep their names and the order of their weights.
+        momentum: of the moving statistics.
+    """
+    if not is_fast():
+        return with_momentum(model, momentum)
+    from transfer.acceleration.batch_norm import fuse_batch_norm
+
+    return fuse_batch_norm(model, momentum)
+
+
+def with_frozen_batch_norm(model: keras.Model) -> keras.Model:
+    """Returns a model for training with BatchNorm as in inference; argument as above."""
+    if not is_fast():
+        return model
+    from transfer.acceleration.batch_norm import freeze_batch_norm
+
+    return freeze_batch_norm(model)
+
+
+def make_adam(learning_rate: float, **options: Any) -> keras.optimizers.Optimizer:
+    """Returns Adam (Kingma and Ba, arXiv:1412.6980), options as of `keras.optimizers.Adam`."""
+    if not is_fast():
+        return keras.optimizers.Adam(learning_rate, **options)
+    from transfer.acceleration.adam import Adam
+
+    return Adam(learning_rate, **options)
+
+
+def make_adamw(learning_rate: float, **options: Any) -> keras.optimizers.Optimizer:
+    """Returns AdamW (Loshchilov and Hutter, arXiv:1711.05101), options likewise."""
+    if not is_fast():
+        return keras.optimizers.AdamW(learning_rate, **options)
+    from transfer.acceleration.adam import AdamW
+
+    return AdamW(learning_rate, **options)
+
+
+def predict_batches(
+    model: keras.Model,
+    split: Split,
+    image_size: int,
+    batch_size: int,
+    *,
+    flipped: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Iterator[np.ndarray]:
+    """Yields a network's outputs batch by batch, in the order of the images.
+
+    Args:
+        model: float (B, S, S, 3) in [0, 255] -> (B, features).
+        split: N images as uint8 arrays.
+        image_size: S, in pixels.
+        batch_size: images in memory at a time; the last batch holds the rest.
+        flipped: mirror the images left to right.
+        callbacks: called as by Keras's `predict`.
+    """
+    options = {"flipped": flipped, "callbacks": callbacks}
+    if not is_fast() or has_accelerator():  # a dataset's own operations are computed by the CPU
+        return predict_plainly(model, split, image_size, batch_size, **options)
+    from transfer.acceleration.inference import predict_batches as predict_fast
+
+    return predict_fast(model, split, image_size, batch_size, **options)

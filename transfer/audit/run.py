@@ -1,0 +1,63 @@
+"""An audit, top to bottom: images, findings, label errors, lists and pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transfer import console
+from transfer.audit.descriptors import appearance_features
+from transfer.audit.findings import examine, read_images
+from transfer.audit.label_errors import find_label_errors
+from transfer.audit.report import write_audit
+from transfer.config import Config
+from transfer.data.sources import describe_origin, load_undivided
+from transfer.data.splits import Loaded
+
+
+def audit(
+    config: Config,
+    out: Path,
+    *,
+    arrays: Loaded | None = None,
+    offline: bool = False,
+    command: str = "",
+) -> dict[str, Any]:
+    """Looks for what is wrong with a data set and lists it in a folder, with pictures.
+
+    Args:
+        config: uses `data`, `limit`, `image_size`; `weights` and `backbone`, by whose features
+            label errors are found, or "none" for the images' gradients and pixels.
+        out: the folder.
+        arrays: images in memory, in place of `config.data`.
+        offline: never use the network.
+        command: as it was typed, for the record.
+
+    Returns:
+        The numbers of the audit, as `summarise` returns them.
+
+    Raises:
+        InputError: the data or the weights cannot be used, or the folder cannot be written.
+    """
+    loaded = load_undivided(arrays or config.data, offline=offline)
+    facts = {"data": describe_origin(loaded), "command": command}
+    console.say(f"Data: {facts['data']}")
+    images = read_images(loaded, config.image_size, config.limit)
+    features, facts["features"] = _describe(images.pixels, config, offline)
+    console.say(f"Label errors are looked for by {facts['features']}")
+    with console.status("Looking for duplicates"):
+        findings = examine(images)
+    with console.status("Looking for label errors"):
+        errors = find_label_errors(features, images.labels)
+    return write_audit(out, facts, images, findings, errors)
+
+
+def _describe(pixels: np.ndarray, config: Config, offline: bool) -> tuple[np.ndarray, str]:
+    """Returns the features (N, D) that label errors are found by, and what they are, in words."""
+    if config.weights != "none":
+        from transfer.training.features import load_pretrained_features
+
+        features, weights = load_pretrained_features(pixels, config, offline=offline)
+        if features is not None:
+            return features, f"features of {config.backbone}, {weights.provenance}"
+    return appearance_features(pixels), "gradients and pixels of the images"

@@ -1,0 +1,57 @@
+"""Keras and its backend, imported when something computes, without their start-up noise."""
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+
+from transfer.errors import InputError
+
+BACKENDS = ("tensorflow", "jax")
+INSTALL = "run `pip install -r requirements.txt`"
+
+
+def load_keras(verbose: bool = False) -> None:
+    """Imports Keras on $KERAS_BACKEND, else on TensorFlow, else, where that is missing, on JAX.
+
+    Whatever keras.json says: no file of the user's home changes what a run computes.
+
+    Args:
+        verbose: let the libraries log and warn.
+
+    Raises:
+        InputError: it is another backend, or not installed.
+    """
+    has_tensorflow = importlib.util.find_spec("tensorflow") is not None
+    backend = os.environ.get("KERAS_BACKEND") or ("tensorflow" if has_tensorflow else "jax")
+    if backend not in BACKENDS:
+        raise InputError(
+            f"$KERAS_BACKEND should be {' or '.join(BACKENDS)}. Received: {backend!r}."
+        )
+    os.environ["KERAS_BACKEND"] = backend
+    if not verbose:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    try:
+        with contextlib.nullcontext() if verbose else _silent_stderr():
+            keras = importlib.import_module("keras")
+            importlib.import_module(backend)
+    except ImportError as error:
+        raise InputError(f"{error}; {INSTALL}.") from error
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    # TensorFlow's C++ start-up lines obey no log level, so the file descriptor itself is turned.
+    saved = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,75 @@
+"""`transfer evaluate`: how good a trained classifier is, on test images it has never seen."""
+
+import json
+from pathlib import Path
+
+import click
+
+from transfer import console
+from transfer.backend import load_keras
+from transfer.commands import options
+
+
+@click.command(context_settings=options.WIDTH)
+@click.argument("run_dirs", metavar="[RUN_DIR]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--report", is_flag=True, help="Compare with other runs and published results.")
+@click.option("--all-baselines", is_flag=True, help="All published rows; implies --report.")
+@click.option(
+    "--measure-baselines",
+    is_flag=True,
+    help="Train five classic classifiers on the same images; implies --report.",
+)
+@click.option("--ensemble", is_flag=True, help="Add a row: the mean of all runs named.")
+@click.option("--tta", is_flag=True, help="Add rows: the mean of each image and its mirror image.")
+@click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON, for programs.")
+@options.conduct_options
+def main(
+    run_dirs: tuple[Path, ...],
+    report: bool,
+    all_baselines: bool,
+    measure_baselines: bool,
+    ensemble: bool,
+    tta: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Evaluate finished runs, by default the newest one in runs/, on their test images.
+
+    Without any run it evaluates the model that comes with the package, unpacked into a run folder.
+
+    Every test image is predicted once; the predictions are kept in the run. Of several runs the
+    first is compared with each other one. --report also writes a report, as report.md and
+    report.html, and a model card into the first run's folder.
+    """
+    from transfer.runs.folder import check_finished, finished_runs
+
+    if ensemble and len(run_dirs) < 2:
+        raise click.UsageError("--ensemble is the mean of several runs; name at least two.")
+    run_dirs = run_dirs or tuple(finished_runs()[:1])
+    for run_dir in run_dirs:
+        check_finished(run_dir)  # before anything slow
+    console.speak(quiet or as_json)
+    load_keras(verbose)
+    from transfer.evaluation.evaluated import evaluate_combinations, evaluate_run, to_json
+    from transfer.report import run_report
+    from transfer.runs.finished import FinishedRun
+    from transfer.runs.included import unpack_included
+
+    run_dirs = run_dirs or (unpack_included(),)
+    evaluated = [evaluate_run(FinishedRun(run_dir)) for run_dir in run_dirs]
+    combined = evaluate_combinations(evaluated, ensemble=ensemble, tta=tta)
+    for one in evaluated:
+        run_report.print_run(one)
+    if report or all_baselines or measure_baselines:
+        run_report.report_runs(
+            evaluated,
+            combined,
+            all_baselines=all_baselines,
+            measure_baselines=measure_baselines,
+        )
+    elif evaluated[1:] or combined:
+        run_report.print_side_by_side(evaluated + combined)
+    if as_json:
+        values = [to_json(one) for one in evaluated + combined]
+        click.echo(json.dumps(values[0] if len(values) == 1 else values, indent=2))

@@ -1,0 +1,83 @@
+"""`transfer train`: fine-tune a backbone and keep the result in a run folder."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from transfer import console
+from transfer.backend import load_keras
+from transfer.commands import options
+
+NEWEST = "the newest unfinished run"
+
+
+@click.command(cls=options.GroupedCommand, context_settings=options.WIDTH)
+@options.config_options
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    show_default="runs/<time>-<backbone>",
+    help="Folder of the run; must be new.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Train so many runs, with seeds from --seed on, in folders <run-dir>-seed<seed>.",
+)
+@click.option(
+    "--resume",
+    metavar="[RUN]",
+    is_flag=False,
+    flag_value=NEWEST,
+    show_default="begin a new run",
+    help="Go on with a run that was stopped: the newest unfinished one, or the folder named.",
+)
+@options.conduct_options
+@options.offline_option
+@click.pass_context
+def main(
+    ctx: click.Context,
+    run_dir: Path | None,
+    repeats: int,
+    resume: str | None,
+    offline: bool,
+    quiet: bool,
+    verbose: bool,
+    **settings: Any,
+) -> None:
+    """Fine-tune a pretrained backbone on images and keep the result in a run folder."""
+    if resume and run_dir:
+        raise click.UsageError("--resume goes on in the run's own folder; leave --run-dir out.")
+    if resume and repeats > 1:
+        raise click.UsageError("--resume also goes on with the repeats; leave --repeats out.")
+    config = options.make_config(settings)
+    console.speak(quiet)
+    load_keras(verbose)
+    from transfer.report.training_report import write_training_report
+    from transfer.runs.folder import newest_unfinished_run
+    from transfer.training.repeats import print_repeats, resume_repeats, train_repeats
+    from transfer.training.result import print_summary
+
+    if resume:
+        run_dir = newest_unfinished_run() if resume == NEWEST else Path(resume)
+        given = options.given_settings(ctx, settings)
+        trained = resume_repeats(
+            run_dir, given=given, offline=offline, describe=write_training_report
+        )
+    else:
+        trained = train_repeats(
+            config,
+            repeats,
+            run_dir=run_dir,
+            offline=offline,
+            command=console.command_line(),
+            describe=write_training_report,
+        )
+    results = []
+    for result in trained:
+        print_summary(result)
+        results.append(result)
+    print_repeats(results)

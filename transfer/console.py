@@ -1,0 +1,114 @@
+"""The one voice: all that this process says to a person goes through here.
+
+Commands let it speak; used from Python it is silent until asked. Of several processes that train
+one run only the first speaks. Without a terminal it writes plain whole lines, as a log wants them.
+"""
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LOG_WIDTH = 160  # columns where there is no terminal: rich would fold tables at 80
+
+_current: "Console | None" = None
+
+
+def get() -> "Console":
+    """Returns the console that speaks now, quiet where nobody let it speak."""
+    global _current
+    if _current is None:
+        _current = _make(quiet=True)
+    return _current
+
+
+def speak(quiet: bool = False) -> None:
+    """Lets this process speak from here on, or keeps it silent.
+
+    Args:
+        quiet: say nothing.
+    """
+    global _current
+    _current = _make(quiet=quiet or not _is_first_process())
+
+
+@contextlib.contextmanager
+def voice(console: "Console") -> Iterator["Console"]:
+    """Speaks through another console of rich's, as long as the context lasts."""
+    global _current
+    before, _current = _current, console
+    try:
+        yield console
+    finally:
+        _current = before
+
+
+def speaking(quiet: bool = False) -> "contextlib.AbstractContextManager[Console]":
+    """Returns a context in which this process speaks as after `speak`."""
+    return voice(_make(quiet=quiet or not _is_first_process()))
+
+
+def say(text: Any = "") -> None:
+    """Prints one line, however long; a terminal folds it, a log keeps it whole."""
+    get().print(text, soft_wrap=True)
+
+
+def show(renderable: Any, **options: Any) -> None:
+    """Prints a table, a text or anything else that rich can draw; options as rich's `print`."""
+    get().print(renderable, **options)
+
+
+def status(text: str) -> contextlib.AbstractContextManager:
+    """Returns a context that shows on a terminal what is being done."""
+    return get().status(text)
+
+
+def _make(quiet: bool) -> "Console":
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else LOG_WIDTH
+    # Brackets in a path or a class's name are that, not rich's markup.
+    return Console(quiet=quiet, width=width, markup=False, highlight=False)
+
+
+def _is_first_process() -> bool:
+    # As `keras.distribution.initialize` reads it.
+    return os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", "0") in ("", "0")
+
+
+# --- How this user calls the commands -------------------------------------------------------
+
+_SCRIPTS = ("train", "evaluate", "tune")  # that stand at the top of the repository
+
+
+def command_line() -> str:
+    """Returns the command as the user typed it."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        words = ["python", "-m", "transfer"]
+    else:
+        words = ["python", sys.argv[0]] if program.suffix == ".py" else [program.name]
+    return shlex.join([*words, *sys.argv[1:]])
+
+
+def how_to(command: str, *words: object) -> str:
+    """Returns a command to type, in the way this user calls them.
+
+    Args:
+        command: its name.
+        words: what follows it.
+    """
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        start = ["python", "-m", "transfer", command]
+    elif program.suffix == ".py" and program.stem in _SCRIPTS and command in _SCRIPTS:
+        start = ["python", str(program.with_name(f"{command}.py"))]
+    else:
+        start = ["transfer", command]
+    return shlex.join([*start, *map(str, words)])

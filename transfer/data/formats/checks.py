@@ -1,0 +1,129 @@
+"""The formats a data set can have: each loader reads one, checks it, and returns `Loaded`.
+
+A loader knows nothing of where users keep their data or how it is divided; that is
+`sources.py`, whose table `SOURCES` has one row for each loader here. Every damage that can be
+told is told in one line with the file and the place in it. A changed pixel or label of a plain
+IDX or CSV file, and CSV rows missing at the end, cannot be told by the file itself: only by the
+checksum, where one is published. Nothing is unpickled, and nothing is allocated or decompressed
+that the size of the file does not make plausible.
+"""
+
+import re
+import stat
+from pathlib import Path
+
+import numpy as np
+
+from transfer.data.splits import Split
+from transfer.errors import InputError
+from transfer.machine import usable_memory
+
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+EXPECTED = (
+    "a folder with the four IDX files or with Kaggle's two CSV files, a train CSV, an .npz, "
+    "or a folder of images with one sub-folder a class"
+)
+
+
+class MissingFileError(InputError):
+    """A place has no such file: nothing is wrong with it, the search goes on."""
+
+
+# --- What a file may ask of this machine ----------------------------------------------------
+
+# Compressed images are a tenth of their size, drawings a fiftieth; a decompression bomb of
+# deflate is a thousandth. Small arrays may be all zeros.
+_MOST_EXPANSION = 200
+_SMALL_BYTES = 256 << 20
+
+
+def regular_size(path: Path) -> int:
+    # Returns the size of a file in bytes. Opening a pipe or a terminal might wait for ever.
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe or a device"
+        raise InputError(f"{path} should be a file. Received: {kind}.")
+    return facts.st_size
+
+
+def check_room(num_bytes: int, file_bytes: int, path: Path) -> None:
+    # Before anything is allocated: a header of a few bytes can promise terabytes.
+    if num_bytes > max(_SMALL_BYTES, _MOST_EXPANSION * file_bytes):
+        raise InputError(
+            f"{path} should not promise more than {_MOST_EXPANSION} times its own size. Received: "
+            f"a file of {file_bytes:,} bytes that promises {num_bytes:,}; it is damaged or made "
+            "to fill the memory."
+        )
+    if num_bytes > usable_memory():
+        raise InputError(
+            f"{path} should fit into the memory of {usable_memory() / 1e9:.1f} GB. "
+            f"Received: {num_bytes / 1e9:.1f} GB; take a part of it, or a machine with more."
+        )
+
+
+# --- Checks that all formats share ----------------------------------------------------------
+
+
+def make_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
+    # images uint8 (N, H, W) or (N, H, W, 1 or 3), labels any integers (N,)
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
+        raise InputError(
+            f"{where} should hold images (N, H, W), (N, H, W, 1) or (N, H, W, 3). "
+            f"Received: {images.shape}."
+        )
+    check_as_many(images, labels, where)
+    return Split(images, labels.astype(np.int64))
+
+
+def check_as_many(images: np.ndarray, labels: np.ndarray, where: str) -> None:
+    if images.shape[:1] != labels.shape[:1]:
+        count = [f"{array.shape[0]:,}" if array.ndim else "no" for array in (images, labels)]
+        raise InputError(
+            f"{where} should have as many labels as images. "
+            f"Received: {count[0]} images, {count[1]} labels."
+        )
+
+
+def check_printable(class_names: tuple[str, ...], where: str) -> None:
+    # They are shown in terminals and written into files.
+    for name in class_names:
+        if not name or _CONTROL_CHARACTERS.search(name):
+            raise InputError(
+                f"{where}: names of classes should be texts without control characters and, as "
+                f"names of folders, in UTF-8. Received: {name!r}."
+            )
+
+
+def check_same_shape(train: Split, test: Split, where: str) -> None:
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise InputError(
+            f"{where}: training and test images should have one shape. "
+            f"Received: {train.images.shape[1:]} and {test.images.shape[1:]}."
+        )
+
+
+def number_classes(train: Split, test: Split | None, where: str) -> tuple[str, ...]:
+    # Returns "0", "1", ... for data that has no names for its classes.
+    found = np.unique(train.labels)
+    if found[-1] != len(found) - 1:
+        raise InputError(
+            f"{where}: training labels should be 0, 1, 2, ... without gaps. "
+            f"Received: {len(found)} different ones from {found[0]} to {found[-1]}."
+        )
+    class_names = tuple(str(label) for label in found)
+    check_labels(train, test, class_names, where)
+    return class_names
+
+
+def check_labels(
+    train: Split, test: Split | None, class_names: tuple[str, ...], where: str
+) -> None:
+    for part, split in (("training", train), ("test", test)):
+        if split is not None and split.labels.max() >= len(class_names):
+            index = int((split.labels >= len(class_names)).argmax())
+            raise InputError(
+                f"{where}: labels should be 0 to {len(class_names) - 1}. "
+                f"Received: {split.labels[index]} for {part} image {index}."
+            )

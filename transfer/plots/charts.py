@@ -1,0 +1,323 @@
+"""From arrays to charts: what `report.py` shows beside its tables and the images of `galleries.py`.
+
+Each function takes arrays and returns a matplotlib `Figure` that belongs to nobody else: no
+pyplot state, no window, so that a report is made the same on a server without a display.
+Where a figure is one plot, `ax` draws it into an axes of the caller's. Colours are Okabe and
+Ito's palette and cividis, which colour-blind readers can tell apart; nothing is told by
+colour alone.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
+
+from transfer.plots.style import BLUE, GRAY, LONGEST_LABEL, SPLIT_COLOURS, VERMILLION, shortened
+
+MOST_CELLS_WITH_NUMBERS = 40  # classes; beyond, numbers in the cells are too small to read
+MOST_CLASSES_WITH_NAMES = 120  # likewise for the names beside the axes
+
+
+def plot_history(history: Sequence[Mapping[str, Any]]) -> Figure:
+    """Plots loss, accuracy and learning rate over the epochs of both phases.
+
+    Args:
+        history: a row for each epoch, in order: phase ("head" or "fine-tune"), epoch (counted
+            within its phase from 1), loss and val_loss (nats), accuracy and val_accuracy
+            (shares in [0, 1]), learning_rate. A value that is missing or None leaves a gap;
+            a phase may be missing.
+
+    Returns:
+        A figure of three axes. A dashed line stands between the phases, a dotted one before
+        each epoch whose learning rate is lower than the one before it in the same phase.
+    """
+    figure = Figure(figsize=(8, 9), layout="constrained")
+    loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+    figure.suptitle("Training and validation by epoch")
+    _plot_curves(loss, _column(history, "loss"), _column(history, "val_loss"))
+    loss.set(title="Loss", ylabel="cross-entropy (nats)")
+    shares = [100 * _column(history, key) for key in ("accuracy", "val_accuracy")]
+    _plot_curves(accuracy, *shares)
+    accuracy.set(title="Accuracy", ylabel="accuracy (%)")
+    _plot_learning_rate(rate, _column(history, "learning_rate"))
+    for axes in (loss, accuracy, rate):
+        axes.grid(alpha=0.3)
+        _mark_changes(axes, history)
+    if rate.get_legend_handles_labels()[1]:
+        rate.legend()
+    rate.set(title="Learning rate", ylabel="learning rate", xlabel=_epochs_label(history))
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    rate.set_xlim(0.5, max(len(history), 1) + 0.5)
+    if not history:
+        loss.text(0.5, 0.5, "no epoch was trained", transform=loss.transAxes, ha="center")
+    return figure
+
+
+def _column(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    values = [row.get(key) for row in history]
+    return np.array([np.nan if value in (None, "") else float(value) for value in values])
+
+
+def _plot_curves(axes: Axes, train: np.ndarray, validation: np.ndarray) -> None:
+    epochs = np.arange(1, len(train) + 1)
+    style = {"marker": "o", "markersize": 4}
+    axes.plot(epochs, train, color=BLUE, label="training", **style)
+    axes.plot(epochs, validation, color=VERMILLION, label="validation", ls="--", **style)
+    axes.legend()
+
+
+def _plot_learning_rate(axes: Axes, rates: np.ndarray) -> None:
+    axes.plot(np.arange(1, len(rates) + 1), rates, color="black", drawstyle="steps-mid", marker=".")
+    if np.nanmax(rates, initial=0.0) > 0:
+        axes.set_yscale("log")
+        axes.margins(y=0.25)
+
+
+def _mark_changes(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
+    """Draws a line where the phase changes and where the learning rate drops within one.
+
+    A rate that falls all the time, as along a cosine, has no drops worth a line.
+    """
+    phases, rates = [row["phase"] for row in history], _column(history, "learning_rate")
+    falls_all_the_time = 2 * np.count_nonzero(np.diff(rates) < 0) > len(history)
+    boundary = {"color": "black", "ls": "--", "lw": 1.2, "label": "next phase begins"}
+    drop = {"color": GRAY, "ls": ":", "lw": 1.2, "label": "learning rate lowered"}
+    for i in range(1, len(history)):
+        new_phase = phases[i] != phases[i - 1]
+        if new_phase or (rates[i] < rates[i - 1] and not falls_all_the_time):
+            style = boundary if new_phase else drop
+            axes.axvline(i + 0.5, **style)
+            style["label"] = None  # one entry in the legend is enough
+
+
+def _epochs_label(history: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the name of the axis, for example "epoch (1 to 5: head, 6 to 16: fine-tune)"."""
+    parts, start = [], 1
+    for phase, rows in itertools.groupby(history, key=lambda row: row["phase"]):
+        end = start + len(list(rows)) - 1
+        parts.append(f"{start} to {end}: {phase}" if end > start else f"{start}: {phase}")
+        start = end + 1
+    return f"epoch ({', '.join(parts)})" if parts else "epoch"
+
+
+def plot_confusion_matrix(
+    confusion_matrix: np.ndarray | Sequence[Sequence[int]],
+    class_names: Sequence[str],
+    normalize: bool = False,
+    ax: Axes | None = None,
+) -> Figure:
+    """Plots a confusion matrix in counts, or in shares of each true class.
+
+    Args:
+        confusion_matrix: (C, C) counts, rows are true classes, columns predicted ones.
+        class_names: C names.
+        normalize: divide each row by its sum; a class without test images stays 0.
+        ax: where to draw; a new figure, sized for C, where it is None.
+
+    Returns:
+        The figure. Cells that round to 0 stay empty; the colours follow the square root, because
+        mistakes are few beside the diagonal and would otherwise all look alike.
+
+    Raises:
+        ValueError: the matrix is not (C, C).
+    """
+    from sklearn.metrics import ConfusionMatrixDisplay  # keeps the other plots quick to import
+
+    counts, num_classes = np.asarray(confusion_matrix), len(class_names)
+    if counts.shape != (num_classes, num_classes):
+        raise ValueError(
+            f"`confusion_matrix` should have shape ({num_classes}, {num_classes}), a row for "
+            f"each of `class_names`. Received: shape {counts.shape}"
+        )
+    cells = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalize else counts
+    if ax is None:
+        side = float(np.clip(0.42 * num_classes + 3.2, 5.5, 20))
+        ax = Figure(figsize=(side + 1, side), layout="constrained").subplots()
+    display = ConfusionMatrixDisplay(cells, display_labels=shortened(class_names, LONGEST_LABEL))
+    display.plot(
+        ax=ax,
+        include_values=num_classes <= MOST_CELLS_WITH_NUMBERS,
+        values_format=".2f" if normalize else "d",
+        colorbar=False,
+        im_kw={"cmap": "cividis", "norm": PowerNorm(0.5, 0, 1 if normalize else None)},
+        text_kw={"fontsize": 9 if num_classes <= 15 else 8},
+    )
+    _finish_confusion_matrix(ax, display, cells, normalize)
+    return _root(ax)
+
+
+def _finish_confusion_matrix(ax: Axes, display: Any, cells: np.ndarray, normalize: bool) -> None:
+    if display.text_ is not None:
+        for text, value in zip(display.text_.ravel(), cells.ravel(), strict=True):
+            text.set_color("black" if display.im_.norm(value) > 0.55 else "white")
+            text.set_visible(value >= (0.005 if normalize else 1))
+    what = "share of the true class (rows add up to 1)" if normalize else "number of test images"
+    ax.figure.colorbar(display.im_, ax=ax, label=what, fraction=0.04, pad=0.02)
+    ax.set_title(f"Confusion matrix: {'shares' if normalize else 'counts'}")
+    ax.set(xlabel="predicted class", ylabel="true class")
+    ax.tick_params(axis="x", rotation=90 if len(cells) > 5 else 0)
+    if len(cells) > MOST_CLASSES_WITH_NAMES:
+        ax.set(xticks=[], yticks=[])
+
+
+def _root(axes: Axes) -> Figure:
+    figure = axes.figure
+    return figure.figure if isinstance(figure, SubFigure) else figure
+
+
+def plot_class_distribution(
+    counts: Mapping[str, np.ndarray], class_names: Sequence[str], ax: Axes | None = None
+) -> Figure:
+    """Plots how many images each class has in each split.
+
+    Args:
+        counts: split name to (C,) counts, for example of train, validation and test.
+        class_names: C names.
+        ax: where to draw; a new figure, sized for C, where it is None.
+
+    Returns:
+        The figure, a group of horizontal bars for each class.
+
+    Raises:
+        ValueError: a split has another number of classes.
+    """
+    num_classes, num_splits = len(class_names), len(counts)
+    for split, values in counts.items():
+        if np.shape(values) != (num_classes,):
+            raise ValueError(
+                f"Counts of {split!r} should have shape ({num_classes},), one for each of "
+                f"`class_names`. Received: shape {np.shape(values)}"
+            )
+    if ax is None:
+        ax = Figure(figsize=(9, _bars_height(num_classes, num_splits)), layout="constrained")
+        ax = ax.subplots()
+    thickness = 0.8 / max(num_splits, 1)
+    for i, (split, values) in enumerate(counts.items()):
+        centers = np.arange(num_classes) + (i - (num_splits - 1) / 2) * thickness
+        colour = SPLIT_COLOURS[i % len(SPLIT_COLOURS)]
+        label = f"{split} ({int(np.sum(values)):,} images)"
+        bars = ax.barh(centers, values, height=thickness, color=colour, label=label)
+        if num_classes <= MOST_CLASSES_WITH_NAMES:
+            ax.bar_label(bars, [f"{int(value):,}" for value in values], padding=2, fontsize=7)
+    _finish_class_distribution(ax, class_names)
+    return _root(ax)
+
+
+def _bars_height(num_classes: int, num_splits: int) -> float:
+    if num_classes > MOST_CLASSES_WITH_NAMES:
+        return 12.0
+    return max(3.0, 1.5 + (0.2 if num_classes <= 15 else 0.15) * num_classes * num_splits)
+
+
+def _finish_class_distribution(ax: Axes, class_names: Sequence[str]) -> None:
+    named = len(class_names) <= MOST_CLASSES_WITH_NAMES
+    ax.set_yticks(
+        np.arange(len(class_names)) if named else [],
+        shortened(class_names, LONGEST_LABEL) if named else [],
+    )
+    ax.set_ylim(len(class_names) - 0.4, -0.6)  # the first class on top
+    ax.margins(x=0.1)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(axis="x", alpha=0.3)
+    ax.set_axisbelow(True)
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.set(xlabel="number of images", ylabel="class")
+    # Between the title and the axes, where no bar can hide behind it.
+    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False)
+    ax.set_title("Images of each class", pad=28)
+
+
+def plot_reliability(
+    y_true: np.ndarray,
+    y_prob: np.ndarray,
+    calibrated: np.ndarray | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Plots how often predictions of each confidence are right.
+
+    Args:
+        y_true: (N,) integers in [0, C).
+        y_prob: (N, C) floats in [0, 1], as the model gives them.
+        calibrated: (N, C) floats in [0, 1], the same with a temperature.
+        ax: where to draw; a new figure where it is None.
+
+    Returns:
+        The figure: a curve for each of the two, a diagonal that a calibrated classifier would
+        follow, and gray bars for the share of the images of each bin of `y_prob`.
+    """
+    from transfer.evaluation import calibration  # loads scikit-learn, see above
+
+    if ax is None:
+        ax = Figure(figsize=(7, 6.4), layout="constrained").subplots()
+    bins = calibration.reliability_bins(y_true, y_prob)
+    edges = np.linspace(0, 100, len(bins.count) + 1)
+    shares = 100 * bins.count / bins.count.sum()
+    label = "share of the images, as the model says"
+    ax.bar(edges[:-1], shares, np.diff(edges), align="edge", color="#DDDDDD", label=label)
+    ax.plot([0, 100], [0, 100], color=GRAY, ls=":", label="confidence is accuracy")
+    curves = [("as the model says", y_prob, BLUE, "-", "o")]
+    if calibrated is not None:
+        curves.append(("with the temperature", calibrated, VERMILLION, "--", "s"))
+    for name, probabilities, colour, style, marker in curves:
+        bins = calibration.reliability_bins(y_true, probabilities)
+        error = calibration.expected_calibration_error(y_true, probabilities)
+        some = bins.count > 0
+        ax.plot(
+            100 * bins.confidence[some],
+            100 * bins.accuracy[some],
+            color=colour,
+            ls=style,
+            marker=marker,
+            label=f"{name}: expected calibration error {100 * error:.2f}\u00a0%",
+        )
+    ax.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
+    ax.set_title("Reliability diagram: accuracy at each confidence", pad=76)
+    ax.grid(alpha=0.3)
+    ax.set_axisbelow(True)
+    # Above the axes, where no curve can hide behind it.
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+    return _root(ax)
+
+
+def plot_reject_curve(
+    y_true: np.ndarray,
+    y_prob: np.ndarray,
+    threshold: float | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Plots accuracy against the share of images that are answered, the surest first.
+
+    Args:
+        y_true: (N,) integers in [0, C).
+        y_prob: (N, C) floats in [0, 1], with the temperature where there is one.
+        threshold: a confidence; a mark shows what comes of answering from it on.
+        ax: where to draw; a new figure where it is None.
+
+    Returns:
+        The figure.
+    """
+    from transfer.evaluation import calibration  # loads scikit-learn, see above
+
+    if ax is None:
+        ax = Figure(figsize=(7, 4.8), layout="constrained").subplots()
+    curve = calibration.reject_curve(y_true, y_prob)
+    shares, accuracies = 100 * curve.share_answered, 100 * curve.accuracy
+    ax.plot(shares, accuracies, color=BLUE)
+    answered = np.flatnonzero(curve.threshold >= threshold) if threshold is not None else []
+    if len(answered):
+        point = shares[answered[-1]], accuracies[answered[-1]]
+        label = (
+            f"from confidence {100 * threshold:.1f}\u00a0% on: {point[0]:.1f}\u00a0% answered, "
+            f"{point[1]:.2f}\u00a0% right"
+        )
+        ax.plot(*point, color=VERMILLION, marker="D", ls="", label=label)
+        ax.legend(loc="lower left")
+    ax.set(xlabel="images answered (%), the surest first", ylabel="accuracy of the answers (%)")
+    ax.set(title="Reject curve: the least certain images unanswered", xlim=(0, 100))
+    ax.grid(alpha=0.3)
+    return _root(ax)

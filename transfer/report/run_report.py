@@ -1,0 +1,321 @@
+"""From finished runs to what `transfer evaluate` prints and writes: this file joins the others.
+
+Runs on the same test images, their ensembles and the published results become the rows of one
+table; all of it becomes the run's report.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer import console
+from transfer.audit.leaks import find_leaked_images, measure_without_leaks
+from transfer.data.fashion_mnist import FASHION_MNIST, NUM_TEST_IMAGES
+from transfer.evaluation.calibration import fit_calibration, measure_calibration
+from transfer.evaluation.comparison import (
+    compare_runs,
+    evaluate_others,
+    group_repeats,
+    model_name,
+)
+from transfer.evaluation.evaluated import EvaluatedRun, is_comparable, to_json
+from transfer.evaluation.metrics import wilson_interval
+from transfer.evaluation.predictions import VALIDATION, predict_run, predictions_csv
+from transfer.evaluation.significance import PairedComparison, Repeats
+from transfer.formatting import format_percent
+from transfer.report import document, sections
+from transfer.report.card import model_card
+from transfer.report.document import Block, Bullets, Heading
+from transfer.report.pictures import draw_pictures
+from transfer.report.table import TableRow, baseline_row, published_rows
+from transfer.runs import files
+from transfer.storage.atomic import write_atomically, write_json
+
+if TYPE_CHECKING:
+    from transfer.evaluation.baselines import MeasuredBaseline
+
+OTHER_IMAGES = "Not all of our rows were tested on the same images."
+REPORT_FILE = "report.md"
+
+
+@dataclass(frozen=True)
+class Reported:
+    """All that a report says of a run but its pictures.
+
+    Attributes:
+        evaluated: the run, no ensemble.
+        calibration: what `measure_calibration` said of its test images.
+        rows: of the comparison table.
+        note: what a reader of the table must know, None for nothing.
+        repeats: runs that differ in their seed alone.
+        comparisons: of this run with others.
+        measured: classic classifiers on the run's images.
+    """
+
+    evaluated: EvaluatedRun
+    calibration: dict[str, Any]
+    rows: Sequence[TableRow]
+    note: str | None = None
+    repeats: Sequence[Repeats] = ()
+    comparisons: Sequence[PairedComparison] = ()
+    measured: Sequence["MeasuredBaseline"] = ()
+
+    def comparison_blocks(self) -> list[Block]:
+        """Returns the run beside others: calibration apart, all that a terminal shows of it."""
+        return [
+            *sections.table_section(self.rows, self.note),
+            *sections.repeats_section(self.repeats),
+            *sections.comparisons_section(self.comparisons),
+        ]
+
+
+def print_run(evaluated: EvaluatedRun) -> None:
+    """Shows where a run's data and weights came from, and its metrics."""
+    facts = evaluated.facts
+    where = {
+        "Run": str(evaluated.run_dir),
+        "Data": facts.data.provenance,
+        "Weights": facts.weights.provenance,
+    }
+    for name, text in where.items():
+        console.say(f"{name}: {text}")
+    metrics = evaluated.metrics
+    blocks = sections.result_section(metrics) + sections.classes_section(metrics)
+    document.show(blocks + sections.confused_section(metrics))
+
+
+def print_side_by_side(compared: Sequence[EvaluatedRun]) -> None:
+    """Shows a row for each run, without published ones, and whether they differ."""
+    same = all(is_comparable(compared[0], run) for run in compared)
+    rows = [table_row(run) for run in compared]
+    document.show(
+        [
+            *sections.table_section(rows, None if same else OTHER_IMAGES),
+            *sections.repeats_section(group_repeats(compared)),
+            *sections.comparisons_section(compare_runs(compared)),
+        ]
+    )
+
+
+def report_runs(
+    evaluated: Sequence[EvaluatedRun],
+    combined: Sequence[EvaluatedRun],
+    *,
+    all_baselines: bool,
+    measure_baselines: bool = False,
+) -> Path:
+    """Shows and writes the report of the first run beside all others and published results.
+
+    Args:
+        evaluated: the runs.
+        combined: what `evaluate_combinations` made of them.
+        all_baselines: all published results, not the best of each family.
+        measure_baselines: measure some of the published classifiers on the first run's images.
+
+    Returns:
+        The path of report.md.
+
+    Raises:
+        InputError: the data or the model of the first run cannot be used.
+    """
+    first = evaluated[0]
+    calibration = calibrate_run(first)
+    compared = [*evaluated, *combined, *evaluate_others(evaluated)]
+    measured = _measure_baselines(first) if measure_baselines else []
+    reported = Reported(
+        first,
+        calibration,
+        table_rows(compared, measured, all_baselines=all_baselines),
+        table_note(compared),
+        group_repeats(compared),
+        compare_runs(compared),
+        measured,
+    )
+    document.show(sections.calibration_section(calibration) + reported.comparison_blocks())
+    path = write_report(reported)
+    for written in (path, path.with_suffix(".html")):
+        console.say(f"Report: {written}")
+    return path
+
+
+def calibrate_run(evaluated: EvaluatedRun) -> dict[str, Any]:
+    """Fits temperature and threshold on a run's validation images and keeps them in the run.
+
+    Returns:
+        What `measure_calibration` says of them on the test images.
+
+    Raises:
+        InputError: its validation images or its model cannot be used.
+    """
+    validation = predict_run(evaluated.run, VALIDATION)
+    fitted = fit_calibration(validation.y_true, validation.y_prob)
+    write_json(evaluated.run_dir / files.CALIBRATION, fitted)
+    test = evaluated.predictions
+    return measure_calibration(fitted, test.y_true, test.y_prob)
+
+
+def _measure_baselines(evaluated: EvaluatedRun) -> list["MeasuredBaseline"]:
+    from transfer.evaluation.baselines import measure_baselines
+
+    images = evaluated.run.images
+    return measure_baselines(images("train"), images("validation"), images("test"))
+
+
+def table_rows(
+    evaluated: Sequence[EvaluatedRun],
+    measured: Sequence["MeasuredBaseline"] = (),
+    *,
+    all_baselines: bool,
+) -> list[TableRow]:
+    """Returns the rows of the comparison table: our runs, then the published results.
+
+    Published results are of Fashion-MNIST; beside other data they would say nothing.
+
+    Args:
+        evaluated: the runs.
+        measured: classic classifiers on the images of the first run.
+        all_baselines: all published results, not the best of each family.
+    """
+    rows = [table_row(run) for run in evaluated]
+    if evaluated[0].facts.data.name.startswith(FASHION_MNIST):
+        return rows + published_rows(all_baselines, measured)
+    return rows + [baseline_row(result) for result in measured]
+
+
+def table_row(run: EvaluatedRun) -> TableRow:
+    """Returns the row of a run, or of an ensemble."""
+    members = run.members or (run,)
+    optimizers = {member.facts.settings.optimizer for member in members}
+    counts = {member.facts.data.num_images["train"] for member in members}
+    return TableRow(
+        model=model_name(run),
+        accuracy=run.metrics["accuracy"],
+        num_test_images=run.metrics["num_images"],
+        loss=run.metrics["loss"],
+        optimizer=", ".join(sorted(optimizers)),
+        training_images=counts.pop() if len(counts) == 1 else None,
+        source=" + ".join(str(member.run_dir) for member in members),
+    )
+
+
+def table_note(compared: Sequence[EvaluatedRun]) -> str | None:
+    """Returns what a reader of the table must know, or None for the full Fashion-MNIST alone.
+
+    Args:
+        compared: the runs of the table's rows; the first is the one reported on.
+    """
+    first, *others = compared
+    notes = [note] if (note := _data_note(first)) else []
+    if not all(is_comparable(first, other) for other in others):
+        notes.append(OTHER_IMAGES)
+    return " ".join(notes) or None
+
+
+def _data_note(run: EvaluatedRun) -> str | None:
+    name, count = run.facts.data.name, run.metrics["num_images"]
+    if not name.startswith(FASHION_MNIST):
+        return f"The test images are {count:,} of {name}; nothing is published for them."
+    if name == FASHION_MNIST and count == NUM_TEST_IMAGES:
+        return None
+    part = "the embedded sample" if name != FASHION_MNIST else "them"
+    return (
+        f"The published rows were measured on the {NUM_TEST_IMAGES:,} test images "
+        f"of Fashion-MNIST; our rows on {count:,} of {part}."
+    )
+
+
+def write_report(reported: Reported) -> Path:
+    """Writes a run's report folder and its model card, each file whole or not at all.
+
+    Args:
+        reported: what the report says.
+
+    Returns:
+        The path of report.md, which links the pictures relatively.
+
+    Raises:
+        InputError: the run's data or its model cannot be used.
+    """
+    evaluated, run = reported.evaluated, reported.evaluated.run
+    predictions = evaluated.predictions
+    without = measure_without_leaks(find_leaked_images(run), predictions.y_true, predictions.y_prob)
+    metrics = to_json(evaluated) | {"without_near_duplicates": without}
+    pictures = draw_pictures(evaluated, reported.calibration)
+    blocks = [*_page_blocks(reported, metrics), *pictures]
+    title = f"Report: {run.name}"
+    contents: dict[str, str | bytes] = {f"{one.name}.png": one.png for one in pictures}
+    contents |= {
+        sections.PREDICTIONS_FILE: predictions_csv(
+            predictions.y_true, predictions.y_prob, run.class_names
+        ),
+        sections.METRICS_FILE: _metrics_json(reported, metrics),
+        "report.html": document.to_html(title, blocks),
+        # Last, so that a report.md never links a picture that is not there.
+        REPORT_FILE: document.to_markdown(title, blocks),
+    }
+    folder = run.run_dir / files.REPORT
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    card = model_card(run.name, run.facts, run.summary, evaluated.metrics, reported.calibration)
+    write_atomically(run.run_dir / files.CARD, card)
+    return folder / REPORT_FILE
+
+
+def _page_blocks(reported: Reported, metrics: dict[str, Any]) -> list[Block]:
+    """Returns all of the page but its pictures."""
+    return [
+        Bullets(_provenance(reported.evaluated)),
+        *sections.result_section(metrics),
+        *sections.files_section(),
+        *reported.comparison_blocks(),
+        *sections.classes_section(metrics),
+        *sections.confused_section(metrics),
+        *sections.calibration_section(reported.calibration),
+        Heading("Pictures"),
+    ]
+
+
+def _metrics_json(reported: Reported, metrics: dict[str, Any]) -> str:
+    values = metrics | {
+        "baselines": [dataclasses.asdict(one) for one in reported.measured],
+        "calibration": reported.calibration,
+        "comparisons": [comparison.sentence() for comparison in reported.comparisons],
+        "repeats": [dataclasses.asdict(group) for group in reported.repeats],
+    }
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def _provenance(evaluated: EvaluatedRun) -> list[tuple[str, document.Text]]:
+    facts, summary = evaluated.facts, evaluated.run.summary
+    counts, settings = facts.data.num_images, facts.settings
+    phases = "; ".join(
+        f"{name}: {phase.epochs} epochs, best validation accuracy "
+        f"{_with_interval(phase.val_accuracy, counts['validation'])} in epoch {phase.best_epoch}"
+        for name, phase in summary.phases.items()
+    )
+    geometry = evaluated.run.geometry
+    colours = "gray" if geometry.channels == 1 else "in colour"
+    working = f"{geometry.width} x {geometry.height} pixels, {colours}, {geometry.fit}"
+    items: list[tuple[str, document.Text]] = [
+        ("Data", facts.data.provenance),
+        ("Images", ", ".join(f"{count:,} {name}" for name, count in counts.items())),
+        ("Working size", working),
+        ("Weights", facts.weights.provenance),
+        ("Backbone", f"{settings.backbone} at {settings.image_size} pixels"),
+        ("Phases", phases),
+        ("Training time", f"{summary.seconds:,.0f} s"),
+        ("Training precision", facts.precision),
+        ("Command", document.Span(facts.command, "code")),
+        ("Started", facts.started),
+        ("Versions", ", ".join(f"{name} {value}" for name, value in facts.versions.items())),
+    ]
+    return [(name, text) for name, text in items if name != "Command" or facts.command]
+
+
+def _with_interval(accuracy: float, num_images: int) -> str:
+    low, high = wilson_interval(round(accuracy * num_images), num_images)
+    return f"{format_percent(accuracy)} [{100 * low:.2f}, {100 * high:.2f}]"

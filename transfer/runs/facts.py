@@ -1,0 +1,413 @@
+"""What a run knows of itself: the schema of config.json and summary.json, in this one place.
+
+A run folder may come from a stranger. Whatever is read here is checked, every text is made
+printable, and nothing but these types goes further.
+"""
+
+import dataclasses
+import importlib.metadata
+import math
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import transfer
+from transfer.config import Config
+from transfer.data.geometry import FITS, Geometry
+from transfer.data.splits import Splits
+from transfer.errors import InputError, printable
+from transfer.models.precision import POLICIES
+from transfer.models.weights import KINDS, Weights
+from transfer.runs import files
+from transfer.storage.atomic import read_json, write_json
+
+PARTS = ("train", "validation", "test")
+
+_LONGEST_TEXT = 20_000  # characters
+_MOST_CLASSES = 100_000
+_MOST_PIXELS = 1 << 16  # of a side
+_MOST_COUNT = 2**53  # beyond, JSON's numbers are not exact
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The images of a run.
+
+    Attributes:
+        name: of the data set, as `Splits.name`.
+        location: what `load_splits` takes to find it again; `files.DATA` for arrays in the run.
+        provenance: one printable line.
+        class_names: name of each label, all different.
+        num_images: number of images of each of `PARTS`.
+        fingerprints: SHA-256 of each of `PARTS`, as `fingerprint` gives them.
+        geometry: what every image is decoded to; None of a run that did not keep it yet.
+    """
+
+    name: str
+    location: str
+    provenance: str
+    class_names: tuple[str, ...]
+    num_images: dict[str, int]
+    fingerprints: dict[str, str]
+    geometry: Geometry | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class WeightsFacts:
+    """What the backbone started from; `sha256` is the fingerprint of the values, "" if unknown."""
+
+    name: str
+    provenance: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class RepeatsFacts:
+    """What binds a run to others that differ in their seed alone."""
+
+    first_seed: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The content of config.json.
+
+    Attributes:
+        settings: what was asked for.
+        settled: the same, "auto" settled.
+        data: the images.
+        weights: what the backbone started from.
+        precision: Keras's dtype policy of the training.
+        versions: of Python and of the libraries it was begun with.
+        command: as it was typed, "" where it was none.
+        started: time, ISO 8601.
+        repeats: what binds it to other runs, None of a single one.
+    """
+
+    settings: Config
+    settled: Config
+    data: DataFacts
+    weights: WeightsFacts
+    precision: str
+    versions: dict[str, str]
+    command: str = ""
+    started: str = ""
+    repeats: RepeatsFacts | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain JSON values, which `parse_facts` takes."""
+        values = dataclasses.asdict(self)
+        values["data"]["class_names"] = list(self.data.class_names)
+        for part, holder in (("repeats", values), ("geometry", values["data"])):
+            if holder[part] is None:
+                del holder[part]
+        return values
+
+    def write(self, run_dir: Path) -> None:
+        """Writes config.json."""
+        write_json(run_dir / files.CONFIG, self.to_json())
+
+
+@dataclass(frozen=True)
+class PhaseSummary:
+    """What a phase came to: the validation scores are of the epoch whose weights were kept."""
+
+    epochs: int
+    best_epoch: int
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The content of summary.json.
+
+    Attributes:
+        phases: by name, in order; at least one.
+        seconds: that the run took.
+        sha256: fingerprints of weights, optimizer and history: two runs are the same if these are.
+    """
+
+    phases: dict[str, PhaseSummary]
+    seconds: float
+    sha256: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def last_phase(self) -> PhaseSummary:
+        """What the phase came to whose weights the run has."""
+        return list(self.phases.values())[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain JSON values, which `parse_summary` takes."""
+        return dataclasses.asdict(self)
+
+    def write(self, run_dir: Path) -> None:
+        """Writes summary.json, with which the run is finished."""
+        write_json(run_dir / files.SUMMARY, self.to_json())
+
+
+def describe_data(
+    splits: Splits, fingerprints: Mapping[str, str], location: str | None = None
+) -> DataFacts:
+    """Returns what a run keeps of its decoded images.
+
+    Args:
+        splits: decoded.
+        fingerprints: of each part as it was found.
+        location: where they are found again; None for the splits' own.
+    """
+    return DataFacts(
+        splits.name,
+        splits.location if location is None else location,
+        splits.provenance,
+        splits.class_names,
+        {name: split.num_images for name, split in splits.parts().items()},
+        dict(fingerprints),
+        splits.geometry,
+    )
+
+
+def describe_run(
+    config: Config,
+    settled: Config,
+    data: DataFacts,
+    weights: Weights,
+    weights_sha256: str,
+    policy: str,
+    *,
+    command: str = "",
+    repeats: RepeatsFacts | None = None,
+) -> Facts:
+    """Returns what config.json holds of a run that begins now.
+
+    Args:
+        config: the settings.
+        settled: the same, "auto" settled.
+        data: the images.
+        weights: what the backbone starts from.
+        weights_sha256: fingerprint of their values.
+        policy: Keras's dtype policy of the training.
+        command: as it was typed.
+        repeats: what binds it to other runs.
+    """
+    return Facts(
+        config,
+        settled,
+        data,
+        WeightsFacts(weights.name, weights.provenance, weights_sha256),
+        policy,
+        versions(),
+        command,
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        repeats,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, of this package and of what it computes with."""
+    import keras
+
+    libraries = (keras.backend.backend(), "keras", "numpy")
+    return {
+        "transfer": transfer.__version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in libraries},
+    }
+
+
+# --- Reading --------------------------------------------------------------------------------
+
+
+def read_facts(run_dir: Path) -> Facts:
+    """Reads a run's config.json: the settings, and what the run took and found.
+
+    Raises:
+        InputError: the file is missing or damaged, or holds something else.
+    """
+    path = run_dir / files.CONFIG
+    return parse_facts(read_json(path), path)
+
+
+def parse_facts(values: Mapping[str, Any], path: Path) -> Facts:
+    """Returns what a JSON object says of a run.
+
+    Args:
+        values: of a config.json.
+        path: where it stood, for the error.
+
+    Raises:
+        InputError: a value is missing, or is not what it should be.
+    """
+    names = [each.name for each in dataclasses.fields(Facts) if each.name != "repeats"]
+    if missing := [name for name in names if name not in values]:
+        raise InputError(f"{path} should hold {', '.join(names)}. Received: no {missing[0]}.")
+    read = _Reader(values, str(path))
+    repeats = read.part("repeats") if values.get("repeats") else None
+    return Facts(
+        settings=read.config("settings"),
+        settled=read.config("settled"),
+        data=_parse_data(read.part("data")),
+        weights=_parse_weights(read.part("weights")),
+        precision=read.choice("precision", POLICIES),
+        versions=read.texts_by_name("versions"),
+        command=read.text("command"),
+        started=read.text("started"),
+        repeats=repeats
+        and RepeatsFacts(
+            repeats.count("first_seed", most=2**31 - 1), repeats.count("count", 1, most=1000)
+        ),
+    )
+
+
+def _parse_data(read: "_Reader") -> DataFacts:
+    class_names = read.texts("class_names", least=2, most=_MOST_CLASSES)
+    if len(set(class_names)) < len(class_names):
+        raise read.refusal("class_names", "all different", "one of them twice")
+    geometry = read.part("geometry") if read.values.get("geometry") is not None else None
+    counts, fingerprints = read.part("num_images"), read.part("fingerprints")
+    return DataFacts(
+        name=read.text("name"),
+        location=read.text("location"),
+        provenance=read.text("provenance"),
+        class_names=class_names,
+        num_images={part: counts.count(part) for part in PARTS},
+        fingerprints={part: fingerprints.text(part) for part in PARTS},
+        geometry=geometry and _parse_geometry(geometry),
+    )
+
+
+def _parse_geometry(read: "_Reader") -> Geometry:
+    height, width = (read.count(side, 1, most=_MOST_PIXELS) for side in ("height", "width"))
+    channels = read.count("channels")
+    if channels not in (1, 3):
+        raise read.refusal("channels", "1 or 3", channels)
+    return Geometry(height, width, channels, read.choice("fit", FITS))
+
+
+def _parse_weights(read: "_Reader") -> WeightsFacts:
+    sha256 = read.text("sha256") if "sha256" in read.values else ""
+    return WeightsFacts(read.choice("name", KINDS), read.text("provenance"), sha256)
+
+
+def read_summary(run_dir: Path) -> Summary:
+    """Reads a finished run's summary.json.
+
+    Raises:
+        InputError: the file is missing or damaged, or holds something else.
+    """
+    path = run_dir / files.SUMMARY
+    return parse_summary(read_json(path), path)
+
+
+def parse_summary(values: Mapping[str, Any], path: Path) -> Summary:
+    """Returns what a JSON object says of what a run came to; arguments as `parse_facts`."""
+    read = _Reader(values, str(path))
+    phases = read.part("phases")
+    if not phases.values:
+        raise read.refusal("phases", "a phase at least", "none")
+    return Summary(
+        {printable(name): _parse_phase(phases.part(name)) for name in phases.values},
+        read.number("seconds"),
+        read.texts_by_name("sha256") if "sha256" in values else {},
+    )
+
+
+def _parse_phase(read: "_Reader") -> PhaseSummary:
+    return PhaseSummary(
+        epochs=read.count("epochs"),
+        best_epoch=read.count("best_epoch"),
+        val_loss=read.number("val_loss"),
+        val_accuracy=read.number("val_accuracy", most=1.0),
+        seconds=read.number("seconds"),
+    )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Takes checked values out of a JSON object.
+
+    Attributes:
+        values: the object.
+        where: its place, for errors.
+    """
+
+    values: Mapping[str, Any]
+    where: str
+
+    def refusal(self, key: str, expected: str, received: Any) -> InputError:
+        """Returns the error of a value that is not as expected."""
+        told = received if isinstance(received, str) else repr(received)
+        return InputError(f"{self.where}, {key}: should be {expected}. Received: {told[:200]}.")
+
+    def _take(self, key: str, expected: str, accepts: Callable[[Any], bool]) -> Any:
+        value = self.values.get(key)
+        if not accepts(value):
+            raise self.refusal(key, expected, value)
+        return value
+
+    def part(self, key: str) -> "_Reader":
+        """Returns a reader of an object in this one."""
+        value = self._take(key, "an object", lambda value: isinstance(value, dict))
+        return _Reader(value, f"{self.where}, {key}")
+
+    def config(self, key: str) -> Config:
+        """Returns settings."""
+        try:
+            return Config.from_dict(dict(self.part(key).values))
+        except InputError as error:
+            raise InputError(f"{self.where}, {key}: {error}") from error
+
+    def text(self, key: str) -> str:
+        """Returns a text, made printable."""
+        expected = f"a text of at most {_LONGEST_TEXT:,} characters"
+        return printable(self._take(key, expected, _is_text))
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str:
+        """Returns one of the words."""
+        accepts = lambda value: isinstance(value, str) and value in choices  # noqa: E731
+        return str(self._take(key, f"one of {', '.join(choices)}", accepts))
+
+    def texts(self, key: str, *, least: int, most: int) -> tuple[str, ...]:
+        """Returns a list of texts, each made printable."""
+        expected = f"a list of {least} to {most:,} texts"
+        values = self._take(key, expected, lambda value: isinstance(value, list))
+        if not (least <= len(values) <= most and all(map(_is_text, values))):
+            raise self.refusal(key, expected, f"{len(values):,} values")
+        return tuple(map(printable, values))
+
+    def texts_by_name(self, key: str) -> dict[str, str]:
+        """Returns an object of texts."""
+        inner = self.part(key)
+        return {printable(name): inner.text(name) for name in inner.values}
+
+    def count(self, key: str, least: int = 0, *, most: int = _MOST_COUNT) -> int:
+        """Returns a whole number."""
+
+        def accepts(value: Any) -> bool:
+            return type(value) is int and least <= value <= most
+
+        return int(self._take(key, f"a whole number from {least} to {most}", accepts))
+
+    def number(self, key: str, *, most: float = math.inf) -> float:
+        """Returns a number from 0; infinity and NaN are none."""
+
+        def accepts(value: Any) -> bool:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            return is_number and math.isfinite(value) and 0 <= value <= most
+
+        bound = f" to {most:g}" if math.isfinite(most) else ""
+        return float(self._take(key, f"a number from 0{bound}", accepts))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_TEXT

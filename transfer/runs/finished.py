@@ -1,0 +1,175 @@
+"""A finished run as an object: facts, splits, images and classifier, each loaded at most once.
+
+Everything that reads a run folder goes through here; nobody else rebuilds a classifier from one.
+"""
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transfer.config import Config
+from transfer.data.decode import decode_split, measure_geometry
+from transfer.data.geometry import Geometry
+from transfer.data.sources import load_splits
+from transfer.data.splits import Split, Splits, fingerprint
+from transfer.errors import InputError
+from transfer.runs import files
+from transfer.runs.facts import Facts, Summary, read_facts, read_summary
+from transfer.runs.folder import check_finished
+from transfer.runs.history import read_history
+
+if TYPE_CHECKING:
+    import keras
+
+
+class FinishedRun:
+    """A run folder whose run has finished.
+
+    Args:
+        run_dir: the folder.
+
+    Attributes:
+        run_dir: the folder.
+        facts: the content of config.json.
+        summary: the content of summary.json.
+
+    Raises:
+        InputError: there is no finished run, or what its folder says of it is damaged.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = check_finished(run_dir)
+        self.facts: Facts = read_facts(run_dir)
+        self.summary: Summary = read_summary(run_dir)
+        self._decoded: dict[str, Split] = {}
+        self._fingerprints: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.run_dir.resolve().name
+
+    @property
+    def settings(self) -> Config:
+        """What was asked for."""
+        return self.facts.settings
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label."""
+        return self.facts.data.class_names
+
+    @functools.cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of history.csv.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        return read_history(self.run_dir)
+
+    @functools.cached_property
+    def splits(self) -> Splits:
+        """The data set as it is found now, image files not decoded and nothing compared yet.
+
+        Raises:
+            InputError: the data is gone or damaged.
+        """
+        location = self.facts.data.location
+        if location == files.DATA:
+            location = str(self.run_dir / files.DATA)
+        return load_splits(
+            location,
+            validation_fraction=self.settings.validation_fraction,
+            seed=self.settings.seed,
+            limit=self.settings.limit,
+            offline=True,
+        )
+
+    @functools.cached_property
+    def geometry(self) -> Geometry:
+        """What every image is decoded to: as training decided it."""
+        kept = self.facts.data.geometry
+        return kept or measure_geometry(self.splits.parts().values(), self.settings.image_size)
+
+    def fingerprint(self, part: str) -> str:
+        """Returns the SHA-256 of a part as it is found now, computed once.
+
+        Args:
+            part: "train", "validation" or "test".
+        """
+        if part not in self._fingerprints:
+            self._fingerprints[part] = fingerprint(self.splits.parts()[part])
+        return self._fingerprints[part]
+
+    def split(self, part: str) -> Split:
+        """Returns a part of the data, image files not decoded, after comparing it.
+
+        Args:
+            part: "train", "validation" or "test".
+
+        Raises:
+            InputError: the data is gone, or the images of the part are not those of the run.
+        """
+        if self.fingerprint(part) != self.facts.data.fingerprints[part]:
+            raise InputError(
+                f"the {part} images in {self.facts.data.location} are not those of this run; "
+                "they have changed since it was trained."
+            )
+        return self.splits.parts()[part]
+
+    def images(self, part: str) -> Split:
+        """Returns a part of the data decoded as for training, uint8 (N, H, W, 1 or 3), once.
+
+        Arguments and errors as `split`.
+        """
+        if part not in self._decoded:
+            self._decoded[part] = self._decode(self.split(part))
+        return self._decoded[part]
+
+    def examples(self, part: str, indices: np.ndarray) -> np.ndarray:
+        """Returns some images of a part, uint8 (K, H, W, 1 or 3), without decoding the others.
+
+        Args:
+            part: "train", "validation" or "test".
+            indices: int (K,), into the part as it is found, files that do not decode included.
+        """
+        split = self.splits.parts()[part].take(indices)
+        return self._decode(split).images
+
+    def _decode(self, split: Split) -> Split:
+        return decode_split(split, self.geometry, skip_bad_images=self.settings.skip_bad_images)
+
+    @functools.cached_property
+    def classifier(self) -> "keras.Model":
+        """The trained classifier, BatchNorm folded, in the number format of the training.
+
+        Raises:
+            InputError: the model file is missing or damaged, or does not fit the run.
+        """
+        from transfer.models.folding import fold_classifier
+
+        return fold_classifier(self.trained)
+
+    @functools.cached_property
+    def predictor(self) -> "keras.Model":
+        """The same in the number format that predicts fastest here."""
+        from transfer.models.folding import fold_classifier
+        from transfer.models.precision import choose_inference_precision
+
+        policy, _ = choose_inference_precision(self.settings.backbone, self.settings.precision)
+        return fold_classifier(self.trained, policy)
+
+    @functools.cached_property
+    def trained(self) -> "keras.Model":
+        """The trained classifier as it was saved, rebuilt from the settings."""
+        from transfer.models.saving import restore_classifier
+
+        return restore_classifier(
+            self.facts.settled,
+            self.facts.data.num_classes,
+            self.facts.precision,
+            self.run_dir / files.MODEL,
+        )

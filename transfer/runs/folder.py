@@ -1,0 +1,166 @@
+"""The run folder: the only code that knows what one looks like.
+
+Training creates a run folder and fills it; evaluation reads it back. Files are
+written to a temporary name and renamed, so a reader never sees half a file.
+
+    runs/<time>-<backbone>/
+        config.json       settings, data and weights taken, versions, command
+        history.csv       one row an epoch, both phases
+        model.keras       the trained classifier
+        summary.json      written last: its presence means the run is finished
+        learning_curves.png
+        logs/             TensorBoard
+        checkpoints/      while it trains: what `train.py --resume` goes on from
+        lock              held by the process that trains
+        predictions.npz   y_true and y_prob on the test images (evaluate.py)
+        validation_predictions.npz, flipped_predictions.npz
+                          the same of the validation images (--report), and of the test
+                          images mirrored left to right (--tta)
+        calibration.json  temperature and threshold of "unknown" (evaluate.py --report)
+        report/           report.md, report.html, metrics.json, predictions.csv, pictures
+        README.md         the model card (evaluate.py --report adds the test images)
+"""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from transfer.errors import InputError
+from transfer.runs.files import CONFIG, LOCK, RUNS_FOLDER, SUMMARY
+from transfer.storage.atomic import read_json as read_json
+
+_EXISTS = "{} exists already, and runs are never overwritten; name another --run-dir."
+
+
+def create_run(backbone: str, run_dir: Path | None = None) -> Path:
+    """Makes a new, empty run folder; never takes one that is in use.
+
+    Args:
+        backbone: name of the backbone, part of the folder's name.
+        run_dir: the folder wished for, or None for `runs/<time>-<backbone>`.
+
+    Returns:
+        The path of the folder.
+
+    Raises:
+        InputError: `run_dir` exists already, or cannot be made.
+    """
+    if run_dir is not None:
+        try:
+            return _make_folder(run_dir)
+        except FileExistsError as error:
+            raise InputError(_EXISTS.format(run_dir)) from error
+    path = default_run_dir(backbone)
+    for number in itertools.count(1):
+        try:
+            return _make_folder(path.with_name(f"{path.name}-{number}") if number > 1 else path)
+        except FileExistsError:
+            continue  # another run took this name in the same second
+
+
+def default_run_dir(backbone: str) -> Path:
+    """Returns `runs/<time>-<backbone>`, the time being now."""
+    return RUNS_FOLDER / f"{datetime.now():%Y%m%d-%H%M%S}-{backbone}"
+
+
+def check_new(run_dir: Path | None) -> None:
+    """Checks early, before minutes are spent, that `create_run` will not refuse this folder.
+
+    Raises:
+        InputError: `run_dir` exists already.
+    """
+    if run_dir is not None and os.path.lexists(run_dir):
+        raise InputError(_EXISTS.format(run_dir))
+
+
+def _make_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True)  # atomic: of two runs only one gets the folder
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        if isinstance(error, FileExistsError) and os.path.lexists(path):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be made: {reason}; choose another --run-dir.") from error
+    return path
+
+
+def finished_runs(folder: Path = RUNS_FOLDER) -> list[Path]:
+    """Returns the finished runs in `folder`, the newest first."""
+    summaries = sorted(folder.glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_mtime_ns)
+    return [path.parent for path in reversed(summaries)]
+
+
+def check_finished(run_dir: Path) -> Path:
+    """Returns `run_dir` if it holds a finished run.
+
+    Raises:
+        InputError: there is no such folder, or its run has not finished.
+    """
+    if not (run_dir / CONFIG).is_file():
+        raise InputError(f"{run_dir} is not a run folder: it should hold {CONFIG}.")
+    if not is_finished(run_dir):
+        raise InputError(f"the run in {run_dir} has not finished: {SUMMARY} is missing.")
+    return run_dir
+
+
+def newest_unfinished_run(folder: Path = RUNS_FOLDER) -> Path:
+    """Returns the unfinished run that began last and that no process is training.
+
+    Raises:
+        InputError: there is none.
+    """
+    begun = sorted(folder.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime_ns)
+    for run_dir in (path.parent for path in reversed(begun)):
+        if not is_finished(run_dir) and not is_locked(run_dir):
+            return run_dir
+    raise InputError(f"no unfinished run in {folder}/ to resume; name a run folder.")
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Returns whether this folder holds a finished run."""
+    return (run_dir / SUMMARY).is_file()
+
+
+def check_resumable(run_dir: Path) -> Path:
+    """Returns `run_dir` if it holds a run that has begun and not finished.
+
+    Raises:
+        InputError: there is no such folder, or its run has finished.
+    """
+    if not (run_dir / CONFIG).is_file():
+        raise InputError(f"{run_dir} is not a run folder: it should hold {CONFIG}.")
+    if is_finished(run_dir):
+        raise InputError(f"the run in {run_dir} has finished; there is nothing to resume.")
+    return run_dir
+
+
+@contextlib.contextmanager
+def lock_run(run_dir: Path) -> Iterator[None]:
+    """Keeps other processes from training in this folder.
+
+    The operating system takes the lock from a process that dies, so none is left behind.
+
+    Raises:
+        InputError: another process trains in it.
+    """
+    try:
+        with FileLock(run_dir / LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"{run_dir} is being trained by another process; wait for it, or name another run."
+        ) from error
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Returns whether a process trains in this folder."""
+    try:
+        with lock_run(run_dir):
+            return False
+    except InputError:
+        return True

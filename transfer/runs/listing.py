@@ -1,0 +1,120 @@
+"""The runs of a folder, a row each: what `transfer runs` shows.
+
+Reads small files alone, so that a folder of hundreds is listed at once; a run that is damaged
+is a row too, and says so.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from transfer.errors import InputError
+from transfer.runs import files
+from transfer.runs.facts import Facts, read_facts, read_summary
+from transfer.runs.folder import is_finished, is_locked
+
+FINISHED, TRAINING, UNFINISHED, DAMAGED = "finished", "training", "unfinished", "damaged"
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run.
+
+    Attributes:
+        name: of its folder.
+        state: `FINISHED`, `TRAINING` now, `UNFINISHED` (to be resumed) or `DAMAGED`.
+        data: name of the data set, "" where it is not known.
+        backbone: likewise.
+        weights: what it started from, likewise.
+        validation_accuracy: share of the validation images, None where it is not known yet.
+        test_accuracy: share of the test images, None before they were evaluated.
+        num_bytes: of all its files.
+        age_seconds: since it began, or was last written to where that is not known.
+        problem: what is damaged, "" where nothing is.
+    """
+
+    name: str
+    state: str
+    data: str
+    backbone: str
+    weights: str
+    validation_accuracy: float | None
+    test_accuracy: float | None
+    num_bytes: int
+    age_seconds: float
+    problem: str = ""
+
+
+def list_runs(folder: Path = files.RUNS_FOLDER) -> list[RunRow]:
+    """Returns a row for each run in a folder, the newest first.
+
+    Raises:
+        InputError: the folder is not there.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} should be a folder of runs. Received: no such folder.")
+    now = time.time()
+    found = [path.parent for path in folder.glob(f"*/{files.CONFIG}")]
+    rows = [_row(run_dir, now) for run_dir in found]
+    return sorted(rows, key=lambda row: (row.age_seconds, row.name))
+
+
+def _row(run_dir: Path, now: float) -> RunRow:
+    began = (run_dir / files.CONFIG).stat().st_mtime
+    row = RunRow(
+        run_dir.name, _state(run_dir), "", "", "", None, None, _num_bytes(run_dir), now - began
+    )
+    try:
+        facts = read_facts(run_dir)
+        row = dataclasses.replace(
+            row,
+            data=facts.data.name,
+            backbone=facts.settings.backbone,
+            weights=facts.weights.name,
+        )
+        if row.state != FINISHED:
+            return row
+        return dataclasses.replace(
+            row,
+            validation_accuracy=read_summary(run_dir).last_phase.val_accuracy,
+            test_accuracy=_test_accuracy(run_dir, facts),
+        )
+    except InputError as error:
+        return dataclasses.replace(row, state=DAMAGED, problem=str(error))
+
+
+def _state(run_dir: Path) -> str:
+    if is_finished(run_dir):
+        return FINISHED
+    return TRAINING if is_locked(run_dir) else UNFINISHED
+
+
+def _test_accuracy(run_dir: Path, facts: Facts) -> float | None:
+    from transfer.data.formats.npz import read_arrays
+
+    path = run_dir / files.PREDICTIONS
+    if not path.is_file():
+        return None
+    arrays = read_arrays(path, ("y_true", "y_prob"))
+    y_true, y_prob = arrays["y_true"], arrays["y_prob"]
+    expected = (facts.data.num_images["test"], facts.data.num_classes)
+    if y_true.shape != expected[:1] or y_prob.shape != expected:
+        raise InputError(
+            f"{path} should hold predictions of {expected[0]:,} images and {expected[1]} classes. "
+            f"Received: {y_true.shape} and {y_prob.shape}; delete it and evaluate again."
+        )
+    return float((y_prob.argmax(axis=1) == y_true).mean())
+
+
+def _num_bytes(folder: Path) -> int:
+    def sizes() -> Iterator[int]:
+        for path in folder.rglob("*"):
+            try:
+                if path.is_file() and not path.is_symlink():
+                    yield path.stat().st_size
+            except OSError:
+                continue  # it went while we looked
+
+    return sum(sizes())

@@ -1,0 +1,146 @@
+"""Folders of what took long to compute: each file under a key of all that it depends on.
+
+They lie beside what Keras keeps. A file is read only where its checksum is that of what was
+written; of a folder with a limit the files used longest ago make room. Nothing is removed but
+names that are made here, and no link is followed.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from transfer.errors import InputError
+from transfer.storage.atomic import read_json, remove_leftovers, whole_file, write_atomically
+from transfer.storage.locks import locked
+
+CHECKSUM = ".sha256"  # beside each file
+
+
+def keras_home() -> Path:
+    """Returns the folder in which Keras keeps downloads: $KERAS_HOME or ~/.keras, absolute."""
+    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    return Path(os.path.abspath(home))
+
+
+class Checked:
+    """A file to write whose content is hashed on its way."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+
+    def write(self, content: bytes | memoryview) -> int:
+        """Writes and counts into the checksum."""
+        self._digest.update(content)
+        return self._file.write(content)
+
+    def hexdigest(self) -> str:
+        """Returns the SHA-256 of all that was written."""
+        return self._digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class FolderCache:
+    """One folder of computed files.
+
+    Attributes:
+        name: of the folder, within `transfer` in Keras's home.
+        suffix: of its files.
+        most_bytes: of all its files together; the newest one stays in any case.
+    """
+
+    name: str
+    suffix: str
+    most_bytes: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return keras_home() / "transfer" / self.name
+
+    def path(self, *key: Any) -> Path:
+        """Returns the file that belongs to a key: all that its content depends on."""
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
+        return self.folder / f"{digest}{self.suffix}"
+
+    @contextlib.contextmanager
+    def locked(self, path: Path) -> Iterator[None]:
+        """Waits until no other process is making this file, and keeps others waiting.
+
+        Raises:
+            OSError: there is no place for a cache.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path):
+            yield
+
+    def holds(self, path: Path) -> bool:
+        """Returns whether the file is there as it was written; it then counts as used now."""
+        try:
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            is_whole = _checksum(path).read_text(encoding="ascii") == found
+            if is_whole:
+                os.utime(path)
+            return is_whole
+        except (OSError, ValueError):
+            return False
+
+    @contextlib.contextmanager
+    def keep(self, path: Path) -> Iterator[Checked]:
+        """Yields a file to write; when the context ends well it is kept, and others make room.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
+        with whole_file(path) as file:
+            checked = Checked(file)
+            yield checked
+        write_atomically(_checksum(path), checked.hexdigest())
+        self._make_room(path)
+
+    def read_json(self, path: Path) -> dict[str, Any] | None:
+        """Returns the object kept in a file, None where there is none or it is damaged."""
+        if not self.holds(path):
+            return None
+        try:
+            return read_json(path)
+        except InputError:
+            return None
+
+    def keep_json(self, path: Path, values: Mapping[str, Any]) -> None:
+        """Keeps an object where there is a place for it; else goes on without."""
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self.keep(path) as file:
+                file.write(json.dumps(values).encode())
+
+    def _make_room(self, newest: Path) -> None:
+        # A file that another process reads stays readable for it after its name is gone.
+        name = "[0-9a-f]{32}" + re.escape(self.suffix)
+        remove_leftovers(self.folder, name)
+        if self.most_bytes is None:
+            return
+        own = re.compile(name)
+        entries = sorted(
+            (entry for entry in os.scandir(self.folder) if own.fullmatch(entry.name)),
+            key=lambda entry: entry.stat(follow_symlinks=False).st_mtime_ns,
+        )
+        entries = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+        total = sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+        for entry in entries:
+            if total <= self.most_bytes or entry.name == newest.name:
+                continue
+            total -= entry.stat(follow_symlinks=False).st_size
+            for path in (Path(entry.path), _checksum(Path(entry.path))):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _checksum(path: Path) -> Path:
+    return path.with_name(path.name + CHECKSUM)

@@ -1,0 +1,71 @@
+"""The images of a training run: loaded, fingerprinted, decoded, and said."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transfer import console
+from transfer.config import Config
+from transfer.data.decode import decode_splits
+from transfer.data.sources import load_splits
+from transfer.data.splits import Loaded, Splits, fingerprint
+from transfer.runs import files
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set as it is trained on.
+
+    Attributes:
+        splits: uint8 images in arrays.
+        fingerprints: SHA-256 of each split as it was found.
+        arrays: what the caller gave as arrays, which the run keeps; None for data in files.
+    """
+
+    splits: Splits
+    fingerprints: dict[str, str]
+    arrays: Loaded | None = None
+
+
+def load_data(
+    config: Config,
+    offline: bool,
+    *,
+    with_test: bool = True,
+    arrays: Loaded | None = None,
+    run_dir: Path | None = None,
+) -> Data:
+    """Loads, fingerprints and decodes the images that settings ask for, and says what they are.
+
+    Args:
+        config: the settings.
+        offline: never use the network.
+        with_test: False leaves the test images out, for those who may not see them.
+        arrays: images in memory, in place of `config.data`.
+        run_dir: the run that kept such arrays, to take them from there.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    kept = run_dir / files.DATA if run_dir and config.data == files.DATA else None
+    splits = load_splits(
+        arrays or str(kept or config.data),
+        validation_fraction=config.validation_fraction,
+        seed=config.seed,
+        limit=config.limit,
+        offline=offline,
+    )
+    console.say(f"Data: {splits.provenance}")
+    if not with_test:
+        splits = dataclasses.replace(splits, test=splits.test.take(np.arange(0)))
+    fingerprints = {name: fingerprint(split) for name, split in splits.parts().items()}
+    splits = decode_splits(splits, config.image_size, skip_bad_images=config.skip_bad_images)
+    test = f"{splits.test.num_images:,} test" if with_test else "the test images left alone"
+    console.say(
+        f"Images used: {splits.train.num_images:,} training, "
+        f"{splits.validation.num_images:,} validation, {test}; "
+        f"{len(splits.class_names)} classes"
+    )
+    return Data(splits, fingerprints, arrays)

@@ -1,0 +1,308 @@
+"""A training run, top to bottom: data, backbone, head phase, fine-tune phase, run folder.
+
+`train` begins a run and `resume` goes on with one that was stopped, from its last finished
+epoch; what they share stands below them.
+"""
+
+import gc
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from transfer import console
+from transfer.acceleration.doors import with_frozen_batch_norm, with_trained_batch_norm
+from transfer.config import Config
+from transfer.data.formats.npz import write_arrays
+from transfer.data.pipeline import make_evaluation_dataset
+from transfer.data.splits import Split, Splits
+from transfer.errors import InputError
+from transfer.machine import has_accelerator, usable_memory
+from transfer.models.backbones import scale
+from transfer.models.batch_norm import RECALIBRATION_IMAGES, make_recalibration
+from transfer.models.classifier import build_classifier, least_training_bytes
+from transfer.models.fingerprints import fingerprint_variables
+from transfer.models.precision import choose_inference_precision, choose_precision, dtype_policy
+from transfer.models.saving import save_classifier
+from transfer.models.weights import Weights, load_backbone
+from transfer.runs import files
+from transfer.runs.facts import (
+    Facts,
+    RepeatsFacts,
+    describe_data,
+    describe_run,
+    read_facts,
+    versions,
+)
+from transfer.runs.folder import check_new, check_resumable, create_run, lock_run
+from transfer.training.callbacks import FINETUNE, HistoryRecorder
+from transfer.training.checkpoint import Checkpoint, newest_checkpoint
+from transfer.training.data import Data, load_data
+from transfer.training.defaults import settle
+from transfer.training.interruption import one_line_for_every_end, too_large
+from transfer.training.phases import Run, fit_finetune, fit_head, load_head_features
+from transfer.training.result import Describe, Result, finish
+
+
+def train(
+    config: Config,
+    *,
+    run_dir: Path | None = None,
+    offline: bool = False,
+    command: str = "",
+    repeats: RepeatsFacts | None = None,
+    data: Data | None = None,
+    describe: Describe | None = None,
+    keep_model: bool = True,
+) -> Result:
+    """Trains a classifier through both phases and keeps everything in a new run folder.
+
+    Args:
+        config: the settings.
+        run_dir: the folder to make, or None for `runs/<time>-<backbone>`.
+        offline: never use the network.
+        command: the command line, kept in the run.
+        repeats: what binds it to runs with other seeds, kept in the run.
+        data: what `load_data` gave for these settings; None to load it now.
+        describe: called with what the run came to, before it counts as finished.
+        keep_model: write model.keras at the end.
+
+    Returns:
+        The run folder, its summary and its history.
+
+    Raises:
+        InputError: data or weights cannot be used, training diverged, or the disk is full.
+        Interrupted: Ctrl-C or SIGTERM came.
+    """
+    started = time.perf_counter()
+    check_new(run_dir)
+    data = data or load_data(config, offline)
+    policy, reason = choose_precision(config.backbone, config.precision)
+    backbone, weights = _load_backbone(config, config.weights, policy, offline)
+    settled = settle(config, weights)
+    _say_settings(settled, weights, policy, reason)
+    _check_memory(settled, backbone, policy)
+    run_dir = create_run(config.backbone, run_dir)
+    with lock_run(run_dir), one_line_for_every_end(run_dir, config):
+        location = _keep_arrays(data, run_dir)
+        describe_run(
+            config,
+            settled,
+            describe_data(data.splits, data.fingerprints, location),
+            weights,
+            fingerprint_variables(backbone.weights),
+            policy,
+            command=command,
+            repeats=repeats,
+        ).write(run_dir)
+        console.say(f"Run folder: {run_dir}")
+        classifier = _build(settled, backbone, data.splits, policy)
+        run = Run(settled, HistoryRecorder(run_dir), started)
+        return _train_phases(
+            classifier, data.splits, policy, run, describe=describe, keep_model=keep_model
+        )
+
+
+def resume(
+    run_dir: Path,
+    *,
+    given: Mapping[str, Any] | None = None,
+    offline: bool = False,
+    describe: Describe | None = None,
+) -> Result:
+    """Goes on with a run that was stopped, from its last finished epoch, in the same folder.
+
+    On the same machine and with the same versions the result is the same to the last bit as
+    that of a run that was never stopped.
+
+    Args:
+        run_dir: a run that has begun and not finished.
+        given: settings that the user gave again; they must be those of the run.
+        offline: never use the network.
+        describe: called with what the run came to, before it counts as finished.
+
+    Returns:
+        The run folder, its summary and its history, the epochs before the stop included.
+
+    Raises:
+        InputError: the run has finished or is in use; a setting, the data or the weights are not
+            those it began with; or as `train`.
+        Interrupted: Ctrl-C or SIGTERM came.
+    """
+    started = time.perf_counter()
+    check_resumable(run_dir)
+    facts = read_facts(run_dir)
+    _refuse_changes(run_dir, facts.settings, given or {})
+    with lock_run(run_dir), one_line_for_every_end(run_dir, facts.settings):
+        console.say(f"Run folder: {run_dir}, resumed")
+        _warn_of_other_versions(facts)
+        checkpoint = newest_checkpoint(
+            run_dir / files.CHECKPOINTS, lambda line: console.say(f"Warning: {line}")
+        )
+        console.say(f"Going on {_describe_checkpoint(checkpoint)}")
+        data = load_data(facts.settings, offline, run_dir=run_dir)
+        _check_same_data(run_dir, facts, data)
+        backbone = _load_backbone_again(run_dir, facts, checkpoint, offline)
+        classifier = _build(facts.settled, backbone, data.splits, facts.precision)
+        recorder = HistoryRecorder(run_dir)
+        if checkpoint:
+            recorder.rows = checkpoint.state.history
+            started -= checkpoint.state.seconds
+        run = Run(facts.settled, recorder, started, checkpoint)
+        return _train_phases(classifier, data.splits, facts.precision, run, describe=describe)
+
+
+def _train_phases(
+    classifier: keras.Model,
+    splits: Splits,
+    policy: str,
+    run: Run,
+    *,
+    describe: Describe | None,
+    keep_model: bool = True,
+) -> Result:
+    resumes_finetune = run.checkpoint and run.checkpoint.state.phase == FINETUNE
+    last = None
+    if run.config.head_epochs and not resumes_finetune:
+        last = classifier.get_layer("head")
+        fit_head(last, load_head_features(classifier, splits, run), splits, run)
+        gc.collect()  # the features, up to gigabytes, are held by nothing but cycles
+    if run.config.finetune_epochs:
+        last = fit_finetune(classifier, splits, run)
+    if keep_model:
+        save_classifier(classifier, run.config, policy, run.recorder.run_dir / files.MODEL)
+    return finish(classifier, last, run, describe)
+
+
+# --- Before the phases ----------------------------------------------------------------------
+
+
+def _load_backbone(
+    config: Config, weights: str, policy: str, offline: bool
+) -> tuple[keras.Model, Weights]:
+    keras.utils.set_random_seed(config.seed)
+    with dtype_policy(policy):
+        return load_backbone(config.backbone, config.image_size, weights, offline=offline)
+
+
+def _say_settings(settled: Config, weights: Weights, policy: str, reason: str) -> None:
+    console.say(f"Weights: {weights.provenance}")
+    if not weights.pretrained:
+        console.say(
+            "Head phase skipped: a frozen random backbone teaches nothing. All layers and "
+            f"BatchNorm train from scratch at learning rate {settled.finetune_learning_rate:g}."
+        )
+    inference, why = choose_inference_precision(settled.backbone, settled.precision)
+    other = "" if inference == policy else f"; without gradients {inference}, {why}"
+    console.say(f"Precision: {policy}, {reason}{other}")
+
+
+def _check_memory(settled: Config, backbone: keras.Model, policy: str) -> None:
+    # Early and in words: a system that runs out of memory kills the process without any.
+    needed, there = least_training_bytes(settled, backbone, policy), usable_memory()
+    if settled.finetune_epochs and not has_accelerator() and needed > there:
+        raise InputError(
+            f"{too_large(settled)}: they need more than {needed / 1e9:.0f} GB, and there are "
+            f"{there / 1e9:.0f} here; take --batch-size {settled.batch_size // 2} or less."
+        )
+
+
+def _keep_arrays(data: Data, run_dir: Path) -> str | None:
+    # Images in memory are nowhere to be found again, so the run keeps them.
+    if data.arrays is None:
+        return None
+    write_arrays(run_dir / files.DATA, data.arrays)
+    return files.DATA
+
+
+def _build(settled: Config, backbone: keras.Model, splits: Splits, policy: str) -> keras.Model:
+    backbone = prepare_backbone(settled, backbone, splits, policy)
+    num_classes, trains = len(splits.class_names), settled.train_batch_norm
+    with dtype_policy(policy):
+        return build_classifier(settled, backbone, num_classes, train_batch_norm=trains)
+
+
+def prepare_backbone(
+    settled: Config, backbone: keras.Model, splits: Splits, policy: str
+) -> keras.Model:
+    """Returns the backbone as it trains: BatchNorm with its statistics, trained or frozen.
+
+    Args:
+        settled: the settings, "auto" settled.
+        backbone: with its weights; its BatchNorm may get the statistics of the images.
+        splits: the images.
+        policy: Keras's dtype policy.
+    """
+    if settled.recalibrate_batch_norm:
+        make_recalibration(backbone)(_recalibration_batches(settled, splits.train))
+    with dtype_policy(policy):
+        if settled.train_batch_norm:
+            return with_trained_batch_norm(backbone)
+        return with_frozen_batch_norm(backbone)
+
+
+def _recalibration_batches(settled: Config, train: Split) -> tf.data.Dataset:
+    # Drawn at random: a folder's images come class by class.
+    order = np.random.default_rng(settled.seed).permutation(train.num_images)
+    part = train.take(np.sort(order[:RECALIBRATION_IMAGES]))
+    batches = make_evaluation_dataset(part, settled.image_size, settled.batch_size, num_classes=1)
+    return batches.map(lambda images, labels: scale(settled.backbone, images))
+
+
+# --- Going on -------------------------------------------------------------------------------
+
+
+def _refuse_changes(run_dir: Path, config: Config, given: Mapping[str, Any]) -> None:
+    changed = {name: value for name, value in given.items() if value != getattr(config, name)}
+    if changed:
+        told = ", ".join(
+            f"{name} {getattr(config, name)} (received: {value})" for name, value in changed.items()
+        )
+        raise InputError(
+            f"{run_dir} was begun with {told}. Resume it without these settings, or begin a new "
+            "run without --resume."
+        )
+
+
+def _warn_of_other_versions(facts: Facts) -> None:
+    now = versions()
+    other = [f"{name} {was}" for name, was in facts.versions.items() if now.get(name) != was]
+    if other:
+        console.say(
+            f"Warning: the run began with {', '.join(other)}; with other versions its numbers may "
+            "differ in the last digits."
+        )
+
+
+def _check_same_data(run_dir: Path, facts: Facts, data: Data) -> None:
+    if data.fingerprints != facts.data.fingerprints:
+        raise InputError(
+            f"the data of {run_dir} have changed since it began: it took "
+            f"{facts.data.provenance}. Received: {data.splits.provenance}. Put them back, "
+            "or begin a new run."
+        )
+
+
+def _load_backbone_again(
+    run_dir: Path, facts: Facts, checkpoint: Checkpoint | None, offline: bool
+) -> keras.Model:
+    # A checkpoint of the fine-tune phase brings all weights; before it they are needed again.
+    needed = checkpoint is None or checkpoint.state.phase != FINETUNE
+    wanted = facts.settings.weights if needed else "none"
+    backbone, weights = _load_backbone(facts.settings, wanted, facts.precision, offline)
+    if needed and fingerprint_variables(backbone.weights) != facts.weights.sha256:
+        raise InputError(
+            f"{run_dir} began with {facts.weights.provenance}. Received: "
+            f"{weights.provenance}, which differ. Put them back, or begin a new run."
+        )
+    return backbone
+
+
+def _describe_checkpoint(checkpoint: Checkpoint | None) -> str:
+    if checkpoint is None:
+        return "from the beginning: no epoch had finished"
+    return f"after epoch {checkpoint.state.epoch} of the {checkpoint.state.phase} phase"
