@@ -14,9 +14,9 @@ import pytest
 from transfer import backend
 from transfer.backend import load_keras
 from transfer.commands import options
-from transfer.commands.exit_codes import run
+
 from transfer.config import Config, settings
-from transfer.console import make_console
+
 from transfer.errors import InputError, Interrupted
 from transfer.models.backbones import BACKBONES
 from transfer.runs import files
