@@ -13,8 +13,10 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from rich.console import Console  # noqa: E402
 
+from transfer import console  # noqa: E402
 from transfer.data.places import SYSTEM_FOLDER  # noqa: E402
 from transfer.models.backbones import BACKBONES  # noqa: E402
+from transfer.runs.facts import DataFacts, Facts, WeightsFacts  # noqa: E402
 
 # The first example may import TensorFlow, and any machine may be busy.
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -91,6 +93,14 @@ def stripes_npz(tmp_path):
     path = tmp_path / "stripes.npz"
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path
+
+
+def make_facts(config, **values):
+    """Returns what a run with these settings knows of itself."""
+    images = dict.fromkeys(("train", "validation", "test"), 2)
+    data = DataFacts("stripes", "", "", ("a", "b"), images, dict.fromkeys(images, ""))
+    weights = WeightsFacts("none", "random")
+    return Facts(config, config, data, weights, "float32", {}, **values)
 
 
 def printed(show, *args, width=80, **options):

@@ -1,80 +1,55 @@
 """The model card: a head that model hubs read, a text that says the same."""
 
-import json
 import re
 
 import numpy as np
 import pytest
+import yaml
 
+from transfer.config import Config
 from transfer.evaluation.calibration import fit_calibration, measure_calibration
 from transfer.evaluation.metrics import compute_metrics
 from transfer.report.card import START, model_card
+from transfer.runs.facts import DataFacts, Facts, PhaseSummary, Summary, WeightsFacts
 
 NAMES = ["T-shirt/top", "yes: no", "#3"]
 
 
-SUMMARY = {"phases": {"head": {"val_accuracy": 0.5}, "fine-tune": {"val_accuracy": 0.875}}}
+SUMMARY = Summary(
+    {"head": PhaseSummary(2, 1, 1.0, 0.5, 1.0), "fine-tune": PhaseSummary(2, 1, 1.0, 0.875, 1.0)},
+    3.0,
+)
 
 
 def make_card(run_name="mobilenet", data="fashion-mnist", weights="imagenet", tested=True):
     y_true = np.arange(30) % 3
     y_prob = np.eye(3)[y_true] * 0.7 + 0.1
     y_prob[:3] = np.roll(y_prob[:3], 1, axis=1)
-    facts = {
-        "settings": {
-            "backbone": "mobilenetv2",
-            "image_size": 96,
-            "optimizer": "adam",
-            "batch_size": 128,
-            "seed": 0,
-        },
-        "data": {
-            "name": data,
-            "class_names": NAMES,
-            "location": "/home/somebody/photos",
-            "provenance": "photos from /home/somebody/photos",
-            "num_images": {"train": 54_000, "validation": 6_000, "test": 30},
-        },
-        "weights": {"name": weights, "provenance": "weights from /home/somebody/w.h5"},
-        "precision": "float32",
-        "versions": {"keras": "3.15"},
-    }
+    facts = Facts(
+        Config(),
+        Config(),
+        DataFacts(
+            data,
+            "/home/somebody/photos",
+            "photos from /home/somebody/photos",
+            tuple(NAMES),
+            {"train": 54_000, "validation": 6_000, "test": 30},
+            {},
+        ),
+        WeightsFacts(weights, "weights from /home/somebody/w.h5"),
+        "float32",
+        {"keras": "3.15"},
+    )
     metrics = compute_metrics(y_true, y_prob, NAMES)
     measured = measure_calibration(fit_calibration(y_true, y_prob), y_true, y_prob)
     results = (metrics, measured) if tested else ()
     return model_card(run_name, facts, SUMMARY, *results)
 
 
-def scalar(text):
-    return json.loads(text) if text[0] in '"-0123456789' else text
-
-
-def parse_yaml(lines, indent=0):
-    """Reads the part of YAML that the card uses; no parser of YAML is installed with it."""
-    value = None
-    while lines and len(lines[0]) - len(lines[0].lstrip()) == indent:
-        line = lines.pop(0).strip()
-        if line.startswith("- "):
-            value = [] if value is None else value
-            if re.match(r'- "|- [^:]+$', line):
-                value.append(scalar(line[2:]))
-            else:
-                lines.insert(0, " " * (indent + 2) + line[2:])
-                value.append(parse_yaml(lines, indent + 2))
-            continue
-        value = {} if value is None else value
-        key, _, rest = line.partition(":")
-        value[key] = scalar(rest.strip()) if rest else parse_yaml(lines, indent + 2)
-    return value
-
-
 def head_of(card):
     start, head, _ = re.split(r"^---\n", card, maxsplit=2, flags=re.MULTILINE)
     assert start == ""
-    lines = head.splitlines()
-    values = parse_yaml(lines)
-    assert lines == []
-    return values
+    return yaml.safe_load(head)
 
 
 def test_the_head_is_what_model_hubs_read():

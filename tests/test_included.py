@@ -4,24 +4,20 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import make_stripes
-from rich.console import Console
 
 from tools import pack_weights
+from transfer.commands.evaluate import main as evaluate_command
 from transfer.config import Config
 from transfer.data import sources
 from transfer.evaluation.predictions import predict_run
 from transfer.models import pretrained
 from transfer.runs import files, included
 from transfer.runs.facts import read_facts
+from transfer.runs.finished import FinishedRun
 from transfer.runs.folder import finished_runs
 from transfer.runs.history import read_history
-from transfer.storage.atomic import write_json
+from transfer.storage.atomic import read_json, write_json
 from transfer.training.run import train
-
-
-@pytest.fixture
-def console():
-    return Console(quiet=True)
 
 
 @pytest.fixture
@@ -30,9 +26,9 @@ def package(monkeypatch, tmp_path, tiny_backbone, stripes_npz):
     folder = tmp_path / "package"
     folder.mkdir()
     (folder / "manifest.json").write_text("{}")
-    for module in (pretrained, pack, included):
+    for module in (pretrained, pack_weights):
         monkeypatch.setattr(module, "MANIFEST", folder / "manifest.json")
-    for module in (pretrained, pack):
+    for module in (pretrained, pack_weights):
         monkeypatch.setattr(module, "FOLDER", folder)
     config = Config(
         backbone=tiny_backbone,
@@ -65,15 +61,15 @@ def test_the_included_model_becomes_a_run_like_any_other(package, auto_finds, tm
     run_dir = included.unpack_included(tmp_path / "runs")
     assert finished_runs(tmp_path / "runs") == [run_dir]
     assert read_history(run_dir) == read_history(package)
-    expected, actual = (predict_run(run).y_prob for run in (package, run_dir))
+    expected, actual = (predict_run(FinishedRun(run)).y_prob for run in (package, run_dir))
     np.testing.assert_allclose(actual, expected, atol=2e-3)  # float16
     facts = read_facts(run_dir)
-    assert facts["data"] == read_facts(package)["data"]
-    assert "included model" in facts["weights"]["provenance"]
+    assert facts.data == read_facts(package).data
+    assert "included model" in facts.weights.provenance
 
 
 def test_no_path_of_the_machine_is_packed(package, monkeypatch, tmp_path):
-    facts = read_facts(package)
+    facts = read_json(package / files.CONFIG)
     facts["weights"]["provenance"] = f"weights from {tmp_path.resolve()}/runs/first/model.keras"
     write_json(package / files.CONFIG, facts)
     monkeypatch.chdir(tmp_path)
@@ -93,14 +89,14 @@ def test_other_images_are_told(package, auto_finds, tmp_path):
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     auto_finds(path)
     facts = read_facts(included.unpack_included(tmp_path / "runs"))
-    assert "has seen most of these validation images" in facts["data"]["provenance"]
-    assert facts["data"]["num_images"] == {"train": 216, "validation": 12, "test": 40}
+    assert "has seen most of these validation images" in facts.data.provenance
+    assert facts.data.num_images == {"train": 216, "validation": 12, "test": 40}
 
 
 def test_evaluate_takes_it_where_nothing_was_trained(package, auto_finds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    finished = CliRunner().invoke(evaluate.main, ["--report"], catch_exceptions=False)
+    finished = CliRunner().invoke(evaluate_command, ["--report"], catch_exceptions=False)
     assert "the model that comes with the package" in finished.output
     assert (tmp_path / "runs" / included.NAME / files.REPORT / "report.html").is_file()
-    again = CliRunner().invoke(evaluate.main, [], catch_exceptions=False)
+    again = CliRunner().invoke(evaluate_command, [], catch_exceptions=False)
     assert "comes with the package" not in again.output and included.NAME in again.output

@@ -188,7 +188,7 @@ def test_no_plot_opens_a_pyplot_figure_or_loads_tensorflow():
     code = """
 import io, sys
 import numpy as np
-from transfer.evaluation import plots
+from transfer.plots import charts as plots
 plots.plot_confusion_matrix(np.eye(2, dtype=int), ["a", "b"]).savefig(io.BytesIO())
 plots.plot_history([]).savefig(io.BytesIO())
 import matplotlib.pyplot

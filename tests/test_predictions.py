@@ -10,11 +10,12 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import make_stripes
-from rich.console import Console
 
+from tests.conftest import make_stripes, printed
 from transfer import machine
+from transfer.commands.evaluate import main as evaluate_command
 from transfer.config import Config
+from transfer.data.pipeline import make_training_dataset
 from transfer.errors import InputError
 from transfer.evaluation import comparison, predictions
 from transfer.evaluation.calibration import fit_calibration
@@ -30,16 +31,12 @@ from transfer.evaluation.predictions import (
 from transfer.machine import has_accelerator
 from transfer.models import precision
 from transfer.report import run_report
+from transfer.report.pictures import augmented_views
 from transfer.runs import files
 from transfer.runs.facts import read_facts
-from transfer.runs.finished import load_classifier, load_run_splits
+from transfer.runs.finished import FinishedRun
 from transfer.storage.atomic import read_json, write_json
 from transfer.training.run import train
-
-
-@pytest.fixture
-def console():
-    return Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +78,11 @@ def run_dir(config, trained, tmp_path):
 def change_facts(run_dir, **data):
     """Changes what a run says of its data."""
     facts = read_facts(run_dir)
-    write_json(run_dir / files.CONFIG, facts | {"data": facts["data"] | data})
+    dataclasses.replace(facts, data=dataclasses.replace(facts.data, **data)).write(run_dir)
 
 
 def test_every_test_image_is_counted_once_in_order(run_dir):
-    kept = predict_run(run_dir)
+    kept = predict_run(FinishedRun(run_dir))
     images, labels = make_stripes(1001, seed=1)
     assert kept.y_prob.shape == (1001, 2) and kept.y_prob.dtype == np.float32
     np.testing.assert_array_equal(kept.y_true, labels)
@@ -98,9 +95,9 @@ def test_every_test_image_is_counted_once_in_order(run_dir):
 
 
 def test_kept_predictions_are_read_not_made_again(run_dir, monkeypatch):
-    predict_run(run_dir)
+    predict_run(FinishedRun(run_dir))
     monkeypatch.setattr(predictions, "_predict", lambda *args: pytest.fail("predicted twice"))
-    predict_run(run_dir)
+    predict_run(FinishedRun(run_dir))
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])
@@ -111,19 +108,20 @@ def test_changed_images_are_refused(run_dir, tmp_path, part):
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     change_facts(run_dir, location=str(path))
     with pytest.raises(InputError, match=f"the {part} images .* changed since it was trained"):
-        predict_run(run_dir, part)
+        predict_run(FinishedRun(run_dir), part)
 
 
 def test_validation_and_mirrored_images_are_predicted_and_kept_apart(run_dir, config, monkeypatch):
-    test = predict_run(run_dir)
-    splits = load_run_splits(read_facts(run_dir))
-    validation = predict_run(run_dir, predictions.VALIDATION)
-    np.testing.assert_array_equal(validation.y_true, splits.validation.labels)
+    run = FinishedRun(run_dir)
+    test = predict_run(run)
+    validation = predict_run(run, predictions.VALIDATION)
+    np.testing.assert_array_equal(validation.y_true, run.split("validation").labels)
     assert validation.y_prob.shape == (12, 2)
-    flipped = predict_run(run_dir, predictions.FLIPPED)
+    flipped = predict_run(run, predictions.FLIPPED)
     np.testing.assert_array_equal(flipped.y_true, test.y_true)
-    mirrored = dataclasses.replace(splits.test, images=splits.test.images[:, :, ::-1])
-    expected = predictions._predict(run_dir, read_facts(run_dir), mirrored, predictions.TEST)
+    mirrored = run.split("test")
+    mirrored = dataclasses.replace(mirrored, images=mirrored.images[:, :, ::-1])
+    expected = predictions.predict_split(run.predictor, mirrored, config)
     np.testing.assert_allclose(flipped.y_prob, expected, atol=1e-5)
     assert not np.allclose(flipped.y_prob, test.y_prob, atol=1e-4)
     monkeypatch.setattr(predictions, "_predict", lambda *args: pytest.fail("predicted twice"))
@@ -153,16 +151,16 @@ def test_csv_of_predictions_keeps_every_digit_and_any_name():
 
 
 def test_a_config_that_lacks_a_part_is_told(run_dir):
-    facts = read_facts(run_dir)
+    facts = read_json(run_dir / files.CONFIG)
     del facts["weights"]
     write_json(run_dir / files.CONFIG, facts)
     with pytest.raises(InputError, match="no weights"):
-        evaluate_run(run_dir)
+        FinishedRun(run_dir)
 
 
 @pytest.mark.skipif(has_accelerator(), reason="with a GPU XLA is fast")
 def test_no_xla_on_a_cpu(run_dir):
-    assert load_classifier(run_dir).jit_compile is False
+    assert FinishedRun(run_dir).predictor.jit_compile is False
 
 
 @pytest.mark.parametrize("to_predict", [True, False])
@@ -170,10 +168,9 @@ def test_it_predicts_in_the_format_that_is_fastest_and_explains_in_that_of_the_t
     run_dir, monkeypatch, to_predict
 ):
     monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset({precision.AVX512}))
-    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
-    load_classifier.cache_clear()
-    classifier = load_classifier(run_dir, to_predict=to_predict)
-    load_classifier.cache_clear()
+    monkeypatch.setattr(precision, "has_accelerator", lambda: False)
+    run = FinishedRun(run_dir)
+    classifier = run.predictor if to_predict else run.classifier
     formats = {layer.compute_dtype for layer in classifier.get_layer("backbone").layers}
     assert ("bfloat16" in formats) == to_predict
 
@@ -185,13 +182,13 @@ def test_damaged_predictions_are_told(run_dir):
 
 
 def test_other_runs_on_the_same_images_join_the_table(run_dir):
-    predict_run(run_dir)
+    predict_run(FinishedRun(run_dir))
     same = shutil.copytree(run_dir, run_dir.with_name("same"))
     elsewhere = shutil.copytree(run_dir, run_dir.with_name("other_images"))
-    prints = read_facts(run_dir)["data"]["fingerprints"]
+    prints = read_facts(run_dir).data.fingerprints
     change_facts(elsewhere, fingerprints=prints | {"test": "of other images"})
     run_dir.with_name("unfinished").mkdir()
-    evaluated = [evaluate_run(run_dir)]
+    evaluated = [evaluate_run(FinishedRun(run_dir))]
     others = comparison.evaluate_others(evaluated)
     assert [run.run_dir.name for run in others] == ["same"]
     rows = run_report.table_rows(evaluated + others, all_baselines=False)
@@ -211,7 +208,7 @@ def two_runs(run_dir):
             y_prob = generator.dirichlet(np.ones(2), 1001) * (1 - skill) + np.eye(2)[y_true] * skill
             y_prob[:100] = y_prob[:100, ::-1]  # mistakes of both
             np.savez(folder / file, y_true=y_true, y_prob=y_prob.astype(np.float32))
-        evaluated.append(evaluate_run(folder))
+        evaluated.append(evaluate_run(FinishedRun(folder)))
     return evaluated
 
 
@@ -220,7 +217,7 @@ def test_ensembles_and_flips_are_rows_of_their_own(two_runs):
     combined = evaluate_combinations(two_runs, ensemble=True, tta=True)
     flips_a, flips_b, ensemble, ensemble_of_flips = combined
     for run in (a, b):  # the runs' own numbers are what they were
-        again = evaluate_run(run.run_dir)
+        again = evaluate_run(FinishedRun(run.run_dir))
         assert again.metrics == run.metrics
     mean = (a.predictions.y_prob + b.predictions.y_prob) / 2
     np.testing.assert_allclose(ensemble.predictions.y_prob, mean, rtol=1e-6)
@@ -253,7 +250,7 @@ def test_the_first_run_is_compared_with_what_saw_the_same_images(two_runs):
     a, b = two_runs
     (ensemble,) = evaluate_combinations(two_runs, ensemble=True, tta=False)
     change_facts(b.run_dir, class_names=["other", "names"])
-    other = evaluate_run(b.run_dir)
+    other = evaluate_run(FinishedRun(b.run_dir))
     found = comparison.compare_runs([a, b, ensemble, other])
     assert [pair.name_b for pair in found] == [str(b.run_dir), "the ensemble of 2 runs"]
     assert found[0].accuracy_a == a.metrics["accuracy"]
@@ -262,39 +259,43 @@ def test_the_first_run_is_compared_with_what_saw_the_same_images(two_runs):
     assert run_report.OTHER_IMAGES not in run_report.table_note([a, b, ensemble])
 
 
-def change_seed(run_dir, seed):
+def change_settings(run_dir, **values):
     facts = read_facts(run_dir)
-    write_json(run_dir / files.CONFIG, facts | {"settings": facts["settings"] | {"seed": seed}})
+    settings = dataclasses.replace(facts.settings, **values)
+    dataclasses.replace(facts, settings=settings).write(run_dir)
+
+
+def change_seed(run_dir, seed):
+    change_settings(run_dir, seed=seed)
 
 
 def test_runs_that_differ_in_their_seed_alone_are_repeats(two_runs):
     a, b = two_runs
     assert comparison.group_repeats(two_runs) == []  # the same seed twice is no repeat
     change_seed(b.run_dir, 7)
-    again = evaluate_run(b.run_dir)
+    again = evaluate_run(FinishedRun(b.run_dir))
     combined = evaluate_combinations([a, again], ensemble=True, tta=True)
     alone, flipped = comparison.group_repeats([again, a, *combined])
     assert alone.model == "tiny, 32 px, from scratch" and alone.seeds == (0, 7)
     assert alone.accuracies == (a.metrics["accuracy"], b.metrics["accuracy"])
     assert alone.losses == (a.metrics["loss"], b.metrics["loss"])
     assert flipped.model == "tiny, 32 px, from scratch, with flips"
-    facts = read_facts(b.run_dir)
-    changed = facts["settings"] | {"dropout": 0.123}
-    write_json(b.run_dir / files.CONFIG, facts | {"settings": changed})
-    assert comparison.group_repeats([a, evaluate_run(b.run_dir)]) == []
+    change_settings(b.run_dir, dropout=0.123)
+    assert comparison.group_repeats([a, evaluate_run(FinishedRun(b.run_dir))]) == []
 
 
 def test_an_ensemble_of_other_images_is_refused(two_runs):
     a, b = two_runs
-    change_facts(b.run_dir, fingerprints={"test": "of other images"})
-    other = evaluate_run(b.run_dir)
+    prints = read_facts(b.run_dir).data.fingerprints
+    change_facts(b.run_dir, fingerprints=prints | {"test": "of other images"})
+    other = evaluate_run(FinishedRun(b.run_dir))
     with pytest.raises(InputError, match="the same test images and classes"):
         evaluate_combinations([a, other], ensemble=True, tta=False)
 
 
 def test_the_command_prints_each_row_of_its_own_as_json(two_runs):
     folders = [str(run.run_dir) for run in two_runs]
-    done = CliRunner().invoke(evaluate.main, [*folders, "--ensemble", "--tta", "--json"])
+    done = CliRunner().invoke(evaluate_command, [*folders, "--ensemble", "--tta", "--json"])
     assert done.exit_code == 0, done.output
     values = json.loads(done.stdout)
     kinds = [(value["test_time_flips"], "ensemble_of" in value) for value in values]
@@ -303,16 +304,13 @@ def test_the_command_prints_each_row_of_its_own_as_json(two_runs):
 
 
 def test_an_ensemble_of_one_run_is_wrong_usage(run_dir):
-    done = CliRunner().invoke(evaluate.main, [str(run_dir), "--ensemble"])
+    done = CliRunner().invoke(evaluate_command, [str(run_dir), "--ensemble"])
     assert done.exit_code == 2 and "name at least two" in done.stderr
 
 
 def test_runs_side_by_side_are_told_apart_from_noise(two_runs):
-    buffer = io.StringIO()
-    wide = Console(file=buffer, width=400)
-    run_report.print_run(two_runs[0], wide)
-    run_report.print_side_by_side(two_runs, wide)
-    text = buffer.getvalue()
+    text = printed(run_report.print_run, two_runs[0], width=400)
+    text += printed(run_report.print_side_by_side, two_runs, width=400)
     assert text.startswith(f"Run: {two_runs[0].run_dir}\nData: ")
     assert f"{two_runs[0].run_dir} is better than {two_runs[1].run_dir}: " in text
     assert ", p < 0.001\n" in text
@@ -320,11 +318,10 @@ def test_runs_side_by_side_are_told_apart_from_noise(two_runs):
 
 
 def test_published_rows_stand_beside_fashion_mnist_alone(run_dir):
-    run = evaluate_run(run_dir)
+    run = evaluate_run(FinishedRun(run_dir))
     assert "nothing is published" in run_report.table_note([run])
-    fashion = dataclasses.replace(
-        run, facts=run.facts | {"data": run.facts["data"] | {"name": "fashion-mnist"}}
-    )
+    change_facts(run_dir, name="fashion-mnist")
+    fashion = evaluate_run(FinishedRun(run_dir))
     assert len(run_report.table_rows([fashion], all_baselines=False)) == 1 + 13 + 10
     assert len(run_report.table_rows([fashion], all_baselines=True)) == 1 + 126 + 10
     assert "our rows on 1,001 of them" in run_report.table_note([fashion])
@@ -333,21 +330,19 @@ def test_published_rows_stand_beside_fashion_mnist_alone(run_dir):
 
 
 def test_the_report_names_what_was_used_and_shows_its_pictures(run_dir, monkeypatch, tmp_path):
-    monkeypatch.setattr("transfer.evaluation.plots.PICTURE_DPI", 30)  # half the time
-    evaluated = [evaluate_run(run_dir)]
+    monkeypatch.setattr("transfer.plots.style.PICTURE_DPI", 30)  # half the time
+    evaluated = [evaluate_run(FinishedRun(run_dir))]
     shutil.copytree(run_dir, run_dir.with_name("second"))
-    buffer = io.StringIO()
-    wide = Console(file=buffer, width=400)
-    path = run_report.report_runs(evaluated, [], wide, all_baselines=False)
-    assert path == run_dir / "report" / "report.md"
+    shown = printed(run_report.report_runs, evaluated, [], width=400, all_baselines=False)
+    path = run_dir / "report" / "report.md"
     text = path.read_text()
-    assert evaluated[0].facts["data"]["provenance"].split(":")[0] in text
+    assert evaluated[0].facts.data.provenance.split(":")[0] in text
     assert "random weights" in text
     for picture in ("learning_curves", "confusion_matrix_counts", "reject_curve"):
         assert f"({picture}.png)" in text and (path.parent / f"{picture}.png").is_file()
     sentence = f"{run_dir} and {run_dir.with_name('second')} are within noise: "
-    assert sentence in buffer.getvalue() and "are within noise" in text
-    assert f"Report: {path}\nReport: {path.with_suffix('.html')}\n" in buffer.getvalue()
+    assert sentence in shown and "are within noise" in text
+    assert f"Report: {path}\nReport: {path.with_suffix('.html')}\n" in shown
     assert re.search(r"best validation accuracy [\d.]+ % \[[\d.]+, [\d.]+\] in epoch", text)
     kept = read_json(run_dir / files.CALIBRATION)
     validation = load_predictions(run_dir, predictions.VALIDATION)
@@ -361,7 +356,11 @@ def test_the_report_names_what_was_used_and_shows_its_pictures(run_dir, monkeypa
 
 
 def test_augmented_views_are_those_of_training(run_dir, config):
-    splits = comparison.load_run_splits(read_facts(run_dir))
-    originals, augmented = run_report.augmented_views(splits.train, config)
+    run = FinishedRun(run_dir)
+    originals, augmented = augmented_views(run)
+    batches = make_training_dataset(run.split("train"), run.facts.settled, 2).take(4)
+    shown = np.concatenate([images for images, _ in batches.as_numpy_iterator()])  # of epoch 0
+    for view in augmented[:, 0]:
+        assert (shown == view).all(axis=(1, 2, 3)).any()
     assert originals.shape == (4, 28, 28, 1) and augmented.shape == (4, 6, 32, 32, 3)
     assert not np.allclose(augmented[:, 0], augmented[:, 1])

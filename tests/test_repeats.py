@@ -6,12 +6,17 @@ import signal
 import pytest
 from rich.console import Console
 
+from tests.conftest import make_facts
+from transfer import console
 from transfer.config import Config
 from transfer.errors import InputError, Interrupted
-from transfer.runs import files
-from transfer.runs.facts import read_facts
+from transfer.runs.facts import (
+    PhaseSummary,
+    RepeatsFacts,
+    Summary,
+    read_facts,
+)
 from transfer.runs.folder import check_resumable, finished_runs
-from transfer.storage.atomic import read_json, write_json
 from transfer.training import repeats, run
 from transfer.training.result import Result
 
@@ -21,13 +26,15 @@ def output():
     return io.StringIO()
 
 
-@pytest.fixture
-def console(output):
-    return Console(file=output, width=300)
+@pytest.fixture(autouse=True)
+def voice(output):
+    with console.voice(Console(file=output, width=300)):
+        yield
 
 
 def summary(seed):
-    return {"phases": {"head": {}, "fine-tune": {"val_accuracy": 0.9 + seed / 100, "val_loss": 1}}}
+    phase = PhaseSummary(1, 1, 1.0, 0.9 + seed / 100, 2.0)
+    return Summary({"head": phase, "fine-tune": phase}, 3.0)
 
 
 @pytest.fixture
@@ -39,20 +46,19 @@ def trained(monkeypatch):
         if stop.pop((seed, "begun"), None):
             raise Interrupted(signal.SIGTERM, "Stopped. It says how to go on.")
         done.append(seed)
-        write_json(run_dir / files.SUMMARY, summary(seed))
+        summary(seed).write(run_dir)
         return Result(run_dir, summary(seed), [])
 
-    def fake_train(config, *, run_dir, offline, command, repeats=None):
+    def fake_train(config, *, run_dir, offline, command, describe, repeats=None):
         if stop.pop((config.seed, "not begun"), None):
             raise KeyboardInterrupt
         run_dir.mkdir(parents=True)
-        facts = {"settings": config.to_dict(), "command": command, "repeats": repeats}
-        write_json(run_dir / files.CONFIG, facts)
+        make_facts(config, command=command, repeats=repeats).write(run_dir)
         return finish(run_dir, config.seed)
 
-    def fake_resume(run_dir, *, given=None, offline=False):
+    def fake_resume(run_dir, *, given=None, offline=False, describe=None):
         check_resumable(run_dir)
-        return finish(run_dir, read_json(run_dir / files.CONFIG)["settings"]["seed"])
+        return finish(run_dir, read_facts(run_dir).settings.seed)
 
     monkeypatch.setattr(run, "train", fake_train)
     monkeypatch.setattr(run, "resume", fake_resume)
@@ -75,15 +81,15 @@ def test_each_repeat_is_the_run_that_its_seed_alone_makes(
     alone = Config.from_dict(config.to_dict() | {"seed": 4})
     (single,) = repeats.train_repeats(alone, 1, run_dir=tmp_path / "single")
     assert single.run_dir == tmp_path / "single"
-    assert results[1].summary["sha256"] == single.summary["sha256"]
-    assert results[0].summary["sha256"] != single.summary["sha256"]
-    assert read_facts(results[1].run_dir)["repeats"] == {"first_seed": 3, "count": 2}
-    assert "repeats" not in read_facts(single.run_dir)
+    assert results[1].summary.sha256 == single.summary.sha256
+    assert results[0].summary.sha256 != single.summary.sha256
+    assert read_facts(results[1].run_dir).repeats == RepeatsFacts(3, 2)
+    assert read_facts(single.run_dir).repeats is None
     assert set(finished_runs(tmp_path)) == {tmp_path / "single"} | {
         result.run_dir for result in results
     }
     repeats.print_repeats(results)
-    figures = [result.summary["phases"]["fine-tune"]["val_accuracy"] for result in results]
+    figures = [result.summary.last_phase.val_accuracy for result in results]
     mean, low, high = (f"{100 * x:.2f} %" for x in (sum(figures) / 2, min(figures), max(figures)))
     assert f"accuracy mean {mean}, min {low}, max {high}, n = 2; loss mean" in output.getvalue()
 
@@ -118,7 +124,7 @@ def test_a_stop_between_two_repeats_names_the_last_one_that_began(trained, tmp_p
     stop[2, "not begun"] = True
     with pytest.raises(Interrupted) as stopped:
         list(repeats.train_repeats(Config(), 3, run_dir=tmp_path / "x"))
-    assert str(stopped.value) == f"Stopped. To go on: python train.py --resume {tmp_path}/x-seed1"
+    assert str(stopped.value) == f"Stopped. To go on: transfer train --resume {tmp_path}/x-seed1"
     assert stopped.value.number == signal.SIGINT
     list(repeats.resume_repeats(tmp_path / "x-seed1"))
     assert done == [0, 1, 2]

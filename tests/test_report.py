@@ -13,19 +13,20 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
-from tests.conftest import printed
-from transfer.evaluation.calibration import apply_temperature, fit_calibration, measure_calibration
-from transfer.evaluation.explain import Explanations, FeatureMaps
+from tests.conftest import printed, tiny_row
+from transfer.config import Config
+from transfer.evaluation.baselines import MeasuredBaseline
+from transfer.evaluation.calibration import apply_temperature
+from transfer.evaluation.evaluated import evaluate_run
 from transfer.evaluation.metrics import compute_metrics
 from transfer.evaluation.significance import PairedComparison, Repeats
-from transfer.report.sections import (
-    print_calibration,
-    print_comparisons,
-    print_metrics,
-    print_repeats,
-    write_report,
-)
+from transfer.models.backbones import BACKBONES
+from transfer.report import document, run_report, sections
+from transfer.report.run_report import Reported, write_report
 from transfer.report.table import TableRow, published_rows
+from transfer.runs import files, finished
+from transfer.runs.finished import FinishedRun
+from transfer.training.run import train
 
 RUN = TableRow("mobilenetv2", 0.9455, 10_000, 0.18234, "adam", 54_000, "runs/20250101-mobilenetv2")
 PICTURES = [
@@ -52,27 +53,37 @@ def small_metrics(num_classes=3, num_images=60):
     return compute_metrics(y_true, y_prob, names), names, y_true, y_prob
 
 
+def metrics_sections(metrics):
+    """What a terminal shows of a run's metrics."""
+    blocks = sections.result_section(metrics) + sections.classes_section(metrics)
+    return blocks + sections.confused_section(metrics)
+
+
+def show(blocks, width=80):
+    return printed(document.show, blocks, width=width)
+
+
 def test_printed_metrics():
-    text = printed(print_metrics, small_metrics()[0])
+    text = show(metrics_sections(small_metrics()[0]))
     assert re.search(r"accuracy +96\.67 %", text)
     assert re.search(r"interval +88\.6\d to 99\.0\d %", text)
     assert re.search(r"test images +60\n", text)
     assert re.search(r"loss .+\n95 % bootstrap interval +0\.\d{4} to 0\.\d{4}\n", text)
     assert re.search(r"macro F1 .+\n95 % bootstrap interval +\d\d\.\d\d to 100\.00 %\n", text)
     assert re.search(r"kind_0\|x +100\.00 +95\.00 +97\.44 +20", text)
-    assert "kind_0|x taken for kind_1|x: 1 (5.0 %)" in text
+    assert re.search(r"kind_0\|x +kind_1\|x +1 +5\.0", text)
     assert "\x1b" not in text
 
 
 def test_printed_metrics_of_perfect_predictions_name_no_confusion():
     metrics = compute_metrics(np.array([0, 1]), np.eye(3)[:2], ["a", "b", "c"])
-    text = printed(print_metrics, metrics)
-    assert "confused" not in text
-    assert re.search(r"^c +– +– +– +0$", text, re.MULTILINE)
+    text = show(metrics_sections(metrics))
+    assert "No image was predicted wrongly." in text
+    assert re.search(r"^c +– +– +– +0 *$", text, re.MULTILINE)
 
 
 def test_printed_metrics_of_many_classes_show_the_worst():
-    text = printed(print_metrics, small_metrics(num_classes=40, num_images=80)[0], width=30)
+    text = show(metrics_sections(small_metrics(num_classes=40, num_images=80)[0]), width=30)
     assert "20 lowest F1 of 40 classes" in " ".join(text.split())
     assert "kind_0|x" in text and "kind_39|x" not in text
     assert "…" not in text
@@ -83,23 +94,23 @@ COMPARISON = PairedComparison("runs/a", "runs/<b>", 0.946, 0.941, 0.0123)
 
 
 def test_printed_comparisons_are_sentences():
-    text = printed(print_comparisons, [COMPARISON], width=200)
+    text = show(sections.comparisons_section([COMPARISON]), width=200)
     assert "runs/a is better than runs/<b>: 94.60 % against 94.10 %, p = 0.012\n" in text
     assert "McNemar's exact test" in text and "Holm" not in text
-    assert "Holm's method for 2 comparisons" in printed(
-        print_comparisons, [COMPARISON] * 2, width=200
+    assert "Holm's method for 2 comparisons" in show(
+        sections.comparisons_section([COMPARISON] * 2), width=200
     )
-    assert printed(print_comparisons, []) == ""
+    assert show(sections.comparisons_section([])) == ""
 
 
 def test_printed_repeats_say_mean_min_max_and_n():
-    text = printed(print_repeats, [REPEATS], width=200)
+    text = show(sections.repeats_section([REPEATS]), width=200)
     assert (
         "vgg16, 32 px, seeds 0, 1, 2: accuracy mean 93.00 %, min 92.00 %, max 94.00 %, n = 3; "
         in (text)
     )
     assert "loss mean 0.2300, min 0.2000, max 0.2500, n = 3\n" in text
-    assert printed(print_repeats, []) == ""
+    assert show(sections.repeats_section([])) == ""
 
 
 def calibration(**values):
@@ -117,63 +128,73 @@ def calibration(**values):
 
 
 def test_printed_calibration_says_what_an_answer_is_worth():
-    text = printed(print_calibration, calibration(), width=300)
-    assert "expected calibration error 3.21 %, with temperature 1.250 1.23 %" in text
+    text = show(sections.calibration_section(calibration()), width=300)
+    assert "with temperature 1.250" in text
+    assert re.search(r"expected calibration error +3\.21 % +1\.23 %", text)
     assert "from confidence 87.50 % on" in text and "answers 50.00 % of the test images" in text
     assert "90.00 % [80.00, 95.00] of them are right" in text
 
 
 def test_printed_calibration_without_a_threshold_or_without_an_answer():
-    text = printed(print_calibration, calibration(threshold=None, answered=None), width=200)
+    text = show(sections.calibration_section(calibration(threshold=None, answered=None)), width=200)
     assert "No confidence reached 99 % accuracy on the validation images." in text
     none = {"num_images": 0, "share": 0.0, "accuracy": None, "accuracy_interval": None}
-    text = printed(print_calibration, calibration(answered=none), width=200)
+    text = show(sections.calibration_section(calibration(answered=none)), width=200)
     assert "answers none of the test images" in text
 
 
-def explanations():
-    maps = np.linspace(0, 1, 16, dtype=np.float32).reshape(1, 4, 4)
-    return Explanations(
-        right=np.array([5]),
-        wrong=np.array([0]),
-        for_predicted=np.concatenate([maps, maps]),
-        for_true=maps,
-        layer="some_relu",
-        example=5,
-        feature_maps=[FeatureMaps("some_relu", np.stack([maps[0]] * 3, axis=-1))],
+CLASS_NAMES = ["kind_0|x", "kind_1|x", "kind_2|x"]
+
+
+def make_evaluated(folder, patch, *, num_classes=3, channels=1, mistakes=2):
+    """A finished run of a tiny network whose kept predictions are those of `small_metrics`."""
+    patch.setitem(BACKBONES, "tiny", tiny_row())
+    generator = np.random.default_rng(0)
+    x_train = generator.integers(0, 255, (30, 6, 8, channels), np.uint8)
+    x_test = generator.integers(0, 255, (60, 6, 8, channels), np.uint8)
+    y_train, y_true = np.arange(30) % num_classes, np.arange(60) % num_classes
+    names = np.array(CLASS_NAMES[:num_classes])
+    path = folder / "data.npz"
+    np.savez(
+        path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_true, class_names=names
     )
+    config = Config(
+        backbone="tiny", data=str(path), weights="none", image_size=32, finetune_epochs=1
+    )
+    run_dir = train(config, run_dir=folder / "20250101_tiny", command="python train.py x").run_dir
+    y_prob = np.eye(num_classes)[y_true] * 0.6 + 0.4 / num_classes
+    y_prob[:mistakes] = np.roll(y_prob[:mistakes], 1, axis=1)
+    for name, count in ((files.PREDICTIONS, 60), (files.VALIDATION_PREDICTIONS, 30)):
+        kept = {"y_true": y_true[:count], "y_prob": y_prob[:count].astype(np.float32)}
+        np.savez(run_dir / name, **kept)
+    return evaluate_run(FinishedRun(run_dir))
 
 
-def report_inputs(num_classes=3, channels=1):
-    metrics, names, y_true, y_prob = small_metrics(num_classes)
-    row = {"phase": "head", "epoch": 1, "loss": 1.0, "accuracy": 0.5, "seconds": 1.0}
-    row |= {"val_loss": 1.0, "val_accuracy": 0.5, "learning_rate": 1e-3}
-    return {
-        "run_name": "20250101_mobilenetv2",
-        "facts": {"data": "sample, 1_000 test images", "command": "`python train.py --seed 1`"},
-        "metrics": metrics | {"run_dir": "runs/<x>"},
-        "calibration": measure_calibration(fit_calibration(y_true, y_prob), y_true, y_prob),
-        "rows": [RUN, *published_rows()],
-        "history": [row],
-        "class_names": names,
-        "y_true": y_true,
-        "y_prob": y_prob,
-        "test_images": np.zeros((60, 6, 8, channels), dtype=np.uint8),
-        "class_counts": {"train": np.arange(num_classes), "test": np.full(num_classes, 20)},
-        "originals": np.zeros((2, 6, 8, channels), dtype=np.uint8),
-        "augmented": np.zeros((2, 2, 12, 12, 3), dtype=np.float32),
-        "explanations": explanations(),
-    }
+def make_report(evaluated, **values):
+    calibration = run_report.calibrate_run(evaluated)
+    return write_report(Reported(evaluated, calibration, [RUN, *published_rows()], **values))
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    report_dir = tmp_path_factory.mktemp("run") / "deeper" / "report"
+def evaluated(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras_home")))
+        yield make_evaluated(tmp_path_factory.mktemp("run"), patch)
+
+
+@pytest.fixture(scope="module")
+def report(evaluated, tmp_path_factory):
     note = "Tested on the sample of 1,000."
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transfer.evaluation.plots.PICTURE_DPI", 45)  # half the time
-        return write_report(
-            report_dir, **report_inputs(), note=note, comparisons=[COMPARISON], repeats=[REPEATS]
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras_home")))
+        patch.setattr("transfer.plots.style.PICTURE_DPI", 45)  # half the time
+        baseline = MeasuredBaseline("SVC", "C=10", 0.9, 60, 30, 1.0, "scikit-learn 1")
+        return make_report(
+            evaluated,
+            note=note,
+            comparisons=[COMPARISON],
+            repeats=[REPEATS],
+            measured=[baseline],
         )
 
 
@@ -190,10 +211,11 @@ def test_report_folder_holds_the_page_and_its_pictures(report):
 def test_report_page_says_it_all(report):
     text = report.read_text(encoding="utf-8")
     assert re.findall(r"!\[.+\]\((.+)\)", text) == PICTURES
-    assert text.startswith("# Report: 20250101\\_mobilenetv2\n")
-    assert "- **data:** sample, 1\\_000 test images\n" in text
-    assert "- **command:** `python train.py --seed 1`\n" in text
-    assert "- **accuracy:** 96.67 %\n" in text
+    assert text.startswith("# Report: 20250101\\_tiny\n")
+    assert "- **Data:** data.npz: 27 training, 3 validation and 60 test images" in text
+    assert "- **Working size:** 8 x 6 pixels, gray, squash\n" in text
+    assert "- **Command:** `python train.py x`\n" in text
+    assert "- **accuracy:** **96.67 %**\n" in text
     assert "## Accuracy on the test images\n\nTested on the sample of 1,000.\n\n| model |" in text
     assert "| **mobilenetv2** |" in text and "| SVC (C=10 kernel=rbf) |" in text
     assert f"- {REPEATS.sentence()}\n" in text
@@ -236,7 +258,7 @@ def test_report_is_also_one_page_that_needs_nothing_else(report):
     assert "url(" not in page.text and "@import" not in page.text
     assert ("name", "viewport") in [pair for _, values in page.tags for pair in values.items()]
     assert "@media print" in page.text and "max-width" in page.text
-    for words in ("Report: 20250101_mobilenetv2", "kind_0|x", "96.67 %", "runs/<b>", "p = 0.012"):
+    for words in ("Report: 20250101_tiny", "kind_0|x", "96.67 %", "runs/<b>", "p = 0.012"):
         assert words in page.text
 
 
@@ -269,28 +291,31 @@ def test_numbers_recomputed_from_the_predictions_agree_to_the_last_digit(report)
     assert metrics["calibration"]["before"]["loss"] == metrics["loss"]
     assert metrics["comparisons"] == [COMPARISON.sentence()]
     assert metrics["repeats"][0]["accuracies"] == list(REPEATS.accuracies)
+    assert metrics["baselines"][0]["family"] == "SVC"
 
 
 def test_report_replaces_an_older_one_and_takes_colour_images_of_two_classes(tmp_path, monkeypatch):
-    monkeypatch.setattr("transfer.evaluation.plots.PICTURE_DPI", 30)  # half the time
-    for name in (PICTURES[0], "report.md"):
-        (tmp_path / name).write_text("old", encoding="utf-8")
+    monkeypatch.setattr("transfer.plots.style.PICTURE_DPI", 30)  # half the time
     drawn = {}
     monkeypatch.setattr(
-        "transfer.evaluation.plots.plot_reject_curve",
+        "transfer.plots.charts.plot_reject_curve",
         lambda *args: drawn.update(args=args) or Figure(),
     )
-    inputs = report_inputs(num_classes=2, channels=3)
-    inputs["metrics"] = compute_metrics(inputs["y_true"], np.eye(2)[inputs["y_true"]], ["a", "b"])
-    text = write_report(tmp_path, **inputs).read_text(encoding="utf-8")
+    evaluated = make_evaluated(tmp_path, monkeypatch, num_classes=2, channels=3, mistakes=0)
+    folder = evaluated.run_dir / files.REPORT
+    folder.mkdir()
+    for name in (PICTURES[0], "report.md"):
+        (folder / name).write_text("old", encoding="utf-8")
+    text = make_report(evaluated).read_text(encoding="utf-8")
     calibrated = drawn["args"][1]  # with the temperature
-    temperature = inputs["calibration"]["temperature"]
-    np.testing.assert_allclose(calibrated, apply_temperature(inputs["y_prob"], temperature))
-    assert not np.allclose(calibrated, inputs["y_prob"])
-    assert "No image was predicted wrongly." in text
+    temperature = json.loads((evaluated.run_dir / files.CALIBRATION).read_text())["temperature"]
+    y_prob = evaluated.predictions.y_prob
+    np.testing.assert_allclose(calibrated, apply_temperature(y_prob, temperature))
+    assert not np.allclose(calibrated, y_prob)
+    assert "No image was predicted wrongly." in text and "in colour" in text
     assert "more than noise" not in text
-    assert (tmp_path / PICTURES[0]).read_bytes().startswith(b"\x89PNG")
-    assert len(list(tmp_path.iterdir())) == len(PICTURES) + 4
+    assert (folder / PICTURES[0]).read_bytes().startswith(b"\x89PNG")
+    assert len(list(folder.iterdir())) == len(PICTURES) + 4
 
 
 @pytest.mark.parametrize(
@@ -301,15 +326,55 @@ def test_report_replaces_an_older_one_and_takes_colour_images_of_two_classes(tmp
         (None, 32, "none left: every test image has one"),
     ],
 )
-def test_accuracy_without_near_duplicates_stands_below_the_result(tmp_path, accuracy, count, text):
-    inputs = report_inputs()
-    interval = None if accuracy is None else [0.8, 0.95]
-    inputs["metrics"]["without_near_duplicates"] = {
+def test_accuracy_without_near_duplicates_stands_below_the_result(accuracy, count, text):
+    without = {
         "num_near_duplicates": count,
         "num_images": 30,
         "accuracy": accuracy,
-        "accuracy_interval": interval,
+        "accuracy_interval": None if accuracy is None else [0.8, 0.95],
     }
-    written = write_report(tmp_path, **inputs).read_text(encoding="utf-8")
-    assert f"**accuracy without near duplicates:** {text}" in written
-    assert text in (tmp_path / "report.html").read_text(encoding="utf-8")
+    blocks = sections.result_section(small_metrics()[0] | {"without_near_duplicates": without})
+    assert f"**accuracy without near duplicates:** {text}" in document.to_markdown("x", blocks)
+    assert text in document.to_html("x", blocks) and text in show(blocks, width=200)
+
+
+def test_a_section_says_the_same_in_the_terminal_in_markdown_and_in_html():
+    for blocks in (
+        metrics_sections(small_metrics()[0]),
+        sections.calibration_section(calibration()),
+        sections.comparisons_section([COMPARISON]),
+        sections.repeats_section([REPEATS]),
+    ):
+        page = Reader(document.to_html("x", blocks)).text
+        words = set(re.findall(r"\d+\.\d+", document.to_markdown("x", blocks)))
+        assert words and words <= set(re.findall(r"\d+\.\d+", page))
+        assert words == set(re.findall(r"\d+\.\d+", show(blocks, width=300)))
+
+
+def test_data_are_loaded_once_and_each_split_is_decoded_once(tmp_path, monkeypatch):
+    """By a fresh evaluation with its report: counted at the doors that load and decode."""
+    monkeypatch.setattr("transfer.plots.style.PICTURE_DPI", 30)
+    run_dir = make_evaluated(tmp_path, monkeypatch).run_dir
+    for name in (files.PREDICTIONS, files.VALIDATION_PREDICTIONS):
+        (run_dir / name).unlink()
+    calls = []
+
+    def counted(name):
+        function = getattr(finished, name)
+
+        def call(split, *args, **kwargs):
+            size = getattr(split, "num_images", "")
+            calls.append(f"{name} {size}")
+            return function(split, *args, **kwargs)
+
+        monkeypatch.setattr(finished, name, call)
+
+    for name in ("load_splits", "fingerprint", "decode_split"):
+        counted(name)
+    printed(run_report.report_runs, [evaluate_run(FinishedRun(run_dir))], [], all_baselines=False)
+    # 27 training, 3 validation and 60 test images; 4 examples for the augmentation's picture.
+    assert sorted(calls) == sorted(
+        ["load_splits "]
+        + [f"fingerprint {count}" for count in (27, 3, 60)]
+        + [f"decode_split {count}" for count in (27, 3, 60, 4)]
+    )

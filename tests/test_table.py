@@ -10,17 +10,22 @@ import pytest
 from rich.console import Console
 
 from tests.conftest import printed
+from transfer import console
 from transfer.evaluation import published
 from transfer.evaluation.baselines import MeasuredBaseline
+from transfer.report import document, sections
 from transfer.report.table import (
     TableRow,
     baseline_row,
     comparison_table,
-    print_table,
     published_rows,
 )
 
 RUN = TableRow("mobilenetv2", 0.9455, 10_000, 0.18234, "adam", 54_000, "runs/20250101-mobilenetv2")
+
+
+def print_table(rows, note=None):
+    document.show(sections.table_section(rows, note))
 
 
 def line_with(text, start):
@@ -83,7 +88,7 @@ def test_narrow_table_names_its_sources_in_notes():
 
 def test_note_stands_directly_under_the_title():
     lines = printed(print_table, [RUN], note="Tested on the sample of 1,000.").splitlines()
-    assert lines[:2] == ["Accuracy on the test images", "Tested on the sample of 1,000."]
+    assert lines[1:3] == ["Accuracy on the test images", "Tested on the sample of 1,000."]
 
 
 def test_runs_stand_out_on_a_terminal_and_colours_can_be_turned_off(monkeypatch):
@@ -91,8 +96,8 @@ def test_runs_stand_out_on_a_terminal_and_colours_can_be_turned_off(monkeypatch)
 
     def on_terminal(**options):
         buffer = io.StringIO()
-        console = Console(file=buffer, force_terminal=True, width=120, **options)
-        print_table([RUN, *published_rows()])
+        with console.voice(Console(file=buffer, force_terminal=True, width=120, **options)):
+            print_table([RUN, *published_rows()])
         return buffer.getvalue()
 
     coloured = on_terminal(color_system="standard")
@@ -180,7 +185,8 @@ def test_markdown_characters_in_names_stay_what_they_are():
 
 def test_printing_a_table_loads_neither_matplotlib_nor_tensorflow():
     code = (
-        "import sys; from transfer.evaluation import report, table; table.published_rows(); "
+        "import sys; from transfer.report import document, sections, table; "
+        "document.show(sections.table_section(table.published_rows())); "
         "assert not {'matplotlib', 'tensorflow', 'keras'} & set(sys.modules)"
     )
     root = Path(__file__).parent.parent

@@ -11,6 +11,7 @@ import functools
 import html
 import re
 import string
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from transfer import console
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-NARROWEST_WORDS = 12  # columns of a terminal that words are folded into at the least
+NARROWEST = 12  # columns of a terminal that words are folded into at the least
 LARGE_PICTURE = 1_000  # pixels; on a phone a wider one scrolls, for its words to be readable
 
 
@@ -120,14 +121,9 @@ class Bullets:
     def show(self) -> None:
         """Shows the block in the terminal: names in a column of their own, where there are any."""
         width = max((len(name) for name, _ in self.items), default=0)
-        grid = RichTable.grid(padding=(0, 1, 0, 0))
-        if width:
-            grid.add_column(no_wrap=True)
-        grid.add_column(overflow="fold")
         for name, text in self.items:
-            cells = [RichText(name), span(text).terminal()]
-            grid.add_row(*(cells if width else cells[1:]))
-        console.show(grid, crop=False)
+            start = RichText(f"{name:<{width}} " if width else "")
+            console.show(start + span(text).terminal())
 
 
 @dataclass(frozen=True)
@@ -161,14 +157,17 @@ class Table:
     def show(self) -> None:
         """Shows the block in the terminal; words are folded, numbers are never cut."""
         rows = [[span(cell) for cell in row] for row in self.rows[: self.shown]]
-        numbers = [i for i, is_number in enumerate(self.numeric) if is_number]
-        widest = sum(max(len(row[i].text) for row in rows) + 1 for i in numbers) if rows else 0
-        table = empty_table(widest + NARROWEST_WORDS * (len(self.header) - len(numbers)))
-        for name, is_number in zip(self.header, self.numeric, strict=True):
+        columns = []
+        for i, (name, is_number) in enumerate(zip(self.header, self.numeric, strict=True)):
+            words = [row[i].text for row in rows] + (name.split() if is_number else [])
+            width = max(map(len, words), default=0)
+            columns.append(max(width, NARROWEST) if is_number else NARROWEST)
+        table = empty_table(sum(columns) + len(columns))
+        for name, is_number, width in zip(self.header, self.numeric, columns, strict=True):
             table.add_column(
-                name,
+                textwrap.fill(name, width) if is_number else name,
                 justify="right" if is_number else "left",
-                no_wrap=is_number and widest > 0,
+                no_wrap=is_number,
                 overflow="fold",
             )
         for row in rows:

@@ -6,29 +6,30 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
 
-from transfer import backend
+import transfer
+from tests.conftest import make_facts
+from transfer import console
 from transfer.backend import load_keras
-from transfer.commands import options
-
-from transfer.config import Config, settings
-
+from transfer.commands import exit_codes, options
+from transfer.commands.main import COMMANDS, load_command
+from transfer.commands.main import main as group
+from transfer.config import Config, groups, settings
 from transfer.errors import InputError, Interrupted
 from transfer.models.backbones import BACKBONES
 from transfer.runs import files
 from transfer.storage.atomic import write_json
 from transfer.training import run
-from transfer.training.run import train
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("tensorflow", "keras", "numpy", "matplotlib", "sklearn", "rich")
-SCRIPTS = pytest.mark.parametrize(
-    "script", [train, tune, evaluate], ids=["train.py", "tune.py", "evaluate.py"]
-)
+EACH = pytest.mark.parametrize("name", COMMANDS)
+TRAIN, TUNE, EVALUATE = (load_command(name) for name in ("train", "tune", "evaluate"))
 TRAIN_OPTIONS = """--backbone --data --weights --image-size --head-epochs --finetune-epochs
     --head-learning-rate --finetune-learning-rate --batch-size --optimizer --dropout --l2
     --label-smoothing --hidden-units --unfreeze --train-batch-norm --rotation-degrees
@@ -69,12 +70,12 @@ def exit_code(monkeypatch, command, *arguments):
     """The exit code of a script with these arguments."""
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
-        run(command)
+        exit_codes.run(command)
     return stopped.value.code
 
 
-def options(script):
-    return [param for param in script.main.params if isinstance(param, click.Option)]
+def options_of(command):
+    return [param for param in command.params if isinstance(param, click.Option)]
 
 
 def raising(error):
@@ -113,64 +114,121 @@ def saved(tmp_path):
 # --- Help -----------------------------------------------------------------------------------
 
 
-@SCRIPTS
-def test_help_comes_at_once(script):
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)], ids=str)
+def test_help_comes_at_once(words):
     # Seconds of computing: what a user waits on an idle machine, and the same on a busy one.
     taken = []
     for _ in range(3):
         before = os.times()
-        done = python(script.__file__, "--help")
+        done = python("-m", "transfer", *words, "--help")
         after = os.times()
         taken.append(sum(after[2:4]) - sum(before[2:4]))
         assert done.returncode == 0 and done.stderr == ""
-        assert done.stdout.startswith(f"Usage: {Path(script.__file__).name}")
+        assert done.stdout.startswith(" ".join(["Usage: python -m transfer", *words]))
     assert min(taken) < 0.5
 
 
-@SCRIPTS
-def test_nothing_heavy_is_imported_on_the_way_to_help(script):
-    code = f"import sys, {script.__name__}, transfer.cli\nprint([m for m in {HEAVY} if m in "
-    done = python("-c", code + "sys.modules])")
+@pytest.mark.parametrize("name", ["train", "tune", "evaluate"])
+def test_a_script_is_the_command_in_three_lines(name):
+    done = python(f"{name}.py", "--help")
+    assert done.returncode == 0 and done.stdout.startswith(f"Usage: {name}.py ")
+    lines = [line for line in (ROOT / f"{name}.py").read_text().splitlines() if line.strip()]
+    assert len(lines) == 3
+    command = python("-m", "transfer", name, "--help").stdout
+    assert done.stdout.splitlines()[1:] == command.splitlines()[1:]
+
+
+def test_the_group_lists_every_command_with_what_it_does():
+    text = python("-m", "transfer", "--help").stdout
+    for name in COMMANDS:
+        assert f"\n  {name} " in text
+        assert load_command(name).get_short_help_str(40)[:30] in text
+    assert group.get_command(click.Context(group), "nothing") is None
+
+
+def test_the_installed_command_runs_from_any_folder(tmp_path):
+    """As pip writes it: a script that calls the entry point named in pyproject.toml."""
+    entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["transfer"]
+    module, function = entry.split(":")
+    code = f"import sys; sys.argv[0] = 'transfer'; from {module} import {function}; {function}()"
+    done = python("-c", code, "runs", cwd=tmp_path)
+    assert done.returncode == 1 and "runs should be a folder of runs" in done.stderr
+    done = python("-c", code, "--version", cwd=tmp_path)
+    assert done.stdout == f"transfer {transfer.__version__}\n"
+
+
+@EACH
+def test_nothing_heavy_is_imported_on_the_way_to_help(name):
+    code = f"import sys, transfer.commands.{name}\nprint([m for m in {HEAVY} if m in sys.modules])"
+    done = python("-c", code)
     assert ast.literal_eval(done.stdout) == [], done.stderr
 
 
-@SCRIPTS
-def test_every_option_has_a_help_text_and_a_value_shows_its_default(script):
-    context = click.Context(script.main)
+def test_options_stand_in_groups_the_ones_that_matter_most_first():
+    text = TRAIN.get_help(click.Context(TRAIN, max_content_width=100))
+    titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and line[0] != " "]
+    assert titles == [
+        "The five that matter most",
+        *(group.capitalize() for group in groups()),
+        "This command",
+    ]
+    first = text[text.index(titles[0]) : text.index(titles[1])]
+    matters = {name for name, setting in settings().items() if setting.matters_most}
+    assert len(matters) == 5
+    assert {options.option_name(name) for name in matters} == {
+        word for word in first.split() if word.startswith("--")
+    }
+    for name, setting in settings().items():
+        if bounds := setting.describe_bounds().strip():
+            assert bounds in " ".join(text.split()), name
+
+
+@pytest.mark.parametrize("words", [["MobileNetV2"], ["VGG16"]])
+def test_a_choice_is_taken_in_any_case(words):
+    assert parse("--backbone", *words).backbone == words[0].lower()
+    assert parse("--optimizer", "AdamW").optimizer == "adamw"
+    assert parse("--unfreeze", "ALL").unfreeze == "all"
+
+
+@EACH
+def test_every_option_has_a_help_text_and_a_value_shows_its_default(name):
+    command = load_command(name)
+    context = click.Context(command, show_default=command.context_settings.get("show_default"))
     lacking = []
-    for option in options(script):
+    for option in options_of(command):
         assert option.help and option.help.strip().endswith("."), option.opts
         # A plain switch is off by default, and click shows nothing for it.
         plain_switch = option.is_flag and not option.get_default(context)
         if not plain_switch and "[default: " not in option.get_help_record(context)[1]:
             lacking.append(option.opts[-1])
     assert lacking == []
-    assert script.main.help
+    assert command.help
 
 
 def test_the_options_that_others_rely_on_are_there():
     for script, expected in (
-        (train, TRAIN_OPTIONS),
-        (tune, TUNE_OPTIONS),
-        (evaluate, EVALUATE_OPTIONS),
+        (TRAIN, TRAIN_OPTIONS),
+        (TUNE, TUNE_OPTIONS),
+        (EVALUATE, EVALUATE_OPTIONS),
     ):
-        there = {name for option in options(script) for name in option.opts + option.secondary_opts}
+        every = options_of(script)
+        there = {name for option in every for name in option.opts + option.secondary_opts}
         assert set(expected) <= there
         assert {"--quiet", "--verbose"} <= there
-    arguments = [param for param in evaluate.main.params if isinstance(param, click.Argument)]
+    arguments = [param for param in EVALUATE.params if isinstance(param, click.Argument)]
     assert [(argument.nargs, argument.required) for argument in arguments] == [(-1, False)]
 
 
 def test_the_help_lists_every_option_with_the_default_of_config():
-    text = " ".join(python(train.__file__, "--help").stdout.split())
+    text = " ".join(python("train.py", "--help").stdout.split())
     for name in TRAIN_OPTIONS:
         assert f"{name} " in text
-    by_name = {option.name: option for option in options(train)}
+    by_name = {option.name: option for option in options_of(TRAIN)}
     for name, value in Config().to_dict().items():
         assert by_name[name].default == value
         if not isinstance(value, bool) and value is not None:
-            shown = by_name[name].get_help_record(click.Context(train.main))[1]
-            assert shown.endswith(f"[default: {value}]")
+            shown = by_name[name].get_help_record(click.Context(TRAIN))[1]
+            assert shown.endswith(f"[default: {value}]"), name
 
 
 # --- From options to Config -----------------------------------------------------------------
@@ -240,20 +298,20 @@ def test_train_hands_over_what_was_asked(monkeypatch, tmp_path, capsys):
     calls = []
 
     def stop(config, **given):
-        calls.append((config, console, given))
+        calls.append((config, console.get().quiet, given))
         raise InputError("stopped here")
 
     monkeypatch.setattr(run, "train", stop)
-    monkeypatch.setattr(backend, "load_keras", lambda verbose: None)
+    monkeypatch.setattr("transfer.commands.train.load_keras", lambda verbose: None)
     arguments = ["--seed", 7, "--no-flip", "--run-dir", tmp_path / "wished", "--offline"]
-    assert exit_code(monkeypatch, train.main, *arguments) == 1
-    ((config, console, given),) = calls
-    assert config == Config(seed=7, flip=False) and not console.quiet
+    assert exit_code(monkeypatch, TRAIN, *arguments) == 1
+    ((config, quiet, given),) = calls
+    assert config == Config(seed=7, flip=False) and not quiet
     assert given["run_dir"] == tmp_path / "wished" and given["offline"] is True
     assert "--no-flip" in given["command"]
-    assert exit_code(monkeypatch, train.main, "--quiet") == 1
-    config, console, given = calls[1]
-    assert config == Config() and console.quiet
+    assert exit_code(monkeypatch, TRAIN, "--quiet") == 1
+    config, quiet, given = calls[1]
+    assert config == Config() and quiet
     assert given["run_dir"] is None and given["offline"] is False
     assert capsys.readouterr() == ("", "Error: stopped here\n" * 2)
 
@@ -287,21 +345,21 @@ def test_train_hands_over_what_was_asked(monkeypatch, tmp_path, capsys):
     ids=lambda arguments: " ".join(arguments)[:40],
 )
 def test_wrong_usage_is_2_and_told_on_stderr(monkeypatch, capsys, arguments):
-    assert exit_code(monkeypatch, train.main, *arguments) == 2
+    assert exit_code(monkeypatch, TRAIN, *arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and "Error: " in err and "Traceback" not in err
 
 
 def test_wrong_usage_names_the_option_what_it_takes_and_what_came(monkeypatch, capsys):
-    exit_code(monkeypatch, train.main, "--dropout", "1.5")
+    exit_code(monkeypatch, TRAIN, "--dropout", "1.5")
     message = capsys.readouterr().err.splitlines()[-1]
     assert "--dropout" in message and "from 0 below 1" in message and "1.5" in message
 
 
 def test_wrong_usage_in_a_process_of_its_own():
-    done = python(train.__file__, "--seed", "-1")
+    done = python("train.py", "--seed", "-1")
     assert done.returncode == 2 and done.stdout == "" and "Error: " in done.stderr
-    done = python(evaluate.__file__, "--no-such-option")
+    done = python("evaluate.py", "--no-such-option")
     assert done.returncode == 2 and done.stdout == "" and "Error: " in done.stderr
 
 
@@ -325,7 +383,7 @@ def test_ctrl_c_is_130(monkeypatch, capsys, error):
 
 def test_done_is_0(monkeypatch):
     assert exit_code(monkeypatch, click.command()(lambda: None)) == 0
-    assert exit_code(monkeypatch, train.main, "--help") == 0
+    assert exit_code(monkeypatch, TRAIN, "--help") == 0
 
 
 @pytest.mark.parametrize("content", ["{", '{"sead": 1}', '{"seed": -1}', "[]", None])
@@ -333,13 +391,13 @@ def test_a_file_of_settings_that_cannot_be_used_is_1(monkeypatch, capsys, tmp_pa
     path = tmp_path / "given.json"
     if content is not None:
         path.write_text(content)
-    assert exit_code(monkeypatch, train.main, "--config", path) == 1
+    assert exit_code(monkeypatch, TRAIN, "--config", path) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "given.json" in err
 
 
 def test_evaluating_what_is_no_run_is_told_before_anything_slow(tmp_path):
-    done = python(evaluate.__file__, "nowhere", cwd=tmp_path)
+    done = python(ROOT / "evaluate.py", "nowhere", cwd=tmp_path)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
     assert "not a run folder" in done.stderr
@@ -353,41 +411,81 @@ def test_no_color_is_obeyed(monkeypatch, capsys):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    make_console(quiet=False).print("text", style="red")
+    with console.speaking():
+        console.show("text", style="red")
     assert "\x1b[31m" in capsys.readouterr().out
     monkeypatch.setenv("NO_COLOR", "1")
-    make_console(quiet=False).print("text", style="red")
+    with console.speaking():
+        console.show("text", style="red")
     assert capsys.readouterr().out == "text\n"
 
 
 def test_brackets_are_printed_as_they_are(capsys):
-    make_console(quiet=False).print("runs/[red] and [/b]")
+    with console.speaking():
+        console.say("runs/[red] and [/b]")
     assert capsys.readouterr().out == "runs/[red] and [/b]\n"
 
 
 def test_a_quiet_console_prints_nothing(capsys):
-    make_console(quiet=True).print("text")
+    with console.speaking(quiet=True):
+        console.say("text")
     assert capsys.readouterr() == ("", "")
-    make_console(quiet=False).print("text")
+    with console.speaking():
+        console.say("text")
     assert capsys.readouterr() == ("text\n", "")
+
+
+def test_nobody_speaks_unless_let(capsys):
+    console.say("text")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_of_several_processes_only_the_first_speaks(monkeypatch, capsys):
+    for number, told in (("0", "text\n"), ("1", "")):
+        monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", number)
+        with console.speaking():
+            console.say("text")
+        assert capsys.readouterr().out == told
 
 
 def test_lines_are_not_folded_where_there_is_no_terminal(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
-    make_console(quiet=False).print("word " * 30)
+    with console.speaking():
+        console.say("word " * 30)
     assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_the_command_is_kept_so_that_it_can_be_typed_again(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train.py", "--data", "my images"])
-    assert options.command_line() == "python train.py --data 'my images'"
+    for program, told in (
+        ("train.py", "python train.py"),
+        ("/usr/bin/transfer", "transfer"),
+        ("/x/transfer/__main__.py", "python -m transfer"),
+    ):
+        monkeypatch.setattr(sys, "argv", [program, "--data", "my images"])
+        assert console.command_line() == f"{told} --data 'my images'"
+
+
+def test_what_to_type_next_is_said_in_the_way_this_user_calls_the_commands(monkeypatch):
+    for program, told in (
+        ("train.py", "python evaluate.py 'my run'"),
+        ("sub/train.py", "python sub/evaluate.py 'my run'"),
+        ("/usr/bin/transfer", "transfer evaluate 'my run'"),
+        ("/x/transfer/__main__.py", "python -m transfer evaluate 'my run'"),
+        ("notebook.py", "transfer evaluate 'my run'"),
+    ):
+        monkeypatch.setattr(sys, "argv", [program])
+        assert console.how_to("evaluate", "my run") == told
 
 
 def test_the_libraries_log_is_shown_only_when_asked(tmp_path):
     for name in ("tensorflow", "keras"):
         # Native code writes to the descriptor itself, past sys.stderr.
         (tmp_path / f"{name}.py").write_text("import os\nos.write(2, b'noise')\n")
-    code = "from transfer.backend import load_keras; import sys\nload_keras({})\nsys.stderr.write('end')"
+        stub = "import types\nconfig = types.SimpleNamespace(set_floatx=print, set_image_data_format=print)"
+        with (tmp_path / f"{name}.py").open("a") as file:
+            file.write(stub.replace("print", "lambda value: None"))
+    code = "from transfer.backend import load_keras; import sys\nload_keras({})\n"
+    code += "sys.stderr.write('end')"
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     for verbose, told in ((False, "end"), (True, "noisenoiseend")):
         done = python("-c", code.format(verbose), PYTHONPATH=path, cwd=tmp_path)
@@ -426,23 +524,23 @@ def test_resume_takes_the_newest_unfinished_run_or_the_one_named(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "a").mkdir(parents=True)
-    (tmp_path / "runs" / "a" / files.CONFIG).write_text("{}")
-    assert exit_code(monkeypatch, train.main, "--resume", "--offline") == 1
+    make_facts(Config()).write(tmp_path / "runs" / "a")
+    assert exit_code(monkeypatch, TRAIN, "--resume", "--offline") == 1
     assert resumed["run_dir"] == Path("runs/a") and resumed["given"] == {}
-    assert exit_code(monkeypatch, train.main, "--resume", "other", "--seed", 0) == 1
+    assert exit_code(monkeypatch, TRAIN, "--resume", "other", "--seed", 0) == 1
     # What was typed counts as given, also where it is the default; so does what a file says.
     assert resumed["run_dir"] == Path("other") and resumed["given"] == {"seed": 0}
-    assert exit_code(monkeypatch, train.main, "--resume", "other", "--config", saved) == 1
+    assert exit_code(monkeypatch, TRAIN, "--resume", "other", "--config", saved) == 1
     assert resumed["given"] == OTHER
 
 
 def test_resume_with_a_new_folder_is_wrong_usage(monkeypatch, capsys):
-    assert exit_code(monkeypatch, train.main, "--resume", "a", "--run-dir", "b") == 2
+    assert exit_code(monkeypatch, TRAIN, "--resume", "a", "--run-dir", "b") == 2
     assert "leave --run-dir out" in capsys.readouterr().err
 
 
 def test_resume_with_repeats_is_wrong_usage(monkeypatch, capsys):
-    assert exit_code(monkeypatch, train.main, "--resume", "a", "--repeats", 2) == 2
+    assert exit_code(monkeypatch, TRAIN, "--resume", "a", "--repeats", 2) == 2
     assert "leave --repeats out" in capsys.readouterr().err
 
 
@@ -458,7 +556,7 @@ def test_tune_takes_several_backbones_and_what_a_file_says_is_searched(saved):
     several = [word for name in names[:2] for word in ("--backbone", name)]
     for words, backbones in (([], tuple(names[-1:])), (several, tuple(names[:2]))):
         arguments = ["--config", str(saved), "--dropout", "0.3", *words]
-        ctx = tune.main.make_context("tune.py", arguments)
+        ctx = TUNE.make_context("tune.py", arguments)
         assert ctx.params["backbone"] == backbones
         assert ctx.params["batch_size"] == OTHER["batch_size"]
         given = options.given_options(ctx, set(settings()))
