@@ -5,7 +5,6 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from rich.console import Console
 
 from transfer.config import Config
 from transfer.errors import InputError, Interrupted
@@ -118,11 +117,6 @@ def test_a_decompression_bomb_is_refused(tmp_path):
 
 class Killed(BaseException):
     """Stands for SIGKILL: no handler of the program sees it."""
-
-
-@pytest.fixture
-def console():
-    return Console(quiet=True)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from rich.console import Console
 
 from transfer.config import Config
 from transfer.data.pipeline import make_evaluation_dataset, make_training_dataset
@@ -19,11 +18,6 @@ from transfer.runs.history import read_history
 from transfer.training import data, features, phases, run
 from transfer.training.callbacks import BatchNormRecalibration
 from transfer.training.run import train
-
-
-@pytest.fixture
-def console():
-    return Console(quiet=True)
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 import csv
 
 import pytest
-from rich.console import Console
 
+from tests.conftest import printed
 from tests.test_tuning_oracles import SPACE, make_plan
+from transfer import console
 from transfer.config import Config
 from transfer.plots.style import png
 from transfer.tuning import display, plots, results
@@ -98,9 +99,7 @@ def test_the_best_is_told_beside_the_users_own_with_its_noise(rows):
 
 def test_the_table_shows_the_ten_best_and_the_users_own(plan):
     rows = [row(1, 0.5), *(row(n, 0.5 + n / 100, dropout=0.0) for n in range(2, 14))]
-    console = Console(width=100, record=True, quiet=False, file=open("/dev/null", "w"))
-    console.show(display.top_table(rows, plan))
-    text = console.export_text()
+    text = printed(console.show, display.top_table(rows, plan), width=100)
     assert len(text.splitlines()) == 12
     assert "(your own settings)" in text.splitlines()[-1]
     assert "dropout 0" in text.splitlines()[1] and " 63.00 %" in text.splitlines()[1]

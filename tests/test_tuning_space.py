@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from transfer.config import Config, settings
 from transfer.errors import InputError
 from transfer.tuning import space as spaces
-from transfer.tuning.space import NEVER_SEARCHED, Choices, Range
+from transfer.tuning.space import Choices, Range
 
-SEARCHED = [name for name in settings() if name not in NEVER_SEARCHED]
+SEARCHED = [name for name, setting in settings().items() if setting.is_searched]
 RANGE = {"min": 1e-4, "max": 1e-2, "log": True}
 
 

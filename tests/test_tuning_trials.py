@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from rich.console import Console
 
 from transfer.config import Config
 from transfer.data.splits import Split
@@ -20,8 +19,6 @@ from transfer.training import data, run
 from transfer.training.heads import prepare_heads
 from transfer.tuning import trials
 from transfer.tuning.trials import TrialContext, TrialResult, full_budget, run_trial, with_budget
-
-QUIET = Console(quiet=True)
 
 
 @pytest.fixture
@@ -38,7 +35,7 @@ def config(tiny_backbone, stripes_npz):
 
 @pytest.fixture
 def context(config):
-    return TrialContext(data.load_data(config, True, QUIET, with_test=False), offline=True)
+    return TrialContext(data.load_data(config, True, with_test=False), offline=True)
 
 
 def test_the_budget_is_of_the_fine_tune_phase_and_the_head_phase_is_granted_whole():
@@ -53,11 +50,11 @@ def test_the_budget_is_of_the_fine_tune_phase_and_the_head_phase_is_granted_whol
 def test_a_trial_is_the_run_that_train_would_make(config, context, tmp_path):
     record = run_trial(config, context, tmp_path / "trial_0000", "local")
     run_dir = tmp_path / "trial_0000" / trials.RUN
-    alone = run.train(config, QUIET, run_dir=tmp_path / "alone", offline=True)
+    alone = run.train(config, run_dir=tmp_path / "alone", offline=True)
     summary = read_json(run_dir / files.SUMMARY)
-    assert summary["sha256"] == alone.summary["sha256"]
-    kept = alone.summary["phases"]["fine-tune"]
-    assert (record.val_accuracy, record.val_loss) == (kept["val_accuracy"], kept["val_loss"])
+    assert summary["sha256"] == alone.summary.sha256
+    kept = alone.summary.phases["fine-tune"]
+    assert (record.val_accuracy, record.val_loss) == (kept.val_accuracy, kept.val_loss)
     assert (record.epochs, record.reason, record.worker) == (2, "", "local")
     assert record.settings == config.to_dict()
     assert not (run_dir / files.MODEL).exists() and (tmp_path / "alone" / files.MODEL).exists()
@@ -78,9 +75,9 @@ def test_a_head_on_shared_features_is_the_one_that_train_would_make(
         dropout=0.3,
         flip=flip,
     )
-    alone = run.train(config, QUIET, run_dir=tmp_path / "alone", offline=True)
+    alone = run.train(config, run_dir=tmp_path / "alone", offline=True)
     start = prepare_heads(
-        dataclasses.replace(config, flip=True, dropout=0.0), context.data, QUIET, offline=True
+        dataclasses.replace(config, flip=True, dropout=0.0), context.data, offline=True
     )
     context = dataclasses.replace(context, heads={config.backbone: start})
     for number in range(2):  # the second as the first
@@ -148,7 +145,7 @@ def test_the_test_images_are_never_there(config, context, tmp_path):
     poisoned["y_test"] = 1 - poisoned["y_test"]
     np.savez(tmp_path / "poisoned.npz", **poisoned)
     other = dataclasses.replace(config, data=str(tmp_path / "poisoned.npz"))
-    there = TrialContext(data.load_data(other, True, QUIET, with_test=False), offline=True)
+    there = TrialContext(data.load_data(other, True, with_test=False), offline=True)
     records = [
         run_trial(each, where, tmp_path / each.data[-8:], "local")
         for each, where in ((config, context), (other, there))

@@ -152,6 +152,7 @@ def tune(
     load_keras(verbose)
     with _python_door(verbose):
         from transfer.tuning import results, search
+        from transfer.tuning import space as spaces
 
         config, arrays = _settle_data(data, config, settings)
         best = search.search(
@@ -162,7 +163,7 @@ def tune(
                 tuner=tuner,
                 trials=trials,
                 objective=objective,
-                space=space,
+                space=spaces.parse_space(space or {}),
                 time_limit=MINUTE * time_limit_minutes,
                 command="transfer.tune(...)",
                 offline=offline,

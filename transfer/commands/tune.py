@@ -10,7 +10,6 @@ import click
 from transfer import console
 from transfer.backend import load_keras
 from transfer.commands import options
-from transfer.storage.atomic import read_json
 
 
 @click.command(cls=options.GroupedCommand, context_settings=options.WIDTH)
@@ -92,6 +91,7 @@ def main(
     console.speak(quiet)
     load_keras(verbose)
     from transfer.tuning import search
+    from transfer.tuning.space import read_space
 
     chosen = search.SearchOptions(
         config,
@@ -100,7 +100,7 @@ def main(
         tuner=tuner,
         trials=trials,
         objective=objective,
-        space=read_json(space) if space else None,
+        space=read_space(space) if space else None,
         time_limit=60 * time_limit,
         command=console.command_line(),
         offline=offline,

@@ -68,7 +68,7 @@ class SearchOptions:
         tuner: one of `oracles.TUNERS`.
         trials: the search ends with so many, the user's own settings among them.
         objective: "val_accuracy" or "val_loss".
-        space: fixes or narrows dimensions, as a space file does; or None.
+        space: fixes or narrows dimensions, as `spaces.parse_space` returns it; or None.
         time_limit: seconds.
         command: that goes on with this search.
         offline: never use the network.
@@ -195,7 +195,7 @@ def _check_same_search(oracle: Any, plan: Plan) -> None:
 def _prepare(options: SearchOptions, processes: Processes) -> tuple[Data, Plan]:
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("tensorboard is missing; run `pip install -r requirements.txt`.")
-    said = spaces.parse_space(options.space or {})
+    said = dict(options.space or {})
     if len(options.backbones) > 1:
         said = {"backbone": spaces.Choices(options.backbones)} | said
     config = spaces.fix(options.config, said)

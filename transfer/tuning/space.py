@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.config import FINETUNE_PHASE, HEAD_PHASE, Config, Setting, settings
 from transfer.errors import InputError
+from transfer.storage.atomic import read_json
 
 if TYPE_CHECKING:
     from keras_tuner import HyperParameters
@@ -147,6 +148,19 @@ def idle_settings(config: Config, *, from_scratch: bool) -> tuple[str, ...]:
         absent.add(FINETUNE_PHASE)
     idle = tuple(name for name, setting in settings().items() if setting.phase in absent)
     return idle + (("unfreeze", "train_batch_norm") if from_scratch else ())
+
+
+def read_space(path: Path) -> dict[str, Any]:
+    """Returns what a space file says, as `parse_space`.
+
+    Raises:
+        InputError: the file cannot be read, or says something that is not accepted.
+    """
+    try:
+        return parse_space(read_json(path))
+    except InputError as error:
+        message = str(error)
+        raise InputError(message if str(path) in message else f"{path}: {message}") from error
 
 
 def parse_space(values: Mapping[str, Any]) -> dict[str, Any]:
