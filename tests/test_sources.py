@@ -44,7 +44,7 @@ def home(tmp_path_factory, monkeypatch):
     monkeypatch.delenv("TRANSFER_OFFLINE", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(folder / "keras"))
     monkeypatch.setattr(places, "SYSTEM_FOLDER", folder / "system")
-    monkeypatch.setattr(sources, "download", no_answer)
+    monkeypatch.setattr(places, "download", no_answer)
     return folder / "keras" / "datasets" / "fashion-mnist"
 
 
@@ -110,7 +110,8 @@ def published(tiny, monkeypatch):
     with tempfile.TemporaryDirectory() as folder:
         contents = write_idx(Path(folder), *tiny)
     digests = {stem: hashlib.sha256(c).hexdigest() for stem, c in contents.items()}
-    monkeypatch.setattr(fashion_mnist, "FASHION_MNIST_SHA256", digests)
+    for stem, digest in digests.items():
+        monkeypatch.setitem(FASHION_MNIST_SHA256, stem, digest)
     return lambda folder, suffix=".gz": write_idx(folder, *tiny, suffix)
 
 
@@ -146,8 +147,8 @@ def test_auto_takes_the_first_place(published, home, tmp_path, monkeypatch):
     published(tmp_path / "wish", suffix="")
     monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path / "wish"))
     taken.append(load_splits("auto").location)
-    places = ["sample", places.SYSTEM_FOLDER, home, tmp_path / "wish"]
-    assert taken == [str(place) for place in places]
+    expected = ["sample", places.SYSTEM_FOLDER, home, tmp_path / "wish"]
+    assert taken == [str(place) for place in expected]
 
 
 def test_published_files_are_called_so(published, tmp_path, tiny):
@@ -207,7 +208,7 @@ def test_damaged_cache_is_set_aside_and_fetched_again(published, home, tmp_path,
         fetched.append(url)
         target.write_bytes((tmp_path / "web" / url.rsplit("/", 1)[1]).read_bytes())
 
-    monkeypatch.setattr(sources, "download", fetch)
+    monkeypatch.setattr(places, "download", fetch)
     splits = load_splits("auto")
     assert splits.name == "fashion-mnist" and splits.location == str(home)
     assert fetched == [places.DOWNLOAD_URL + path.name for path in (truncated, other)]
@@ -221,7 +222,7 @@ def test_damaged_download_is_not_used(published, home, monkeypatch):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(b"<html>Log in to the hotel's network</html>")
 
-    monkeypatch.setattr(sources, "download", fetch)
+    monkeypatch.setattr(places, "download", fetch)
     splits = load_splits("auto")
     assert splits.name == "fashion-mnist-sample" and "is damaged" in splits.provenance
     assert all(name.endswith(".damaged") for name in os.listdir(home))
@@ -244,7 +245,7 @@ def test_only_the_first_file_is_waited_for(monkeypatch):
         asked.append(url)
         no_answer(url, target)
 
-    monkeypatch.setattr(sources, "download", fetch)
+    monkeypatch.setattr(places, "download", fetch)
     splits = load_splits("auto")
     assert len(asked) == 1
     assert splits.name == "fashion-mnist-sample" and "no answer from" in splits.provenance
@@ -253,7 +254,7 @@ def test_only_the_first_file_is_waited_for(monkeypatch):
 
 @pytest.mark.parametrize("said", ["argument", "variable"])
 def test_offline_never_fetches(monkeypatch, said):
-    monkeypatch.setattr(sources, "download", lambda *_: pytest.fail("touched the network"))
+    monkeypatch.setattr(places, "download", lambda *_: pytest.fail("touched the network"))
     if said == "variable":
         monkeypatch.setenv("TRANSFER_OFFLINE", "1")
     splits = load_splits("auto", offline=said == "argument")
