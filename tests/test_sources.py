@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tools import make_sample
-from transfer.data import fashion_mnist, places, sources
+from transfer.data import places, sources
 from transfer.data.fashion_mnist import CLASS_NAMES, FASHION_MNIST_SHA256, SAMPLE_SHA256
 from transfer.data.formats import csv_files
 from transfer.data.sources import SOURCES, load_splits
