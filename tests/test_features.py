@@ -137,7 +137,9 @@ def test_what_was_used_longest_ago_makes_room(monkeypatch):
         newest = max(CACHE.folder.glob("*.npy"), key=lambda path: path.stat().st_mtime_ns)
         os.utime(newest, (number, number))
     load_features(make_extractor(), make_split(70), CONFIG)  # used again
-    monkeypatch.setattr(cache, "CACHE", dataclasses.replace(CACHE, most_bytes=1700))  # three files of some 550 bytes
+    monkeypatch.setattr(
+        cache, "CACHE", dataclasses.replace(CACHE, most_bytes=1700)
+    )  # three files of some 550 bytes
     load_features(make_extractor(), make_split(73), CONFIG)
     rows = sorted(len(np.load(path)) for path in CACHE.folder.glob("*.npy"))
     assert rows == [70, 72, 73]
