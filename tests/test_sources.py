@@ -437,6 +437,51 @@ def test_csv_slow_way_reads_the_same(tmp_path):
     assert loaded.test is None and loaded.class_names == ("0", "1", "2")
 
 
+FIELDS = ["12.0", " 12", "12\t", "12.", "012", "000000012", "12.000", " 12.0 ", "\f12"]
+WRONG = ["+12", "12e0", "1e1", "0x1", ".0", "12.0.0", "0000000012", "00000000000000012", "1 2", " "]
+WRONG += ["'12'", '"12"', "12#", "#", "1\r2", "\xa012", "256", "300", "inf", "-0", "12.00000000001"]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_whole_number_may_be_written_so(tmp_path, field):
+    images, labels = draw(10, 2)
+    images[4, 0, 2] = 12
+    path = write_csv(tmp_path / "d.csv", images, labels)
+    lines = path.read_text().split("\n")
+    fields = lines[5].split(",")
+    lines[5] = ",".join([*fields[:3], field, *fields[4:]])
+    path.write_bytes("\n".join(lines).encode())
+    assert (sources._load_path(str(path)).train.images[..., 0] == images).all()
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_what_parsers_of_numbers_take_besides_is_told(tmp_path, field):
+    path = write_csv(tmp_path / "d.csv", *draw(10, 2))
+    lines = path.read_text().split("\n")
+    fields = lines[5].split(",")
+    lines[5] = ",".join([*fields[:3], field, *fields[4:]])
+    path.write_bytes("\n".join(lines).encode())
+    assert f"{path}, row 6, column pixel3: there should be a whole number" in refused(path)
+
+
+@pytest.mark.parametrize("line", ["", " ", "\t", "\r"])
+def test_blank_lines_between_rows_are_passed_over(tmp_path, monkeypatch, line):
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 1)  # some blocks are blank alone
+    images, labels = draw(10, 2)
+    path = write_csv(tmp_path / "d.csv", images, labels)
+    text = path.read_text().replace("\n", f"\n{line}\n")
+    path.write_bytes(text.encode())
+    loaded = sources._load_path(str(path))
+    assert (loaded.train.images[..., 0] == images).all() and (loaded.train.labels == labels).all()
+
+
+def test_a_lone_carriage_return_makes_no_row(tmp_path):
+    path = write_csv(tmp_path / "d.csv", *draw(10, 2))
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:4], lines[4] + b"\r" + lines[5], *lines[6:]]))
+    assert "row 5: there should be 17 columns, as in the header. Received: 33" in refused(path)
+
+
 @pytest.mark.parametrize(
     ("field", "told"),
     [
