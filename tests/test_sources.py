@@ -18,7 +18,7 @@ from PIL import Image
 from tools import make_sample
 from transfer.data import places, sources
 from transfer.data.fashion_mnist import CLASS_NAMES, FASHION_MNIST_SHA256, SAMPLE_SHA256
-from transfer.data.formats import csv_files
+from transfer.data.formats import csv_files, npz
 from transfer.data.sources import SOURCES, load_splits
 from transfer.data.splits import Split, fingerprint
 from transfer.errors import InputError
@@ -631,6 +631,9 @@ X, Y = draw(20, 2)
         ({"class_names": np.array(["a", "a"])}, "all different"),
         ({"class_names": np.array([1, 2])}, "texts"),
         ({"y_test": None}, "no y_test"),
+        ({"x_test": None}, "no x_test"),
+        ({"y_train": None}, "no y_train"),
+        ({"x_train": None, "x_test": None, "y_test": None}, "no x_train"),
     ],
 )
 def test_wrong_npz_is_told(tmp_path, change, told):
@@ -639,6 +642,59 @@ def test_wrong_npz_is_told(tmp_path, change, told):
     np.savez(tmp_path / "d.npz", **arrays)
     message = refused(tmp_path / "d.npz")
     assert told in message and str(tmp_path / "d.npz") in message
+
+
+@pytest.mark.parametrize("names", [None, ("cat", "dog")])
+def test_npz_without_a_test_part_gives_up_a_fifth(tmp_path, names):
+    path = tmp_path / "d.npz"
+    images, labels = draw(50, 2)
+    more = {} if names is None else {"class_names": np.array(names)}
+    np.savez(path, x_train=images, y_train=labels, **more)
+    loaded = sources._load_path(str(path))
+    assert loaded.test is None and loaded.class_names == (names or ("0", "1"))
+    first, second = (load_splits(str(path), seed=seed) for seed in (0, 1))
+    assert first.test.num_images == 10 and first.train.num_images == 36
+    assert "20% held out for the test, the same for every seed" in first.provenance
+    assert fingerprint(first.test) == fingerprint(second.test)
+    assert fingerprint(first.validation) != fingerprint(second.validation)
+
+
+@pytest.mark.parametrize("with_test", [True, False])
+def test_arrays_in_memory_are_a_data_set_and_come_back_from_a_file(tmp_path, with_test):
+    arrays = {"x_train": X / 255, "y_train": Y, "class_names": np.array(["cat", "dog"])}
+    if with_test:
+        arrays |= {"x_test": X[:6] / 255, "y_test": Y[:6]}
+    loaded = npz.from_arrays(arrays, "arrays: ", "memory", "given")
+    check_invariants(loaded)
+    assert (loaded.train.images[..., 0] == X).all() and loaded.class_names == ("cat", "dog")
+    assert sources.load_undivided(loaded) is loaded
+    npz.write_arrays(tmp_path / "d.npz", loaded)
+    again = sources._load_path(str(tmp_path / "d.npz"))
+    assert again.class_names == loaded.class_names
+    assert fingerprint(again.train) == fingerprint(loaded.train)
+    assert (again.test is None) == (loaded.test is None) == (not with_test)
+    if with_test:
+        assert fingerprint(again.test) == fingerprint(loaded.test)
+    one, other = load_splits(loaded, seed=3), load_splits(str(tmp_path / "d.npz"), seed=3)
+    for part, split in one.parts().items():
+        assert fingerprint(split) == fingerprint(other.parts()[part])
+    with pytest.raises(InputError, match=r"arrays: y_train\[0\] should be a whole number"):
+        npz.from_arrays(arrays | {"y_train": Y + 0.5}, "arrays: ", "memory", "given")
+
+
+def test_arrays_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    loaded = npz.from_arrays({"x_train": X, "y_train": Y}, "", "memory", "given")
+    npz.write_arrays(tmp_path / "d.npz", loaded)
+    before = (tmp_path / "d.npz").read_bytes()
+
+    def fail(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(npz.np, "savez", fail)
+    with pytest.raises(OSError, match="No space"):
+        npz.write_arrays(tmp_path / "d.npz", loaded)
+    assert os.listdir(tmp_path) == ["d.npz"] and (tmp_path / "d.npz").read_bytes() == before
 
 
 def test_files_that_only_look_like_npz_are_told(tmp_path):
