@@ -1,10 +1,12 @@
 """The audit: duplicates, contrast, unreadable files, label errors, and what is told of them."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +14,15 @@ from click.testing import CliRunner
 from PIL import Image
 
 from benchmarks.audit import alter_pictures, change_labels
-from transfer.audit import leaks
+from transfer.audit import leaks, run
 from transfer.audit.descriptors import appearance_features
 from transfer.audit.duplicates import find_exact_duplicates, find_near_duplicates
 from transfer.audit.findings import examine, read_images
 from transfer.audit.label_errors import find_label_errors
-from transfer.commands import audit, main
+from transfer.commands import main
 from transfer.config import Config
-from transfer.data.splits import Loaded, Split, Splits
+from transfer.data.decode import measure_geometry
+from transfer.data.splits import Loaded, Split, Splits, fingerprint
 from transfer.errors import InputError
 
 NAMES = ("tall", "wide")
@@ -152,14 +155,27 @@ def test_classes_with_too_few_images_are_not_judged():
     assert find_label_errors(features[:8], np.array([0] * 6 + [1] * 2)) is None
 
 
+def run_on(splits):
+    """Returns what a finished run has of its data."""
+    return SimpleNamespace(
+        fingerprint=lambda part: fingerprint(splits.parts()[part]),
+        images=lambda part: splits.parts()[part],
+        geometry=measure_geometry(splits.parts().values(), 32),
+        settings=Config(),
+    )
+
+
 def test_leaked_images_are_found_once_kept_and_left_out(monkeypatch):
     train, validation, test = make_shapes(60), make_shapes(20, seed=1), make_shapes(30, seed=2)
     test[0][4], test[0][7] = train[0][9], validation[0][3]
     splits = Splits(Split(*train), Split(*validation), Split(*test), NAMES, "shapes", "", "")
-    leaked = leaks.find_leaked_images(splits, Config())
+    leaked = leaks.find_leaked_images(run_on(splits))
     assert leaked.tolist() == [4, 7]
     monkeypatch.setattr(leaks, "find_near_duplicates", None)
-    assert leaks.find_leaked_images(splits, Config()).tolist() == [4, 7]
+    assert leaks.find_leaked_images(run_on(splits)).tolist() == [4, 7]
+    fewer = dataclasses.replace(splits, train=splits.train.take(np.arange(59)))
+    with pytest.raises(TypeError):  # other images: looked for anew, by what was taken away
+        leaks.find_leaked_images(run_on(fewer))
     y_prob = np.eye(2)[test[1]]
     y_prob[[4, 5]] = y_prob[[4, 5], ::-1]
     values = leaks.measure_without_leaks(leaked, test[1], y_prob)
@@ -239,7 +255,7 @@ def test_a_backbones_features_stand_in_where_it_has_weights(tiny_backbone, tmp_p
 
     def features_of(weights):
         config = Config(backbone=tiny_backbone, image_size=32, weights=str(weights))
-        return audit._audit_features(images, config, True, False)
+        return run._describe(images, config, True)
 
     features, told = features_of(path)
     assert features.shape == (9, 8) and str(path) in told

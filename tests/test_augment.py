@@ -9,7 +9,17 @@ from scipy.ndimage import map_coordinates
 
 from transfer.config import Config
 from transfer.data import places, sources
-from transfer.data.augment import draw_boxes, draw_warps, epoch_key, erase, resize, warp
+from transfer.data.augment import (
+    augment_some,
+    draw_boxes,
+    draw_warps,
+    erase,
+    resize,
+    warp,
+)
+from transfer.data.pipeline import epoch_order, make_training_dataset
+from transfer.data.randomness import Purpose, epoch_key
+from transfer.data.splits import Split
 from transfer.plots import galleries, style
 
 OUTPUT = Path(__file__).parent / "output"
@@ -240,12 +250,12 @@ def test_other_seeds_epochs_and_images_give_other_numbers():
 
 def test_each_purpose_has_a_key_of_its_own():
     keys = [
-        tuple(epoch_key(seed, epoch, purpose=purpose).numpy())
+        tuple(epoch_key(seed, epoch, purpose).numpy())
         for seed in range(4)
         for epoch in range(4)
-        for purpose in range(4)
+        for purpose in Purpose
     ]
-    assert len(set(keys)) == 64
+    assert len(set(keys)) == len(keys) == 16 * len(Purpose) >= 80
 
 
 # --- To be looked at ------------------------------------------------------------------------
@@ -283,10 +293,52 @@ def test_boxes_cover_what_random_erasing_says():
 def test_erasing_puts_noise_inside_the_box_and_leaves_the_rest():
     images = np.full((2, 8, 8, 3), 300.0, np.float32)  # out of the range of the noise
     boxes = np.array([[0.25, 0.5, 0.75, 1.0], [0, 0, 0, 0]], np.float32)
-    erased = erase(images, boxes, tf.constant([1, 2])).numpy()
+    indices = tf.constant([3, 4], tf.int64)
+    erased = erase(images, boxes, indices, tf.constant([1, 2], tf.int64)).numpy()
     changed = (erased != images).any(-1)
     expected = np.zeros((2, 8, 8), bool)
     expected[0, 2:6, 4:] = True
     np.testing.assert_array_equal(changed, expected)
     noise = erased[changed]
     assert noise.min() >= 0 and noise.max() <= 255 and noise.std() > 50
+
+
+def test_noise_belongs_to_the_image_and_not_to_its_batch():
+    key = epoch_key(3, 1, Purpose.NOISE)
+    images, boxes = tf.zeros((5, 6, 6, 3)), tf.constant([[0.0, 0.0, 1.0, 1.0]] * 5)
+    indices = tf.constant([9, 2, 0, 7, 4], tf.int64)
+    together = erase(images, boxes, indices, key).numpy()
+    for number in range(5):
+        part = slice(number, number + 1)
+        alone = erase(images[part], boxes[part], indices[part], key).numpy()
+        np.testing.assert_array_equal(alone[0], together[number])
+    assert len(np.unique(together.reshape(5, -1), axis=0)) == 5
+    other = erase(images, boxes, indices, epoch_key(3, 2, Purpose.NOISE)).numpy()
+    assert (other != together).any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("probability", [0.0, 0.7])
+def test_some_images_are_shown_exactly_as_training_sees_them(channels, probability):
+    config = Config(
+        image_size=32,
+        batch_size=8,
+        finetune_epochs=3,
+        translation_fraction=0.1,
+        erase_probability=probability,
+        seed=5,
+    )
+    split = Split(draw_images(21, 12, 10, channels), np.arange(21) % 3)
+    batches = list(make_training_dataset(split, config, 3).as_numpy_iterator())
+    assert [len(images) for images, _ in batches] == [8, 8, 5] * 3
+    for epoch in range(3):
+        shown = np.concatenate([images for images, _ in batches[3 * epoch : 3 * epoch + 3]])
+        order = epoch_order(21, config.seed, epoch).numpy()
+        some = np.array([17, 0, 5, 9])
+        seen = augment_some(split.images[some], some, config, epoch, 21).numpy()
+        places = [int(np.flatnonzero(order == index)[0]) for index in some]
+        np.testing.assert_array_equal(seen, shown[places])
+    if probability:
+        plain = augment_some(split.images, np.arange(21), Config(image_size=32, seed=5), 0, 21)
+        erased = augment_some(split.images, np.arange(21), config, 0, 21)
+        assert plain.shape == erased.shape and not np.array_equal(plain, erased)

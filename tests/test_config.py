@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from transfer.config import Config, settings
+from transfer.config import Config, groups, settings
 from transfer.errors import InputError
 
 NUMBERS = {name: setting for name, setting in settings().items() if setting.kind in (int, float)}
@@ -61,7 +61,11 @@ def accepted(setting):
     return values | st.none() if setting.optional else values
 
 
-CONFIGS = st.fixed_dictionaries({}, optional={n: accepted(s) for n, s in settings().items()})
+CONFIGS = st.fixed_dictionaries(
+    {},
+    optional={n: accepted(s) for n, s in settings().items()}
+    | {"backbone": st.text().map(str.lower)},
+)
 
 
 @NAMES
@@ -163,11 +167,13 @@ def test_a_whole_number_passes_where_a_number_is_asked(name):
 
 
 @pytest.mark.parametrize("name", [n for n, s in settings().items() if s.choices or s.words])
-def test_words_are_accepted_as_they_are_written(name):
+def test_words_are_accepted_in_any_case_and_kept_as_they_are_told(name):
     setting = settings()[name]
     for word in setting.choices or setting.words:
         takes(name, word)
-        assert word in refusal(name, word.upper())
+        for written in (word.upper(), word.title()):
+            assert getattr(Config(**{name: written}), name) == word
+        assert word in refusal(name, f" {word}")
     refusal(name, "none")
     refusal(name, [*(setting.choices or setting.words)])
 
@@ -187,6 +193,20 @@ def test_texts_are_texts(name):
     takes(name, "anything")
     for value in (1, True, ["x"]):
         refusal(name, value)
+
+
+def test_a_backbone_is_named_in_any_case():
+    assert Config(backbone="MobileNetV2") == Config(backbone="mobilenetv2")
+
+
+def test_settings_are_given_by_name_alone():
+    with pytest.raises(TypeError):
+        Config("sample")
+
+
+def test_every_setting_stands_in_one_group_in_their_order():
+    assert [name for names in groups().values() for name in names] == list(settings())
+    assert len(settings()) == len(set(settings()))
 
 
 def test_a_run_has_at_least_one_epoch():

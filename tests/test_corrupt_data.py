@@ -20,14 +20,14 @@ from pathlib import Path
 import fuzz_data
 import numpy as np
 import pytest
-from fuzz_data import FORMATS, Format, png_chunk
+from fuzz_data import FORMATS, Format, decode_alone, png_chunk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin
 
-from transfer.data import decode, fashion_mnist, sources
-from transfer.data.decode import decode_split, decode_splits
-from transfer.data.formats import checks, idx
+from transfer.data import decode, sources
+from transfer.data.decode import decode_splits
+from transfer.data.formats import checks, csv_files, idx, npz
 from transfer.data.sources import load_splits
 from transfer.data.splits import Split
 from transfer.errors import InputError
@@ -129,9 +129,10 @@ def test_what_the_file_cannot_tell_its_checksum_does(tmp_path, monkeypatch):
     data = FORMATS["idx"]()
     data.write(tmp_path)
     digests = idx.read_idx_folder(tmp_path)[2]
-    monkeypatch.setattr(fashion_mnist, "FASHION_MNIST_SHA256", digests)
+    for stem, digest in digests.items():
+        monkeypatch.setitem(idx.FASHION_MNIST_SHA256, stem, digest)
     monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path))
-    monkeypatch.setattr(fashion_mnist, "CLASS_NAMES", ("a", "b"))
+    monkeypatch.setattr(idx, "CLASS_NAMES", ("a", "b"))
     assert load_splits("fashion-mnist").name == "fashion-mnist"
     path = tmp_path / "train-images-idx3-ubyte"
     content = bytearray(path.read_bytes())
@@ -430,7 +431,7 @@ def make_split(folder, *contents):
 
 def reason(folder, content):
     with pytest.raises(InputError) as caught:
-        decode_split(make_split(folder, content), 96)
+        decode_alone(make_split(folder, content), 96)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value).split("0.png (")[1].split("). Mend")[0]
 
@@ -472,7 +473,7 @@ def test_bomb_beside_the_pixels_is_refused(tmp_path, name):
 def test_thousands_of_scans_are_refused(tmp_path):
     content = save(Image.new("L", (64, 64), 9), "JPEG", progressive=True)
     scan = content[content.rindex(b"\xff\xda") : -2]
-    assert decode_split(make_split(tmp_path, content[:-2] + 50 * scan + content[-2:]), 96)
+    assert decode_alone(make_split(tmp_path, content[:-2] + 50 * scan + content[-2:]), 96)
     assert reason(tmp_path, content[:-2] + 5000 * scan + content[-2:]) == "more than 100 scans"
 
 
@@ -482,7 +483,7 @@ def test_jpeg_whose_end_is_lost_is_told(tmp_path, filler):
     thumbnail = save(Image.new("RGB", (8, 8)), "JPEG")  # has an end of its own
     picture = Image.effect_noise((200, 200), 50)
     content = save(picture, "JPEG", exif=b"Exif\0\0" + thumbnail)
-    assert decode_split(make_split(tmp_path, content), 96).num_images == 1
+    assert decode_alone(make_split(tmp_path, content), 96).num_images == 1
     half = len(content) // 2
     told = reason(tmp_path, content[:half] + filler * (len(content) - half))
     assert told == "the end is missing"
@@ -494,7 +495,7 @@ def test_phones_of_several_pictures_in_a_file_are_read_alike(tmp_path):
     with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
         assert image.format == "MPO"
     alone = save(pictures[0], "JPEG")
-    images = decode_split(make_split(tmp_path, content, alone), 200).images
+    images = decode_alone(make_split(tmp_path, content, alone), 200).images
     assert (images[0] == images[1]).all()
     half = len(content) // 2
     assert reason(tmp_path, content[:half] + bytes(len(content) - half)) == "the end is missing"
@@ -503,7 +504,7 @@ def test_phones_of_several_pictures_in_a_file_are_read_alike(tmp_path):
 def test_trailing_bytes_are_no_damage(tmp_path):
     # Phones append previews and films.
     content = save(Image.new("L", (40, 40), 99), "JPEG")
-    images = decode_split(make_split(tmp_path, content, content + b"\xff\xda\xff\xd8more"), 96)
+    images = decode_alone(make_split(tmp_path, content, content + b"\xff\xda\xff\xd8more"), 96)
     assert (images.images == images.images[0]).all()
 
 
@@ -511,7 +512,7 @@ def test_trailing_bytes_are_no_damage(tmp_path):
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "BMP", "GIF"])
 def test_extremely_long_images_are_answered(tmp_path, size, file_format):
     content = save(Image.new("L", size, 200), file_format)
-    images = decode_split(make_split(tmp_path, content), 96).images
+    images = decode_alone(make_split(tmp_path, content), 96).images
     assert images.shape[:3] == (1, 96, 96) and np.abs(images.astype(int) - 200).max() <= 1
 
 
@@ -522,12 +523,12 @@ def test_animations_give_their_first_frame(tmp_path, file_format):
     content = save(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
     with Image.open(io.BytesIO(content)) as image:
         assert image.n_frames == 3
-    assert (decode_split(make_split(tmp_path, content), 96).images == 255).all()
+    assert (decode_alone(make_split(tmp_path, content), 96).images == 255).all()
 
 
 @pytest.mark.parametrize("kind", [0, 2, 6])
 def test_sixteen_bits_of_every_kind_are_answered(tmp_path, kind):
-    images = decode_split(make_split(tmp_path, make_png(8, 4, 16, kind)), 96).images
+    images = decode_alone(make_split(tmp_path, make_png(8, 4, 16, kind)), 96).images
     assert images.shape == (1, 4, 8, 1 if kind == 0 else 3) and (images == 255).all()
 
 
@@ -544,7 +545,7 @@ def make_zip():
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "BMP", "GIF"])
 def test_polyglots_are_the_image_that_they_begin_with(tmp_path, file_format, tail):
     content = save(Image.new("L", (8, 8), 99), file_format)
-    images = decode_split(make_split(tmp_path, content, content + tail), 96).images
+    images = decode_alone(make_split(tmp_path, content, content + tail), 96).images
     assert (images[0] == images[1]).all()
 
 
@@ -568,7 +569,7 @@ def test_huge_file_is_refused_unread(tmp_path, little_memory):
     split = make_split(tmp_path, save(Image.new("L", (4, 4)), "WEBP"))
     os.truncate(split.images[0], 1 << 40)
     with pytest.raises(InputError, match="too many bytes"):
-        decode_split(split, 96)
+        decode_alone(split, 96)
 
 
 def test_large_images_are_decoded_one_at_a_time_by_one_thread(tmp_path, monkeypatch):
@@ -585,7 +586,7 @@ def test_large_images_are_decoded_one_at_a_time_by_one_thread(tmp_path, monkeypa
 
     monkeypatch.setattr(decode, "_finish", spy)
     noise = [Image.effect_noise((side, side), 50) for side in [4, 20] * 10]
-    images = decode_split(make_split(tmp_path, *(save(x, "PNG") for x in noise)), 20).images
+    images = decode_alone(make_split(tmp_path, *(save(x, "PNG") for x in noise)), 20).images
     assert len(threads) == 1 and next(at_work) == 20
     assert all((images[i, ..., 0] == np.asarray(noise[i])).all() for i in range(1, 20, 2))
 
@@ -593,17 +594,18 @@ def test_large_images_are_decoded_one_at_a_time_by_one_thread(tmp_path, monkeypa
 PEAK = """
 import json, os, sys
 import numpy as np
-from transfer.data import decode, sources
+from transfer.data import decode
+from transfer.data.splits import Split
 os.cpu_count = lambda: 8
 decode._BATCH = 1
 folder = sys.argv[1]
 paths = np.array([os.path.join(folder, name) for name in sorted(os.listdir(folder))], dtype=object)
-split = sources.Split(paths, np.zeros(len(paths), np.int64), folder)
+split = Split(paths, np.zeros(len(paths), np.int64), folder)
 def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) >> 10 for line in file if line.startswith("VmHWM"))
 before = peak()
-images = decode.decode_split(split, 96).images
+images = decode.decode_split(split, decode.measure_geometry([split], 96)).images
 print(json.dumps([before, peak(), images.shape]))
 """
 
@@ -695,7 +697,8 @@ def test_files_that_may_not_be_read_are_told(tmp_path, name, file, monkeypatch):
     def forbidden(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(checks, "open", forbidden, raising=False)
+    for module in (csv_files, idx, npz):
+        monkeypatch.setattr(module, "open", forbidden, raising=False)
     FORMATS[name]().write(tmp_path)
     path = tmp_path / file
     assert f"{path} cannot be read: Permission denied" in refused(

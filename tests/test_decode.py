@@ -1,18 +1,27 @@
 """Image files become pixels: each mode right, each damage told, memory bounded."""
 
 import io
+import json
 import struct
 import threading
 import zlib
 
 import numpy as np
 import pytest
+from fuzz_data import decode_alone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from transfer.data import decode
-from transfer.data.decode import decode_split, decode_splits
+from transfer.data.decode import (
+    decode_readable,
+    decode_split,
+    decode_splits,
+    measure_geometry,
+    shrink_images,
+)
+from transfer.data.geometry import Geometry
 from transfer.data.sources import load_splits
 from transfer.data.splits import Split, Splits
 from transfer.errors import InputError
@@ -60,7 +69,7 @@ def test_lossless_pixels_are_exact(folder, suffix, channels):
     if suffix == ".gif" and channels == 3:
         image = image.quantize(16).convert("RGB")
     options = {"lossless": True} if suffix == ".webp" else {}
-    split = decode_split(make_files(folder, image, suffix=suffix, **options), 96)
+    split = decode_alone(make_files(folder, image, suffix=suffix, **options), 96)
     expected = np.asarray(image).reshape(12, 12, channels)
     if suffix in (".webp", ".gif") and channels == 1:  # WebP knows no gray, GIF has a palette
         expected = np.repeat(expected, 3, axis=2)
@@ -70,13 +79,13 @@ def test_lossless_pixels_are_exact(folder, suffix, channels):
 
 def test_jpeg_is_close(folder):
     image = random_image(4, 4).resize((32, 32), Image.Resampling.BICUBIC)
-    split = decode_split(make_files(folder, image, suffix=".jpg", quality=95), 96)
+    split = decode_alone(make_files(folder, image, suffix=".jpg", quality=95), 96)
     assert np.abs(split.images[0].astype(int) - np.asarray(image)).mean() < 3
 
 
 def test_one_colour_image_makes_all_three_channels(folder):
     gray, colour = random_image(channels=1), random_image()
-    split = decode_split(make_files(folder, gray, colour), 96)
+    split = decode_alone(make_files(folder, gray, colour), 96)
     assert split.images.shape == (2, 12, 12, 3)
     assert (split.images[0] == np.asarray(gray)[..., np.newaxis]).all()
     assert (split.images[1] == np.asarray(colour)).all()
@@ -84,7 +93,7 @@ def test_one_colour_image_makes_all_three_channels(folder):
 
 def test_sixteen_bits_are_scaled_not_clipped(folder):
     wide = np.array([[0, 255, 257], [32768, 65279, 65535]], np.uint16)
-    split = decode_split(make_files(folder, Image.fromarray(wide)), 96)
+    split = decode_alone(make_files(folder, Image.fromarray(wide)), 96)
     assert split.images[0, ..., 0].tolist() == [[0, 1, 1], [128, 254, 255]]
     assert split.images.shape == (1, 2, 3, 1)
 
@@ -99,17 +108,17 @@ def test_transparency_is_white(folder):
     palette.putpixel((0, 0), 1)
     gray = Image.merge("LA", [Image.new("L", (2, 2), 7), Image.new("L", (2, 2), 0)])
     files = [to_bytes(rgba), to_bytes(palette, transparency=0), to_bytes(gray)]
-    images = decode_split(make_files(folder, *files), 96).images
+    images = decode_alone(make_files(folder, *files), 96).images
     assert images[0].tolist() == [[[*RED], [*WHITE]], [[*WHITE], [127, 127, 127]]]
     assert images[1].tolist() == [[[*RED], [*WHITE]], [[*WHITE], [*WHITE]]]
     assert (images[2] == 255).all()
-    only_gray = decode_split(make_files(folder, to_bytes(gray)), 96)
+    only_gray = decode_alone(make_files(folder, to_bytes(gray)), 96)
     assert only_gray.images.shape == (1, 2, 2, 1) and (only_gray.images == 255).all()
 
 
 def test_cmyk_becomes_the_colour_that_is_seen(folder):
     image = Image.new("RGB", (16, 16), RED).convert("CMYK")
-    split = decode_split(make_files(folder, image, suffix=".jpg", quality=95), 96)
+    split = decode_alone(make_files(folder, image, suffix=".jpg", quality=95), 96)
     assert np.abs(split.images[0].astype(int) - RED).max() <= 3
 
 
@@ -124,7 +133,7 @@ def test_exif_orientation_is_applied(folder, orientation, file_format):
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = to_bytes(stored, file_format, exif=exif)
-    images = decode_split(make_files(folder, content), 96).images
+    images = decode_alone(make_files(folder, content), 96).images
     assert images.shape == (1, 24, 16, 3)
     assert np.abs(images[0, 2:10, 2:6].astype(int) - RED).max() < 40
     assert images[0, 14:, :, 0].max() < 100 and images[0, :, 10:, 0].max() < 100
@@ -133,12 +142,12 @@ def test_exif_orientation_is_applied(folder, orientation, file_format):
 def test_gif_gives_its_first_frame(folder):
     frames = [Image.new("RGB", (6, 6), colour) for colour in (RED, (0, 0, 255))]
     content = to_bytes(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    split = decode_split(make_files(folder, content, suffix=".gif"), 96)
+    split = decode_alone(make_files(folder, content, suffix=".gif"), 96)
     assert (split.images[0] == RED).all()
 
 
 def test_content_counts_and_not_the_suffix(folder):
-    split = decode_split(make_files(folder, to_bytes(random_image(), "BMP"), suffix=".jpg"), 96)
+    split = decode_alone(make_files(folder, to_bytes(random_image(), "BMP"), suffix=".jpg"), 96)
     assert (split.images[0] == np.asarray(random_image())).all()
 
 
@@ -147,7 +156,7 @@ def test_content_counts_and_not_the_suffix(folder):
 
 def test_one_size_that_fits_is_kept(folder):
     images = [random_image(10, 16, seed=seed) for seed in range(3)]
-    split = decode_split(make_files(folder, *images), 16)
+    split = decode_alone(make_files(folder, *images), 16)
     assert split.images.shape == (3, 10, 16, 3)
     assert (split.images == np.stack([np.asarray(image) for image in images])).all()
 
@@ -155,14 +164,14 @@ def test_one_size_that_fits_is_kept(folder):
 @pytest.mark.parametrize("sizes", [[(20, 40), (20, 40)], [(8, 8), (12, 8)]])
 def test_other_sizes_are_squished_with_antialiasing(folder, sizes):
     images = [random_image(*size) for size in sizes]
-    split = decode_split(make_files(folder, *images), 16)
+    split = decode_alone(make_files(folder, *images), 16)
     expected = [image.resize((16, 16), Image.Resampling.BILINEAR) for image in images]
     assert (split.images == np.stack([np.asarray(image) for image in expected])).all()
 
 
 def test_large_jpeg_is_shrunk_by_its_decoder_and_looks_the_same(folder):
     image = random_image(12, 12).resize((900, 600), Image.Resampling.BICUBIC)
-    split = decode_split(make_files(folder, image, suffix=".jpg", quality=95), 32)
+    split = decode_alone(make_files(folder, image, suffix=".jpg", quality=95), 32)
     expected = np.asarray(image.resize((32, 32), Image.Resampling.BOX)).astype(int)
     assert np.abs(split.images[0] - expected).mean() < 4
 
@@ -174,7 +183,7 @@ def test_fine_stripes_become_gray(folder):
     files = make_files(folder, Image.fromarray(stripes))
     arrays = Split(stripes[np.newaxis, ..., np.newaxis], np.zeros(1, np.int64))
     for split in (files, arrays):
-        small = decode_split(split, 16).images
+        small = decode_alone(split, 16).images
         assert small.shape == (1, 16, 16, 1)
         assert small.min() > 100 and small.max() < 155
 
@@ -183,8 +192,8 @@ def test_fine_stripes_become_gray(folder):
 def test_arrays_that_fit_are_the_same_object(channels):
     images = np.zeros((4, 28, 20, channels), np.uint8)
     split = Split(images, np.zeros(4, np.int64))
-    assert decode_split(split, 28).images is images
-    assert decode_split(split, 27).images.shape == (4, 27, 27, channels)
+    assert decode_alone(split, 28).images is images
+    assert decode_alone(split, 27).images.shape == (4, 27, 27, channels)
 
 
 def test_order_is_kept_and_each_file_is_decoded_once(folder, monkeypatch):
@@ -199,8 +208,125 @@ def test_order_is_kept_and_each_file_is_decoded_once(folder, monkeypatch):
 
     monkeypatch.setattr(decode, "_read_pixels", spy)
     files = make_files(folder, *images)
-    assert decode_split(files, 96).images[:, 0, 0, 0].tolist() == list(range(200))
+    assert decode_alone(files, 96).images[:, 0, 0, 0].tolist() == list(range(200))
     assert sorted(read) == sorted(files.images)
+
+
+# --- One geometry for a data set ------------------------------------------------------------
+
+
+def make_splits(folder, **images):
+    """Saves lists of images as files, a list for each split: train, validation, test."""
+    parts = []
+    for name in ("train", "validation", "test"):
+        (folder / name / "cat").mkdir(parents=True)
+        parts.append(make_files(folder / name, *images[name]))
+    return Splits(*parts, ("cat",), "pets", "pets")
+
+
+MIXED = {
+    "sizes": ([(10, 14)], [(10, 14)], [(12, 8)]),  # (H, W) of the images of each split
+    "a large one": ([(10, 14)], [(10, 14)], [(10, 40)]),
+    "within a split": ([(10, 14), (14, 10)], [(10, 14)], [(10, 14)]),
+}
+
+
+@pytest.mark.parametrize("sizes", MIXED.values(), ids=MIXED)
+def test_splits_of_mixed_sizes_come_out_with_one_geometry(folder, sizes):
+    images = {
+        name: [random_image(*size) for size in of_part]
+        for name, of_part in zip(("train", "validation", "test"), sizes, strict=True)
+    }
+    decoded = decode_splits(make_splits(folder, **images), 16)
+    assert decoded.geometry == Geometry(16, 16, 3)
+    for name, split in decoded.parts().items():
+        squashed = [image.resize((16, 16), Image.Resampling.BILINEAR) for image in images[name]]
+        assert (split.images == np.stack([np.asarray(image) for image in squashed])).all()
+
+
+@pytest.mark.parametrize("colour", ["train", "validation", "test"])
+def test_one_colour_image_makes_three_channels_in_every_split(folder, colour):
+    names = ("train", "validation", "test")
+    images = {name: [random_image(channels=3 if name == colour else 1)] for name in names}
+    decoded = decode_splits(make_splits(folder, **images), 96)
+    assert decoded.geometry == Geometry(12, 12, 3)
+    for name, split in decoded.parts().items():
+        assert (split.images[0] == np.asarray(images[name][0].convert("RGB"))).all()
+
+
+def test_bad_files_have_no_say_in_the_geometry(folder):
+    gray = random_image(channels=1)
+    splits = make_splits(folder, train=[gray, b"bad"], validation=[gray], test=[gray, b""])
+    assert measure_geometry(splits.parts().values(), 96) == Geometry(12, 12, 1)
+    decoded = decode_splits(splits, 96, skip_bad_images=True)
+    assert decoded.geometry == Geometry(12, 12, 1)
+    assert [part.num_images for part in decoded.parts().values()] == [1, 1, 1]
+
+
+def test_geometry_is_measured_as_it_is_decided(folder):
+    images = [random_image(10, 14)], [random_image(10, 14, 1)], [random_image(30, 9)]
+    splits = make_splits(folder, **dict(zip(("train", "validation", "test"), images, strict=True)))
+    assert measure_geometry(splits.parts().values(), 16) == decode_splits(splits, 16).geometry
+    arrays = Split(np.zeros((2, 9, 7, 1), np.uint8), np.zeros(2, np.int64))
+    assert measure_geometry([arrays], 16) == Geometry(9, 7, 1)
+    assert measure_geometry([arrays, splits.train], 16) == Geometry(16, 16, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_single_photo_equals_itself_within_the_data_set(folder, suffix, channels):
+    # A photo alone would keep its own size and colours: the geometry of the run is what counts.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photos = [random_image(40, 30, 1), random_image(20, 20, channels), random_image(12, 50, 1)]
+    (folder / "parts").mkdir()
+    parts = {"train": photos[:1], "validation": photos[1:2], "test": photos[2:]}
+    for name, images in parts.items():
+        contents = [to_bytes(x, "PNG" if suffix == ".png" else "JPEG", exif=exif) for x in images]
+        parts[name] = contents
+    decoded = decode_splits(make_splits(folder / "parts", **parts), 24)
+    assert decoded.geometry == Geometry(24, 24, channels)
+    for name, split in decoded.parts().items():
+        alone = decode_split(make_files(folder, parts[name][0], suffix=suffix), decoded.geometry)
+        assert (alone.images == split.images).all()
+        assert alone.images.shape == (1, 24, 24, channels)
+
+
+def test_arrays_are_brought_to_a_geometry_as_files_are(folder):
+    image = random_image(30, 20)
+    arrays = Split(np.asarray(image)[np.newaxis], np.zeros(1, np.int64))
+    for geometry in (Geometry(30, 20, 3), Geometry(16, 16, 3), Geometry(16, 12, 1)):
+        from_files = decode_split(make_files(folder, image), geometry).images
+        assert from_files.shape == (1, *geometry.shape)
+        assert (decode_split(arrays, geometry).images == from_files).all()
+    gray = Split(arrays.images[..., :1], arrays.labels)
+    assert (decode_split(gray, Geometry(30, 20, 3)).images == gray.images).all()
+
+
+def test_a_geometry_survives_json():
+    geometry = Geometry(28, 20, 1)
+    assert Geometry(**json.loads(json.dumps(geometry.to_json()))) == geometry
+
+
+def test_shrunk_images_are_squashed_only_where_they_are_larger():
+    images = np.stack([np.asarray(random_image(20, 14, seed=seed)) for seed in range(3)])
+    assert shrink_images(images, 20) is images
+    small = shrink_images(images, 16)
+    expected = [
+        np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR))
+        for image in images
+    ]
+    assert (small == np.stack(expected)).all()
+
+
+def test_readable_images_come_with_their_places(folder):
+    files = make_files(folder, random_image(), b"", random_image(seed=1), b"bad")
+    images, indices, bad = decode_readable(files, 96)
+    assert indices.tolist() == [0, 2]
+    assert (images == np.stack([np.asarray(random_image(seed=seed)) for seed in (0, 1)])).all()
+    assert [line.split(" (")[0] for line in bad] == ["cat/1.png", "cat/3.png"]
+    with pytest.raises(InputError, match="2 that do not"):
+        decode_readable(make_files(folder, b"", b"bad"), 96)
 
 
 # --- Memory ---------------------------------------------------------------------------------
@@ -211,12 +337,12 @@ def test_large_result_lies_in_a_file_without_a_name(folder, monkeypatch, tmp_pat
     monkeypatch.setattr(decode.tempfile, "tempdir", str(temporary))
     monkeypatch.setattr(decode, "usable_memory", lambda: 4 * 12 * 12 * 3 * 2 - 1)
     image = random_image()
-    split = decode_split(make_files(folder, image, image, b"bad"), 96, skip_bad_images=True)
+    split = decode_alone(make_files(folder, image, image, b"bad"), 96, skip_bad_images=True)
     assert isinstance(split.images, np.memmap) and split.images.shape == (2, 12, 12, 3)
     assert (split.images == np.asarray(image)).all()
     assert list(temporary.iterdir()) == []
     monkeypatch.setattr(decode, "usable_memory", lambda: 4 * 12 * 12 * 3 * 2)
-    assert type(decode_split(make_files(folder, image, image), 96).images) is np.ndarray
+    assert type(decode_alone(make_files(folder, image, image), 96).images) is np.ndarray
 
 
 def test_no_room_on_the_disk_is_told(folder, monkeypatch):
@@ -224,7 +350,7 @@ def test_no_room_on_the_disk_is_told(folder, monkeypatch):
     usage = type(decode.shutil.disk_usage("/"))(10, 10, 0)
     monkeypatch.setattr(decode.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(InputError, match="0.0 GB free .*TMPDIR"):
-        decode_split(make_files(folder, random_image()), 96)
+        decode_alone(make_files(folder, random_image()), 96)
 
 
 # --- Bad files ------------------------------------------------------------------------------
@@ -261,7 +387,7 @@ BAD = {
 def test_bad_file_is_told_with_its_reason(folder, reason, capfd):
     files = make_files(folder, random_image(), BAD[reason])
     with pytest.raises(InputError) as caught:
-        decode_split(files, 96)
+        decode_alone(files, 96)
     message = str(caught.value)
     assert f"all 2 image files in {folder} should decode. Received: 1 that do not" in message
     assert (
@@ -277,28 +403,28 @@ def test_just_too_many_pixels_counts_as_bad(folder, monkeypatch):
     # Pillow only warns between one and two times its limit.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(InputError, match="too many pixels"):
-        decode_split(make_files(folder, random_image(12, 12)), 96)
+        decode_alone(make_files(folder, random_image(12, 12)), 96)
 
 
 @pytest.mark.parametrize("file_format", ["TIFF", "PPM", "ICO"])
 def test_other_formats_are_never_opened(folder, file_format):
     content = to_bytes(random_image(16, 16), file_format)
     with pytest.raises(InputError, match="not a PNG, JPEG"):
-        decode_split(make_files(folder, content), 96)
+        decode_alone(make_files(folder, content), 96)
 
 
 def test_missing_file_is_bad(folder):
     files = make_files(folder, random_image(), random_image())
     (folder / "cat" / "1.png").unlink()
     with pytest.raises(InputError, match="1.png \\(No such file or directory\\)"):
-        decode_split(files, 96)
+        decode_alone(files, 96)
 
 
 @pytest.mark.parametrize("number", [10, 13])
 def test_at_most_ten_bad_files_are_named(folder, number):
     bad: list = []
     with pytest.raises(InputError) as caught:
-        decode_split(make_files(folder, *[b""] * number, random_image()), 96, bad=bad)
+        decode_alone(make_files(folder, *[b""] * number, random_image()), 96, bad=bad)
     message = str(caught.value)
     assert message.count(".png (") == 10 and f"{number} that do not" in message
     assert ("and 3 more" in message) == (number == 13)
@@ -313,7 +439,7 @@ def test_bad_files_are_skipped_on_request(folder):
     files = Split(files.images, np.arange(5) % 2, files.root)
     files.labels[1], files.labels[3] = 0, 0
     bad: list = []
-    split = decode_split(files, 96, skip_bad_images=True, bad=bad)
+    split = decode_alone(files, 96, skip_bad_images=True, bad=bad)
     assert len(bad) == 2 and split.labels.tolist() == [0, 0, 0]
     expected = np.stack([np.asarray(pictures[index]) for index in (0, 2, 4)])
     assert (split.images == expected).all()
@@ -323,9 +449,9 @@ def test_class_left_empty_is_an_error(folder):
     files = make_files(folder, random_image(), b"", random_image())
     files = Split(files.images, np.array([0, 1, 0]), files.root)
     with pytest.raises(InputError, match="cat should have an image that decodes"):
-        decode_split(files, 96, skip_bad_images=True)
+        decode_alone(files, 96, skip_bad_images=True)
     with pytest.raises(InputError, match="cat should have an image that decodes"):
-        decode_split(make_files(folder, b"", b""), 96, skip_bad_images=True)
+        decode_alone(make_files(folder, b"", b""), 96, skip_bad_images=True)
 
 
 def test_all_splits_are_told_at_once_or_noted(tmp_path):
@@ -380,7 +506,7 @@ def test_damaged_file_is_told_or_decoded(folder, data):
         for place in data.draw(places):
             content[place] = data.draw(st.integers(0, 255))
     try:
-        split = decode_split(make_files(folder, bytes(content)), 32)
+        split = decode_alone(make_files(folder, bytes(content)), 32)
     except InputError as error:
         assert len(str(error).splitlines()) == 1 and "0.png (" in str(error)
     else:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.server
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -146,28 +147,31 @@ def test_unwritable_target_is_told(server, tmp_path):
 
 def test_killed_download_is_never_taken_for_a_whole_one(server, tmp_path):
     target = tmp_path / "file.bin"
-    code = "import sys, pathlib; from transfer.downloads import download; "
+    code = "import sys, pathlib; from transfer.storage.downloads import download; "
     code += "download(sys.argv[1], pathlib.Path(sys.argv[2]), answer_seconds=60)"
     arguments = [sys.executable, "-c", code, server + "/stalled", str(target)]
-    with subprocess.Popen(arguments, cwd=Path(downloads.__file__).parents[1]) as process:
-        while not any(tmp_path.glob("*.part")):
+    with subprocess.Popen(arguments, cwd=Path(downloads.__file__).parents[2]) as process:
+        while not any(tmp_path.glob(".*.file.bin")):
             assert process.poll() is None
             time.sleep(0.01)
         process.kill()
-    assert {path.suffix for path in tmp_path.iterdir()} == {".part", ".lock"}
+    assert not target.exists()
+    leftovers = sorted(path.name for path in tmp_path.iterdir())
+    assert len(leftovers) == 2 and leftovers[1] == "file.bin.lock"
+    assert re.fullmatch(r"\.[0-9a-f]{8}\.file\.bin", leftovers[0])
     download(server + "/good", target, sha256=SHA256)
     assert target.read_bytes() == CONTENT
 
 
 def test_old_leftovers_are_removed_and_a_running_download_is_not(server, tmp_path):
     target = tmp_path / "file.bin"
-    old, running = (tmp_path / f"file.bin.{pid}-abcd.part" for pid in (1, 2))
+    old, running = (tmp_path / f".{number:08x}.file.bin" for number in (1, 2))
     for leftover in (old, running):
         leftover.write_bytes(CONTENT[:10])
     os.utime(old, (0, 0))
     download(server + "/good", target, sha256=SHA256)
     assert target.read_bytes() == CONTENT
-    assert sorted(os.listdir(tmp_path)) == ["file.bin", running.name]
+    assert sorted(os.listdir(tmp_path)) == [running.name, "file.bin"]
 
 
 def test_target_is_absent_until_whole(server, tmp_path, monkeypatch):
@@ -175,12 +179,14 @@ def test_target_is_absent_until_whole(server, tmp_path, monkeypatch):
     compare = downloads._compare
 
     def spy(*arguments):
-        seen.append(sorted(path.suffix for path in tmp_path.iterdir()))
+        seen.append(sorted(path.name[-13:] for path in tmp_path.iterdir()))
+        assert not (tmp_path / "file.bin").exists()
         compare(*arguments)
 
     monkeypatch.setattr(downloads, "_compare", spy)
     download(server + "/good", tmp_path / "file.bin")
-    assert seen == [[".lock", ".part"]]
+    [[temporary, lock]] = seen
+    assert temporary.endswith(".file.bin") and lock == "file.bin.lock"
 
 
 def test_of_four_at_once_one_downloads_and_the_others_take_its_file(server, tmp_path, monkeypatch):

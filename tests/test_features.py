@@ -1,3 +1,4 @@
+import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +9,7 @@ import pytest
 from transfer.config import Config
 from transfer.data.splits import Split
 from transfer.training import features as cache
-from transfer.training.features import compute_features, features_folder, load_features
+from transfer.training.features import CACHE, compute_features, load_features
 
 
 def make_split(num_images=1001):
@@ -66,7 +67,7 @@ def test_a_second_run_reads_what_the_first_computed_and_says_so(computed):
     first = load_features(make_extractor(), make_split(70), CONFIG, tell=told.append)
     assert told == []
     second = load_features(make_extractor(), make_split(70), CONFIG, tell=told.append)
-    assert computed == [70] and len(told) == 1 and str(features_folder()) in told[0]
+    assert computed == [70] and len(told) == 1 and str(CACHE.folder) in told[0]
     np.testing.assert_array_equal(first, second)
     assert second.dtype == np.float16
     np.testing.assert_array_equal(first, compute_features(make_extractor(), make_split(70), CONFIG))
@@ -108,10 +109,23 @@ def test_large_features_stay_on_the_disk(monkeypatch):
     assert isinstance(load_features(make_extractor(), make_split(70), CONFIG), np.memmap)
 
 
+def test_a_byte_that_has_changed_is_not_read(computed):
+    # Of the right size and a good header: only the checksum tells.
+    first = load_features(make_extractor(), make_split(70), CONFIG)
+    [path] = CACHE.folder.glob("*.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    np.testing.assert_array_equal(load_features(make_extractor(), make_split(70), CONFIG), first)
+    assert len(computed) == 2
+    np.testing.assert_array_equal(load_features(make_extractor(), make_split(70), CONFIG), first)
+    assert len(computed) == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"junk" * 100])
 def test_a_damaged_file_is_computed_again(computed, content):
     first = load_features(make_extractor(), make_split(70), CONFIG)
-    [path] = features_folder().iterdir()
+    [path] = CACHE.folder.glob("*.npy")
     path.write_bytes(content)
     np.testing.assert_array_equal(load_features(make_extractor(), make_split(70), CONFIG), first)
     assert len(computed) == 2
@@ -120,12 +134,14 @@ def test_a_damaged_file_is_computed_again(computed, content):
 def test_what_was_used_longest_ago_makes_room(monkeypatch):
     for number in (70, 71, 72):
         load_features(make_extractor(), make_split(number), CONFIG)
-        newest = max(features_folder().iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        newest = max(CACHE.folder.glob("*.npy"), key=lambda path: path.stat().st_mtime_ns)
         os.utime(newest, (number, number))
     load_features(make_extractor(), make_split(70), CONFIG)  # used again
-    monkeypatch.setattr(cache, "CACHE_BYTES", 1700)  # three files of some 550 bytes
+    monkeypatch.setattr(
+        cache, "CACHE", dataclasses.replace(CACHE, most_bytes=1700)
+    )  # three files of some 550 bytes
     load_features(make_extractor(), make_split(73), CONFIG)
-    rows = sorted(len(np.load(path)) for path in features_folder().iterdir())
+    rows = sorted(len(np.load(path)) for path in CACHE.folder.glob("*.npy"))
     assert rows == [70, 72, 73]
 
 
@@ -135,7 +151,7 @@ def test_of_two_at_once_one_computes(computed):
         first, second = made
     np.testing.assert_array_equal(first, second)
     assert computed == [70]
-    assert [path.suffix for path in features_folder().iterdir()] == [".npy"]
+    assert sorted(path.suffix for path in CACHE.folder.iterdir()) == [".npy", ".sha256"]
 
 
 def test_without_a_place_for_the_cache_the_features_are_computed(monkeypatch, tmp_path):

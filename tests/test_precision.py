@@ -1,7 +1,9 @@
+"""Number formats: the rule of "auto" on every kind of machine, and a choice that is exact."""
+
 import pytest
 
-from transfer import machine
-from transfer.machine import cpu_flags
+import transfer.machine
+from transfer.models import precision
 from transfer.models.precision import AMX, AVX512, choose_inference_precision, choose_precision
 
 
@@ -10,8 +12,8 @@ def machine(monkeypatch):
     """Makes the rule believe in a machine."""
 
     def pretend(flags=(), accelerator=False):
-        monkeypatch.setattr(machine, "has_accelerator", lambda: accelerator)
-        monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
+        monkeypatch.setattr(precision, "has_accelerator", lambda: accelerator)
+        monkeypatch.setattr(transfer.machine, "cpu_flags", lambda: frozenset(flags))
 
     return pretend
 
@@ -42,13 +44,3 @@ def test_an_explicit_choice_is_exact(choose, machine):
     assert choose("vgg16", "float32")[0] == "float32"
     machine()
     assert choose("mobilenetv2", "bfloat16")[0] == "mixed_bfloat16"
-
-
-def test_cpu_flags_are_words(tmp_path):
-    path = tmp_path / "cpuinfo"
-    path.write_text("processor : 0\nflags : fpu avx512_bf16x amx_bf16 amx_tile\n")
-    assert AMX in cpu_flags(path) and AVX512 not in cpu_flags(path)
-
-
-def test_a_machine_without_cpuinfo_has_none(tmp_path):
-    assert cpu_flags(tmp_path / "missing") == frozenset()

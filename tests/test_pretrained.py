@@ -16,7 +16,7 @@ from transfer.models.weights import load_backbone
 @pytest.fixture
 def package(monkeypatch, tmp_path):
     """An empty folder in place of the package's own."""
-    for module in (pretrained, pack):
+    for module in (pretrained, pack_weights):
         monkeypatch.setattr(module, "FOLDER", tmp_path)
         monkeypatch.setattr(module, "MANIFEST", tmp_path / "manifest.json")
     (tmp_path / "manifest.json").write_text("{}")

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from rich.console import Console
 
 from transfer.commands import main
 from transfer.commands.exit_codes import run
@@ -24,8 +23,6 @@ from transfer.pretraining import composition, pretrain
 from transfer.pretraining import folder as kept
 from transfer.pretraining.composition import TRAINING, VALIDATION, Batches, Composer
 from transfer.pretraining.settings import Settings
-
-QUIET = Console(quiet=True)
 
 
 @pytest.fixture
@@ -199,7 +196,7 @@ def test_nothing_here_imports_tensorflow_by_itself(monkeypatch):
 
 
 def test_a_pretraining_leaves_weights_that_load_and_says_how_it_went(settings, tmp_path):
-    assert pretrain.pretrain(settings, tmp_path, QUIET) == pretrain.FINISHED
+    assert pretrain.pretrain(settings, tmp_path) == pretrain.FINISHED
     backbone = build_backbone(settings.backbone, 32)
     before = backbone.get_weights()
     backbone.load_weights(tmp_path / kept.WEIGHTS)
@@ -213,13 +210,13 @@ def test_a_pretraining_leaves_weights_that_load_and_says_how_it_went(settings, t
     assert Image.open(tmp_path / kept.SAMPLES).size == (8 * 32, 8 * 32)
     assert not (tmp_path / kept.CHECKPOINT).exists()
     with pytest.raises(InputError, match="already"):
-        pretrain.pretrain(settings, tmp_path, QUIET)
+        pretrain.pretrain(settings, tmp_path)
     with pytest.raises(InputError, match="has finished"):
         kept.read_settings(tmp_path)
 
 
 def test_a_stopped_pretraining_goes_on_as_if_it_had_not_been(settings, tmp_path, monkeypatch):
-    pretrain.pretrain(settings, tmp_path / "whole", QUIET)
+    pretrain.pretrain(settings, tmp_path / "whole")
     take_batch = Batches.__getitem__
 
     def interrupt(batches, index):
@@ -231,10 +228,10 @@ def test_a_stopped_pretraining_goes_on_as_if_it_had_not_been(settings, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(Batches, "__getitem__", interrupt)
         patch.setattr(pretrain, "_compose_samples", lambda *_: np.zeros((8, 32, 32, 3)))
-        assert pretrain.pretrain(settings, parts, QUIET) == "SIGTERM"
+        assert pretrain.pretrain(settings, parts) == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert (parts / kept.CHECKPOINT).exists() and not (parts / kept.WEIGHTS).exists()
-    assert pretrain.pretrain(kept.read_settings(parts), parts, QUIET, resume=True) == "finished"
+    assert pretrain.pretrain(kept.read_settings(parts), parts, resume=True) == "finished"
     exported = (_exported(folder, settings) for folder in (tmp_path / "whole", parts))
     for one, other in zip(*exported, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
@@ -247,16 +244,16 @@ def _exported(folder, settings):
 
 
 def test_the_time_limit_stops_before_the_first_step(settings, tmp_path):
-    assert pretrain.pretrain(settings, tmp_path, QUIET, time_limit=0) == "time limit"
+    assert pretrain.pretrain(settings, tmp_path, time_limit=0) == "time limit"
     assert kept.read_settings(tmp_path) == settings
     assert not (tmp_path / kept.LOG).exists()
 
 
 def test_a_damaged_checkpoint_is_told_in_one_line(settings, tmp_path):
-    pretrain.pretrain(settings, tmp_path, QUIET, time_limit=0)
+    pretrain.pretrain(settings, tmp_path, time_limit=0)
     (tmp_path / kept.CHECKPOINT).write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.raises(InputError, match="checkpoint.npz should be a checkpoint"):
-        pretrain.pretrain(settings, tmp_path, QUIET, resume=True)
+        pretrain.pretrain(settings, tmp_path, resume=True)
 
 
 def test_the_learning_rate_rises_and_falls_to_zero_over_the_schedule():

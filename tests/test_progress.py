@@ -1,5 +1,6 @@
 """Progress: plain lines where there is no terminal, a bar that goes away where there is one."""
 
+import contextlib
 import io
 import re
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from transfer.console import make_console
+from transfer import console
 from transfer.progress import PhaseProgress
 
 LOGS = {
@@ -39,12 +40,23 @@ def fit(progress, epochs=2):
         progress.on_epoch_end(epoch, LOGS)
 
 
+@pytest.fixture
+def log():
+    """This process speaks, and what it says goes into a file."""
+    with console.speaking():
+        yield
+
+
+@pytest.fixture
 def terminal():
-    return Console(file=io.StringIO(), force_terminal=True, width=200)
+    """This process speaks to a terminal, which is returned."""
+    screen = Console(file=io.StringIO(), force_terminal=True, width=200)
+    with console.voice(screen):
+        yield screen
 
 
-def test_a_log_gets_one_plain_line_an_epoch(capsys):
-    progress = make_progress(make_console(quiet=False))
+def test_a_log_gets_one_plain_line_an_epoch(capsys, log):
+    progress = make_progress()
     fit(progress)
     progress.on_train_end()
     out, err = capsys.readouterr()
@@ -53,8 +65,8 @@ def test_a_log_gets_one_plain_line_an_epoch(capsys):
     assert [EPOCH_LINE.fullmatch(line).group(1) for line in lines] == ["1", "2"]
 
 
-def test_a_log_gets_one_plain_line_a_prediction(capsys):
-    progress = make_progress(make_console(quiet=False), epochs=1)
+def test_a_log_gets_one_plain_line_a_prediction(capsys, log):
+    progress = make_progress(epochs=1)
     progress.on_predict_begin()
     for batch in range(8):
         progress.on_predict_batch_end(batch)
@@ -64,8 +76,8 @@ def test_a_log_gets_one_plain_line_a_prediction(capsys):
     )
 
 
-def test_several_steps_at_a_time_do_not_run_beyond_the_end_of_an_epoch():
-    progress = make_progress(terminal())
+def test_several_steps_at_a_time_do_not_run_beyond_the_end_of_an_epoch(terminal):
+    progress = make_progress()
     progress.on_train_begin()
     for epoch in range(2):
         progress.on_epoch_begin(epoch)
@@ -75,48 +87,53 @@ def test_several_steps_at_a_time_do_not_run_beyond_the_end_of_an_epoch():
     progress.close()
 
 
-def test_a_quiet_console_hears_nothing(capsys):
-    progress = make_progress(make_console(quiet=True))
-    fit(progress)
-    progress.close()
+@pytest.mark.parametrize("said", [False, True])
+def test_a_quiet_process_says_nothing(capsys, said):
+    # Used from Python it is so until asked.
+    with console.speaking(quiet=True) if said else contextlib.nullcontext():
+        progress = make_progress()
+        fit(progress)
+        progress.close()
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_terminal_gets_a_bar_with_images_a_second_and_time_left():
-    console = terminal()
+def test_a_terminal_gets_a_bar_with_images_a_second_and_time_left(terminal):
     progress = make_progress()
     fit(progress)
     progress.on_train_end()
-    shown = console.file.getvalue()
+    shown = terminal.file.getvalue()
     assert HIDE_CURSOR in shown and shown.rfind(SHOW_CURSOR) > shown.rfind(HIDE_CURSOR)
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
     assert "images/s" in plain and "left" in plain and "100 %" in plain
     assert EPOCH_LINE.findall(plain) == ["1", "2"]
 
 
-@pytest.mark.parametrize("console", [terminal(), Console(file=io.StringIO())])
-def test_closing_twice_is_fine_also_when_nothing_began():
-    progress = make_progress()
-    progress.close()
-    progress.close()
-    progress = make_progress()
-    progress.on_train_begin()
-    progress.on_epoch_begin(0)
-    progress.on_train_batch_end(0)  # and then an error
-    progress.close()
-    progress.close()
-    shown = console.file.getvalue()
-    assert shown.count(HIDE_CURSOR) <= shown.count(SHOW_CURSOR)
-    before = len(shown)
-    progress.close()
-    assert len(console.file.getvalue()) == before
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_closing_twice_is_fine_also_when_nothing_began(is_terminal):
+    screen = Console(file=io.StringIO(), force_terminal=is_terminal, width=200)
+    with console.voice(screen):
+        progress = make_progress()
+        progress.close()
+        progress.close()
+        progress = make_progress()
+        progress.on_train_begin()
+        progress.on_epoch_begin(0)
+        progress.on_train_batch_end(0)  # and then an error
+        progress.close()
+        progress.close()
+        shown = screen.file.getvalue()
+        assert shown.count(HIDE_CURSOR) <= shown.count(SHOW_CURSOR)
+        assert (HIDE_CURSOR in shown) == is_terminal
+        before = len(shown)
+        progress.close()
+    assert len(screen.file.getvalue()) == before
 
 
-def test_keras_calls_it_as_expected(capsys):
+def test_keras_calls_it_as_expected(capsys, log):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax")])
     model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
     inputs, targets = np.ones((10, 3), "float32"), np.eye(2, dtype="float32")[[0, 1] * 5]
-    progress = PhaseProgress(make_console(quiet=False), "head", num_images=10, steps=3, epochs=2)
+    progress = PhaseProgress("head", num_images=10, steps=3, epochs=2)
     model.fit(
         inputs,
         targets,
@@ -126,7 +143,7 @@ def test_keras_calls_it_as_expected(capsys):
         validation_data=(inputs, targets),
         callbacks=[keras.callbacks.ReduceLROnPlateau(), progress],
     )
-    progress = PhaseProgress(make_console(quiet=False), "test", num_images=10, steps=3)
+    progress = PhaseProgress("test", num_images=10, steps=3)
     model.predict(inputs, batch_size=4, verbose=0, callbacks=[progress])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tools import make_sample
-from transfer.data import fashion_mnist, places, sources
+from transfer.data import places, sources
 from transfer.data.fashion_mnist import CLASS_NAMES, FASHION_MNIST_SHA256, SAMPLE_SHA256
-from transfer.data.formats import csv_files
+from transfer.data.formats import csv_files, npz
 from transfer.data.sources import SOURCES, load_splits
 from transfer.data.splits import Split, fingerprint
 from transfer.errors import InputError
@@ -44,7 +44,7 @@ def home(tmp_path_factory, monkeypatch):
     monkeypatch.delenv("TRANSFER_OFFLINE", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(folder / "keras"))
     monkeypatch.setattr(places, "SYSTEM_FOLDER", folder / "system")
-    monkeypatch.setattr(sources, "download", no_answer)
+    monkeypatch.setattr(places, "download", no_answer)
     return folder / "keras" / "datasets" / "fashion-mnist"
 
 
@@ -110,7 +110,8 @@ def published(tiny, monkeypatch):
     with tempfile.TemporaryDirectory() as folder:
         contents = write_idx(Path(folder), *tiny)
     digests = {stem: hashlib.sha256(c).hexdigest() for stem, c in contents.items()}
-    monkeypatch.setattr(fashion_mnist, "FASHION_MNIST_SHA256", digests)
+    for stem, digest in digests.items():
+        monkeypatch.setitem(FASHION_MNIST_SHA256, stem, digest)
     return lambda folder, suffix=".gz": write_idx(folder, *tiny, suffix)
 
 
@@ -146,8 +147,8 @@ def test_auto_takes_the_first_place(published, home, tmp_path, monkeypatch):
     published(tmp_path / "wish", suffix="")
     monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path / "wish"))
     taken.append(load_splits("auto").location)
-    places = ["sample", places.SYSTEM_FOLDER, home, tmp_path / "wish"]
-    assert taken == [str(place) for place in places]
+    expected = ["sample", places.SYSTEM_FOLDER, home, tmp_path / "wish"]
+    assert taken == [str(place) for place in expected]
 
 
 def test_published_files_are_called_so(published, tmp_path, tiny):
@@ -207,7 +208,7 @@ def test_damaged_cache_is_set_aside_and_fetched_again(published, home, tmp_path,
         fetched.append(url)
         target.write_bytes((tmp_path / "web" / url.rsplit("/", 1)[1]).read_bytes())
 
-    monkeypatch.setattr(sources, "download", fetch)
+    monkeypatch.setattr(places, "download", fetch)
     splits = load_splits("auto")
     assert splits.name == "fashion-mnist" and splits.location == str(home)
     assert fetched == [places.DOWNLOAD_URL + path.name for path in (truncated, other)]
@@ -221,7 +222,7 @@ def test_damaged_download_is_not_used(published, home, monkeypatch):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(b"<html>Log in to the hotel's network</html>")
 
-    monkeypatch.setattr(sources, "download", fetch)
+    monkeypatch.setattr(places, "download", fetch)
     splits = load_splits("auto")
     assert splits.name == "fashion-mnist-sample" and "is damaged" in splits.provenance
     assert all(name.endswith(".damaged") for name in os.listdir(home))
@@ -244,7 +245,7 @@ def test_only_the_first_file_is_waited_for(monkeypatch):
         asked.append(url)
         no_answer(url, target)
 
-    monkeypatch.setattr(sources, "download", fetch)
+    monkeypatch.setattr(places, "download", fetch)
     splits = load_splits("auto")
     assert len(asked) == 1
     assert splits.name == "fashion-mnist-sample" and "no answer from" in splits.provenance
@@ -253,7 +254,7 @@ def test_only_the_first_file_is_waited_for(monkeypatch):
 
 @pytest.mark.parametrize("said", ["argument", "variable"])
 def test_offline_never_fetches(monkeypatch, said):
-    monkeypatch.setattr(sources, "download", lambda *_: pytest.fail("touched the network"))
+    monkeypatch.setattr(places, "download", lambda *_: pytest.fail("touched the network"))
     if said == "variable":
         monkeypatch.setenv("TRANSFER_OFFLINE", "1")
     splits = load_splits("auto", offline=said == "argument")
@@ -436,6 +437,51 @@ def test_csv_slow_way_reads_the_same(tmp_path):
     assert loaded.test is None and loaded.class_names == ("0", "1", "2")
 
 
+FIELDS = ["12.0", " 12", "12\t", "12.", "012", "000000012", "12.000", " 12.0 ", "\f12"]
+WRONG = ["+12", "12e0", "1e1", "0x1", ".0", "12.0.0", "0000000012", "00000000000000012", "1 2", " "]
+WRONG += ["'12'", '"12"', "12#", "#", "1\r2", "\xa012", "256", "300", "inf", "-0", "12.00000000001"]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_whole_number_may_be_written_so(tmp_path, field):
+    images, labels = draw(10, 2)
+    images[4, 0, 2] = 12
+    path = write_csv(tmp_path / "d.csv", images, labels)
+    lines = path.read_text().split("\n")
+    fields = lines[5].split(",")
+    lines[5] = ",".join([*fields[:3], field, *fields[4:]])
+    path.write_bytes("\n".join(lines).encode())
+    assert (sources._load_path(str(path)).train.images[..., 0] == images).all()
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_what_parsers_of_numbers_take_besides_is_told(tmp_path, field):
+    path = write_csv(tmp_path / "d.csv", *draw(10, 2))
+    lines = path.read_text().split("\n")
+    fields = lines[5].split(",")
+    lines[5] = ",".join([*fields[:3], field, *fields[4:]])
+    path.write_bytes("\n".join(lines).encode())
+    assert f"{path}, row 6, column pixel3: there should be a whole number" in refused(path)
+
+
+@pytest.mark.parametrize("line", ["", " ", "\t", "\r"])
+def test_blank_lines_between_rows_are_passed_over(tmp_path, monkeypatch, line):
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 1)  # some blocks are blank alone
+    images, labels = draw(10, 2)
+    path = write_csv(tmp_path / "d.csv", images, labels)
+    text = path.read_text().replace("\n", f"\n{line}\n")
+    path.write_bytes(text.encode())
+    loaded = sources._load_path(str(path))
+    assert (loaded.train.images[..., 0] == images).all() and (loaded.train.labels == labels).all()
+
+
+def test_a_lone_carriage_return_makes_no_row(tmp_path):
+    path = write_csv(tmp_path / "d.csv", *draw(10, 2))
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:4], lines[4] + b"\r" + lines[5], *lines[6:]]))
+    assert "row 5: there should be 17 columns, as in the header. Received: 33" in refused(path)
+
+
 @pytest.mark.parametrize(
     ("field", "told"),
     [
@@ -585,6 +631,9 @@ X, Y = draw(20, 2)
         ({"class_names": np.array(["a", "a"])}, "all different"),
         ({"class_names": np.array([1, 2])}, "texts"),
         ({"y_test": None}, "no y_test"),
+        ({"x_test": None}, "no x_test"),
+        ({"y_train": None}, "no y_train"),
+        ({"x_train": None, "x_test": None, "y_test": None}, "no x_train"),
     ],
 )
 def test_wrong_npz_is_told(tmp_path, change, told):
@@ -593,6 +642,59 @@ def test_wrong_npz_is_told(tmp_path, change, told):
     np.savez(tmp_path / "d.npz", **arrays)
     message = refused(tmp_path / "d.npz")
     assert told in message and str(tmp_path / "d.npz") in message
+
+
+@pytest.mark.parametrize("names", [None, ("cat", "dog")])
+def test_npz_without_a_test_part_gives_up_a_fifth(tmp_path, names):
+    path = tmp_path / "d.npz"
+    images, labels = draw(50, 2)
+    more = {} if names is None else {"class_names": np.array(names)}
+    np.savez(path, x_train=images, y_train=labels, **more)
+    loaded = sources._load_path(str(path))
+    assert loaded.test is None and loaded.class_names == (names or ("0", "1"))
+    first, second = (load_splits(str(path), seed=seed) for seed in (0, 1))
+    assert first.test.num_images == 10 and first.train.num_images == 36
+    assert "20% held out for the test, the same for every seed" in first.provenance
+    assert fingerprint(first.test) == fingerprint(second.test)
+    assert fingerprint(first.validation) != fingerprint(second.validation)
+
+
+@pytest.mark.parametrize("with_test", [True, False])
+def test_arrays_in_memory_are_a_data_set_and_come_back_from_a_file(tmp_path, with_test):
+    arrays = {"x_train": X / 255, "y_train": Y, "class_names": np.array(["cat", "dog"])}
+    if with_test:
+        arrays |= {"x_test": X[:6] / 255, "y_test": Y[:6]}
+    loaded = npz.from_arrays(arrays, "arrays: ", "memory", "given")
+    check_invariants(loaded)
+    assert (loaded.train.images[..., 0] == X).all() and loaded.class_names == ("cat", "dog")
+    assert sources.load_undivided(loaded) is loaded
+    npz.write_arrays(tmp_path / "d.npz", loaded)
+    again = sources._load_path(str(tmp_path / "d.npz"))
+    assert again.class_names == loaded.class_names
+    assert fingerprint(again.train) == fingerprint(loaded.train)
+    assert (again.test is None) == (loaded.test is None) == (not with_test)
+    if with_test:
+        assert fingerprint(again.test) == fingerprint(loaded.test)
+    one, other = load_splits(loaded, seed=3), load_splits(str(tmp_path / "d.npz"), seed=3)
+    for part, split in one.parts().items():
+        assert fingerprint(split) == fingerprint(other.parts()[part])
+    with pytest.raises(InputError, match=r"arrays: y_train\[0\] should be a whole number"):
+        npz.from_arrays(arrays | {"y_train": Y + 0.5}, "arrays: ", "memory", "given")
+
+
+def test_arrays_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    loaded = npz.from_arrays({"x_train": X, "y_train": Y}, "", "memory", "given")
+    npz.write_arrays(tmp_path / "d.npz", loaded)
+    before = (tmp_path / "d.npz").read_bytes()
+
+    def fail(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(npz.np, "savez", fail)
+    with pytest.raises(OSError, match="No space"):
+        npz.write_arrays(tmp_path / "d.npz", loaded)
+    assert os.listdir(tmp_path) == ["d.npz"] and (tmp_path / "d.npz").read_bytes() == before
 
 
 def test_files_that_only_look_like_npz_are_told(tmp_path):

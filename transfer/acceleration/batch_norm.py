@@ -16,7 +16,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """The same layer with the same weights, computed by TensorFlow's fused operation.
 
     Differs from Keras in one detail: the moving variance follows the unbiased variance of
-    the batch (n - 1), as PyTorch's does, not the biased one (n).
+    the batch (n - 1), as PyTorch's does, not the biased one (n). With momentum 0, as
+    `make_recalibration` pools batches, it is the biased one too.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -34,9 +35,17 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=True,
         )
+        if not self.momentum:  # asked for the statistics of this batch, as Keras has them
+            variance *= _biased_share(inputs)
         for statistic, batch_value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            statistic.assign(statistic + (batch_value - statistic) * (1.0 - self.momentum))
+            statistic.assign(statistic * self.momentum + batch_value * (1.0 - self.momentum))
         return outputs
+
+
+def _biased_share(inputs: tf.Tensor) -> tf.Tensor:
+    # (n - 1) / n of the n values of a channel; of a single one TensorFlow's variance is 0.
+    count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)
+    return (count - 1.0) / count
 
 
 def fuse_batch_norm(model: keras.Model, momentum: float = MOMENTUM) -> keras.Model:

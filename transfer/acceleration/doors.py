@@ -1,6 +1,6 @@
 """The doors of the wall: each takes the fast way on TensorFlow, else Keras's own.
 
-The fast ways import TensorFlow and are imported here only when they are taken.
+What imports TensorFlow is imported here only when it is taken.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,6 @@ import numpy as np
 from transfer.data.splits import Split
 from transfer.machine import has_accelerator
 from transfer.models.batch_norm import MOMENTUM, with_momentum
-from transfer.models.inference import predict_batches as predict_plainly
 
 
 def is_fast() -> bool:
@@ -82,6 +81,8 @@ def predict_batches(
     """
     options = {"flipped": flipped, "callbacks": callbacks}
     if not is_fast() or has_accelerator():  # a dataset's own operations are computed by the CPU
+        from transfer.models.inference import predict_batches as predict_plainly
+
         return predict_plainly(model, split, image_size, batch_size, **options)
     from transfer.acceleration.inference import predict_batches as predict_fast
 

@@ -123,7 +123,7 @@ class FolderCache:
     def _make_room(self, newest: Path) -> None:
         # A file that another process reads stays readable for it after its name is gone.
         name = "[0-9a-f]{32}" + re.escape(self.suffix)
-        remove_leftovers(self.folder, name)
+        remove_leftovers(self.folder, f"{name}(?:{re.escape(CHECKSUM)})?")
         if self.most_bytes is None:
             return
         own = re.compile(name)

@@ -1,11 +1,12 @@
-"""How much memory there is, told from the machine and from the files of its control groups."""
+"""What the machine has: memory, told from its control groups too, and the CPU's number formats."""
 
 import os
 
 import pytest
 
 from transfer import machine
-from transfer.machine import usable_memory
+from transfer.machine import cpu_flags, usable_memory
+from transfer.models.precision import AMX, AVX512
 
 MACHINE = 24_000
 V1, V2 = "memory/{}memory.limit_in_bytes", "{}memory.max"
@@ -67,3 +68,13 @@ def test_without_control_groups_it_is_the_machines(told, tmp_path, monkeypatch):
 def test_here_it_is_at_most_the_machines():
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < usable_memory() <= machine
+
+
+def test_cpu_flags_are_words(tmp_path):
+    path = tmp_path / "cpuinfo"
+    path.write_text("processor : 0\nflags : fpu avx512_bf16x amx_bf16 amx_tile\n")
+    assert AMX in cpu_flags(path) and AVX512 not in cpu_flags(path)
+
+
+def test_a_machine_without_cpuinfo_has_none(tmp_path):
+    assert cpu_flags(tmp_path / "missing") == frozenset()

@@ -1,0 +1,426 @@
+"""Storage: whole or not at all, read only as it was written, and nobody else's files touched."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import transfer
+from transfer.errors import InputError
+from transfer.storage import atomic
+from transfer.storage.atomic import (
+    read_json,
+    remove_leftovers,
+    whole_file,
+    whole_path,
+    write_atomically,
+    write_json,
+)
+from transfer.storage.cache import CHECKSUM, FolderCache, keras_home
+
+STALE = atomic._STALE_SECONDS
+LINKS = pytest.mark.skipif(sys.platform == "win32", reason="symbolic links")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- Whole or not at all --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ["Füße\n", b"\x00\xff", ""])
+def test_what_was_written_is_there_and_nothing_else(tmp_path, content):
+    write_atomically(tmp_path / "a.txt", content)
+    expected = content.encode() if isinstance(content, str) else content
+    assert (tmp_path / "a.txt").read_bytes() == expected
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_name_is_taken_only_when_the_file_is_whole(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"before")
+    with whole_file(path) as file:
+        file.write(b"half")
+        file.flush()
+        assert path.read_bytes() == b"before"
+    assert path.read_bytes() == b"half"
+    with whole_path(path) as temporary:
+        assert temporary.parent == tmp_path and temporary.suffix == ".bin"
+        assert not temporary.exists()
+        temporary.write_bytes(b"made by a library")
+    assert path.read_bytes() == b"made by a library"
+    assert names(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("before", [None, b"before"])
+def test_an_error_leaves_what_was_there(tmp_path, error, before):
+    path = tmp_path / "a.bin"
+    if before is not None:
+        path.write_bytes(before)
+    with pytest.raises(error), whole_file(path) as file:
+        file.write(b"half")
+        raise error
+    with pytest.raises(error), whole_path(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert names(tmp_path) == ([] if before is None else ["a.bin"])
+    assert before is None or path.read_bytes() == before
+
+
+def test_a_library_that_writes_nothing_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="No such file"), whole_path(tmp_path / "a.bin"):
+        pass
+    assert names(tmp_path) == []
+
+
+KILLED = """
+import sys, pathlib
+from transfer.storage.cache import FolderCache
+cache = FolderCache("things", ".bin")
+path = cache.path("killed")
+path.parent.mkdir(parents=True, exist_ok=True)
+with cache.keep(path) as file:
+    file.write(b"half")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_write_leaves_nothing_under_the_name(things):
+    path = things.path("killed")
+    root = str(Path(transfer.__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": root},
+    ) as process:
+        assert process.stdout.readline().strip() == b"writing"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL or sys.platform == "win32"
+    assert not path.exists() and not things.holds(path)
+    [leftover] = names(things.folder)
+    assert leftover.endswith(path.name) and leftover.startswith(".")
+    keep(things, "killed", b"whole")
+    assert things.holds(path) and path.read_bytes() == b"whole"
+    assert leftover in names(things.folder)  # it may be being written
+    os.utime(things.folder / leftover, (0, 0))
+    checksum = things.folder / f"{leftover}{CHECKSUM}"  # killed while this was written
+    checksum.write_bytes(b"0")
+    os.utime(checksum, (0, 0))
+    keep(things, "another", b"whole")
+    assert not {leftover, checksum.name} & set(names(things.folder))
+
+
+def test_the_folder_is_on_the_disk_too(tmp_path, monkeypatch):
+    order = []
+    replace, flush = os.replace, atomic.flush_folder
+    monkeypatch.setattr(atomic.os, "replace", lambda *a: (order.append("name"), replace(*a)))
+    monkeypatch.setattr(atomic, "flush_folder", lambda f: (order.append(f), flush(f)))
+    inner = os.fsync
+    monkeypatch.setattr(atomic.os, "fsync", lambda d: (order.append("disk"), inner(d)))
+    write_atomically(tmp_path / "a", b"x")
+    assert order[:3] == ["disk", "name", tmp_path]
+
+
+# --- Leftovers ------------------------------------------------------------------------------
+
+
+def test_leftovers_are_removed_only_when_stale(tmp_path):
+    old, fresh = tmp_path / ".0123abcd.a.bin", tmp_path / ".fedc9876.a.bin"
+    for path in (old, fresh):
+        path.write_bytes(b"half")
+    os.utime(old, times=(time.time() - STALE - 60,) * 2)
+    os.utime(fresh, times=(time.time() - STALE + 60,) * 2)
+    remove_leftovers(tmp_path, r"a\.bin")
+    assert names(tmp_path) == [fresh.name]
+
+
+def test_other_names_are_nobodys_leftovers(tmp_path):
+    kept = [".hidden", ".0123abcd.b.bin", "0123abcd.a.bin", ".0123ABCD.a.bin", ".0123abcd.a.binx"]
+    kept += ["a.bin", ".0123abcde.a.bin", ".123.a.bin", ".0123abcd.axbin"]
+    for name in kept:
+        (tmp_path / name).write_bytes(b"mine")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".0123abcd.a.bin").mkdir()  # a folder of that name stays as well
+    os.utime(tmp_path / ".0123abcd.a.bin", (0, 0))
+    remove_leftovers(tmp_path, r"a\.bin")
+    assert names(tmp_path) == sorted([*kept, ".0123abcd.a.bin"])
+
+
+@LINKS
+def test_no_link_is_followed_to_a_leftover(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "precious"
+    target.write_bytes(b"mine")
+    os.utime(target, (0, 0))
+    link = tmp_path / ".0123abcd.a.bin"
+    link.symlink_to(target)
+    remove_leftovers(tmp_path, r"a\.bin")
+    assert target.read_bytes() == b"mine" and link.is_symlink()  # the link itself is new
+    os.utime(link, (0, 0), follow_symlinks=False)
+    remove_leftovers(tmp_path, r"a\.bin")
+    assert target.read_bytes() == b"mine" and not link.is_symlink()
+
+
+# --- JSON -----------------------------------------------------------------------------------
+
+
+def test_json_comes_back(tmp_path):
+    values = {"a": 1, "Füße": [None, 2.5, {"b": "\u732b"}]}
+    write_json(tmp_path / "a.json", values)
+    assert read_json(tmp_path / "a.json") == values
+    assert "Füße" in (tmp_path / "a.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[1]", b"1", b"[" * 100_000])
+def test_what_is_no_json_object_is_told_in_one_line(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_json(path)
+    assert str(path) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    with pytest.raises(InputError, match="cannot be read"):
+        read_json(tmp_path / "missing.json")
+
+
+# --- The cache ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def things():
+    return FolderCache("things", ".bin")
+
+
+def keep(cache, key, content):
+    path = cache.path(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with cache.keep(path) as file:
+        file.write(content)
+    return path
+
+
+def test_a_cache_lies_beside_what_keras_keeps(monkeypatch, things):
+    home = keras_home()
+    assert things.folder == home / "transfer" / "things"
+    monkeypatch.setenv("KERAS_HOME", "relative")
+    assert keras_home() == Path.cwd() / "relative"
+    monkeypatch.delenv("KERAS_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert keras_home() == Path("/home/somebody/.keras")
+
+
+def test_each_key_has_a_file_of_its_own(things):
+    keys = [("a",), ("a", 1), ("a", "1"), ("b",), (), ("a", [1, 2]), ("a", (1, 2))]
+    paths = [things.path(*key) for key in keys]
+    assert len(set(paths)) == len(keys) and things.path("a", 1) == paths[1]
+    assert all(path.parent == things.folder and path.suffix == ".bin" for path in paths)
+
+
+def test_what_is_kept_is_held_with_its_checksum(things):
+    path = things.path("a")
+    assert not things.holds(path)
+    keep(things, "a", b"content")
+    assert things.holds(path) and path.read_bytes() == b"content"
+    assert names(things.folder) == sorted([path.name, path.name + CHECKSUM])
+
+
+def test_content_may_come_in_pieces(things):
+    array = np.arange(12, dtype=np.float16).reshape(3, 4)
+    path = things.path("a")
+    path.parent.mkdir(parents=True)
+    with things.keep(path) as file:
+        assert file.write(b"head") == 4
+        assert file.write(memoryview(array).cast("B")) == 24
+    assert path.read_bytes() == b"head" + array.tobytes() and things.holds(path)
+
+
+DAMAGES = {
+    "a flipped byte": lambda path: path.write_bytes(b"contend"),
+    "cut off": lambda path: path.write_bytes(b"conten"),
+    "longer": lambda path: path.write_bytes(b"content."),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "no checksum": lambda path: path.with_name(path.name + CHECKSUM).unlink(),
+    "another checksum": lambda path: path.with_name(path.name + CHECKSUM).write_text("0" * 64),
+    "no text": lambda path: path.with_name(path.name + CHECKSUM).write_bytes(b"\xff"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_what_has_changed_is_not_held(things, damage):
+    path = keep(things, "a", b"content")
+    damage(path)
+    assert not things.holds(path)
+
+
+def test_a_flipped_byte_is_computed_anew(things):
+    computed = []
+
+    def take():
+        path = things.path("numbers")
+        with things.locked(path):
+            if not things.holds(path):
+                computed.append(1)
+                keep(things, "numbers", b"1 2 3")
+            return path.read_bytes()
+
+    assert [take(), take()] == [b"1 2 3"] * 2 and len(computed) == 1
+    things.path("numbers").write_bytes(b"1 2 7")
+    assert [take(), take()] == [b"1 2 3"] * 2 and len(computed) == 2
+
+
+def test_an_error_while_computing_keeps_nothing(things):
+    path = keep(things, "a", b"before")
+    with pytest.raises(ValueError, match="no"), things.keep(path) as file:
+        file.write(b"half")
+        raise ValueError("no")
+    assert things.holds(path) and path.read_bytes() == b"before"
+    assert len(names(things.folder)) == 2
+
+
+def test_objects_come_back_and_a_damaged_one_does_not(monkeypatch, tmp_path):
+    cache = FolderCache("objects", ".json")
+    path = cache.path(1)
+    assert cache.read_json(path) is None
+    cache.keep_json(path, {"a": [1, 2]})
+    assert cache.read_json(path) == {"a": [1, 2]}
+    path.write_bytes(path.read_bytes().replace(b"2", b"3"))
+    assert cache.read_json(path) is None
+    keep(cache, 1, b"[1]")  # whole, but no object
+    assert cache.read_json(path) is None
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
+    cache.keep_json(cache.path(1), {"a": 1})  # no place for it: goes on without
+    assert cache.read_json(cache.path(1)) is None
+
+
+# --- Room -----------------------------------------------------------------------------------
+
+
+def keep_at(cache, key, content, seconds):
+    path = keep(cache, key, content)
+    os.utime(path, (seconds, seconds))
+    return path
+
+
+def test_room_is_made_by_least_recent_use():
+    cache = FolderCache("things", ".bin", most_bytes=30)
+    paths = {key: keep_at(cache, key, key.encode() * 10, 10 + i) for i, key in enumerate("abc")}
+    assert all(path.exists() for path in paths.values())
+    assert cache.holds(paths["a"])  # used again, just now
+    keep(cache, "d", b"d" * 10)
+    assert [key for key in "abcd" if cache.path(key).exists()] == ["a", "c", "d"]
+    checksums = [name for name in names(cache.folder) if name.endswith(CHECKSUM)]
+    assert len(checksums) == 3 and len(names(cache.folder)) == 6
+    keep(cache, "e", b"e" * 25)
+    assert [key for key in "abcde" if cache.path(key).exists()] == ["e"]
+
+
+def test_the_newest_stays_however_large_it_is():
+    cache = FolderCache("things", ".bin", most_bytes=30)
+    keep_at(cache, "a", b"a" * 10, 10)
+    path = keep(cache, "b", b"b" * 100)
+    assert cache.holds(path) and not cache.path("a").exists()
+
+
+def test_without_a_limit_nothing_goes(things):
+    for number in range(5):
+        keep_at(things, number, b"x" * 1000, number)
+    assert sum(name.endswith(".bin") for name in names(things.folder)) == 5
+
+
+def test_a_users_own_files_stay():
+    cache = FolderCache("things", ".bin", most_bytes=1)
+    keep(cache, "a", b"a" * 10)
+    digest = "0123456789abcdef" * 2
+    kept = ["notes.bin", f"{digest}.npy", f"{digest[:-1]}.bin", f"my {digest}.bin", "a.bin.lock"]
+    kept += [f"{digest.upper()}.bin"[1:], f"{digest}.bin.bak", ".hidden", f"{digest}xbin"]
+    for name in kept:
+        (cache.folder / name).write_bytes(b"mine")
+        os.utime(cache.folder / name, (0, 0))
+    (cache.folder / f"{digest}.bin").mkdir()
+    path = keep(cache, "b", b"b" * 10)
+    own = [path.name, path.name + CHECKSUM, f"{digest}.bin"]
+    assert names(cache.folder) == sorted([*kept, *own])
+    assert all((cache.folder / name).read_bytes() == b"mine" for name in kept)
+
+
+@LINKS
+def test_room_is_never_made_through_a_link(tmp_path):
+    cache = FolderCache("things", ".bin", most_bytes=1)
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"mine" * 10)
+    cache.folder.mkdir(parents=True)
+    link = cache.path("a")
+    link.symlink_to(precious)
+    os.utime(link, (0, 0), follow_symlinks=False)
+    keep(cache, "b", b"b" * 10)
+    assert precious.read_bytes() == b"mine" * 10 and link.is_symlink()
+
+
+@LINKS
+def test_what_is_kept_replaces_a_link_and_not_what_it_leads_to(things, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"mine")
+    things.folder.mkdir(parents=True)
+    things.path("a").symlink_to(precious)
+    path = keep(things, "a", b"computed")
+    assert precious.read_bytes() == b"mine" and path.read_bytes() == b"computed"
+    assert not path.is_symlink()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a file without a name")
+def test_who_reads_a_file_reads_on_after_it_made_room():
+    cache = FolderCache("things", ".bin", most_bytes=10)
+    path = keep_at(cache, "a", b"a" * 10, 10)
+    with open(path, "rb") as file:
+        keep(cache, "b", b"b" * 10)
+        assert not path.exists() and file.read() == b"a" * 10
+
+
+# --- Locks ----------------------------------------------------------------------------------
+
+
+def test_of_several_at_once_one_computes(things):
+    path, computed = things.path("a"), []
+
+    def take():
+        with things.locked(path):
+            if not things.holds(path):
+                computed.append(1)
+                time.sleep(0.05)
+                keep(things, "a", b"content")
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert computed == [1] and things.holds(path)
+    assert len(names(things.folder)) == 2  # no lock is left
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="may write anywhere")
+def test_without_a_place_the_lock_is_an_error(things):
+    things.folder.parent.mkdir(parents=True)
+    things.folder.parent.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(OSError, match="denied"), things.locked(things.path("a")):
+        pass
+
+
+def test_a_file_in_place_of_the_folder_is_an_error(things):
+    things.folder.parent.mkdir(parents=True)
+    things.folder.write_text("in the way")
+    with pytest.raises(OSError, match="File exists"), things.locked(things.path("a")):
+        pass
