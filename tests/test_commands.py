@@ -480,10 +480,12 @@ def test_what_to_type_next_is_said_in_the_way_this_user_calls_the_commands(monke
 def test_the_libraries_log_is_shown_only_when_asked(tmp_path):
     for name in ("tensorflow", "keras"):
         # Native code writes to the descriptor itself, past sys.stderr.
-        (tmp_path / f"{name}.py").write_text("import os\nos.write(2, b'noise')\n")
-        stub = "import types\nconfig = types.SimpleNamespace(set_floatx=print, set_image_data_format=print)"
-        with (tmp_path / f"{name}.py").open("a") as file:
-            file.write(stub.replace("print", "lambda value: None"))
+        lines = (
+            "import os, types",
+            "os.write(2, b'noise')",
+            "config = types.SimpleNamespace(set_floatx=id, set_image_data_format=id)",
+        )
+        (tmp_path / f"{name}.py").write_text("\n".join(lines))
     code = "from transfer.backend import load_keras; import sys\nload_keras({})\n"
     code += "sys.stderr.write('end')"
     path = os.pathsep.join([str(tmp_path), str(ROOT)])

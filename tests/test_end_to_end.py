@@ -75,7 +75,7 @@ def test_three_colours_are_learnt_and_shuffled_labels_are_not(tmp_path, backbone
         fresh=shuffled,  # once in new processes, as a user's are
     )
     assert trained.stderr == ""
-    assert "python evaluate.py run --report" in trained.stdout
+    assert "evaluate.py run --report\n" in trained.stdout
     evaluated = run_command("python evaluate.py run --json", tmp_path, fresh=shuffled)
     assert evaluated.stderr == ""
     metrics = json.loads(evaluated.stdout)

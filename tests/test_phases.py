@@ -87,7 +87,7 @@ def test_both_phases_run_and_the_folder_is_whole(config, tmp_path):
     assert {"tensorflow", "keras", "numpy", "python", "transfer"} <= set(facts["versions"])
     assert (result.run_dir / files.MODEL).is_file()
     assert list((result.run_dir / files.LOGS).rglob("events.*"))
-    assert json.loads((result.run_dir / files.SUMMARY).read_text()) == result.summary
+    assert json.loads((result.run_dir / files.SUMMARY).read_text()) == result.summary.to_json()
 
 
 def test_the_head_phase_moves_nothing_in_the_backbone(config, monkeypatch, tmp_path):
@@ -157,7 +157,7 @@ def test_many_steps_of_the_head_at_a_time_are_the_same_steps(config, monkeypatch
     many = train(config, run_dir=tmp_path / "many")
     monkeypatch.setattr(phases, "HEAD_STEPS_AT_A_TIME", 1)
     single = train(config, run_dir=tmp_path / "single")
-    assert many.summary["sha256"] == single.summary["sha256"]
+    assert many.summary.sha256 == single.summary.sha256
 
 
 def test_the_features_are_gone_when_fine_tuning_begins(config, monkeypatch, tmp_path):
@@ -204,7 +204,7 @@ def test_from_scratch_skips_the_head_and_learns(scratch, monkeypatch, tmp_path):
     result = train(scratch, run_dir=tmp_path / "run")
     assert {row["phase"] for row in result.history} == {"fine-tune"}
     assert moved_weights(kept) == set(kept["before"])  # statistics too
-    assert result.summary["phases"]["fine-tune"]["val_accuracy"] > 0.9
+    assert result.summary.phases["fine-tune"].val_accuracy > 0.9
     assert result.history[0]["learning_rate"] == pytest.approx(1e-2)
     assert Config.from_json(result.run_dir / files.CONFIG) == scratch  # as asked, not as settled
 
@@ -220,13 +220,13 @@ def test_the_best_epoch_is_what_is_saved(scratch, monkeypatch, tmp_path):
     config = dataclasses.replace(scratch, finetune_learning_rate=0.3, optimizer="sgd")
     kept = capture_classifier(monkeypatch)
     result = train(config, run_dir=tmp_path / "run")
-    best = result.summary["phases"]["fine-tune"]
+    best = result.summary.phases["fine-tune"]
     splits = data.load_data(config, True).splits
     batches = phases.make_evaluation_dataset(splits.validation, 32, 32, 2)
     loss, accuracy = kept["classifier"].evaluate(batches, verbose=0)
-    assert loss == pytest.approx(best["val_loss"], rel=1e-4)
-    assert accuracy == pytest.approx(best["val_accuracy"], rel=1e-4)
-    assert best["val_loss"] == min(row["val_loss"] for row in result.history)
+    assert loss == pytest.approx(best.val_loss, rel=1e-4)
+    assert accuracy == pytest.approx(best.val_accuracy, rel=1e-4)
+    assert best.val_loss == min(row["val_loss"] for row in result.history)
 
 
 def test_the_learning_rate_falls_on_a_plateau_in_both_phases(config, tmp_path):
@@ -254,7 +254,7 @@ def test_early_stopping_ends_a_phase(config, tmp_path):
         config, finetune_epochs=30, early_stopping_patience=1, finetune_learning_rate=5.0
     )
     result = train(config, run_dir=tmp_path / "run")
-    assert result.summary["phases"]["fine-tune"]["epochs"] < 30
+    assert result.summary.phases["fine-tune"].epochs < 30
 
 
 def test_the_cosine_falls_from_the_rate_towards_the_minimum(config, tmp_path):
@@ -324,13 +324,13 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept(
     )
     result = train(config, run_dir=tmp_path / "run")
     # A rate so high that an earlier epoch is better than the last, which is put back.
-    assert (result.summary["phases"]["fine-tune"]["best_epoch"] < 4) == earlier
+    assert (result.summary.phases["fine-tune"].best_epoch < 4) == earlier
     splits = load_splits(config.data, validation_fraction=config.validation_fraction, seed=0)
     batches = make_evaluation_dataset(
         splits.validation, config.image_size, config.batch_size, len(splits.class_names)
     )
     loss, _ = kept["classifier"].evaluate(batches, verbose=0)
-    assert loss == pytest.approx(result.summary["phases"]["fine-tune"]["val_loss"], rel=1e-5)
+    assert loss == pytest.approx(result.summary.phases["fine-tune"].val_loss, rel=1e-5)
     assert kept["classifier"].optimizer.use_ema
 
 
@@ -352,7 +352,7 @@ def test_batch_norm_has_the_statistics_of_the_average_of_the_weights(config, tmp
     before = statistics()
     splits = load_splits(config.data, validation_fraction=config.validation_fraction, seed=0)
     batches = make_training_dataset(splits.train, config, len(splits.class_names))
-    BatchNormRecalibration(kept["classifier"], batches).on_test_begin()
+    BatchNormRecalibration(kept["classifier"], batches, 32).on_test_begin()
     for was, now in zip(before, statistics(), strict=True):
         np.testing.assert_allclose(now, was, rtol=1e-4, atol=1e-6)
 

@@ -201,7 +201,8 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
 
 def test_runs_being_a_link_to_nowhere_is_told_and_not_tried_for_ever(tmp_path):
     (tmp_path / "runs").symlink_to(tmp_path / "unmounted")
-    code = "from transfer.runs.folder import create_run\nfrom transfer import errors\ntry: create_run('vgg16')\n"
+    code = "from transfer.runs.folder import create_run\nfrom transfer import errors\n"
+    code += "try: create_run('vgg16')\n"
     code += "except errors.InputError as error: print(error)"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -228,8 +229,8 @@ def test_finished_runs_come_newest_first_and_unfinished_ones_are_left_out(tmp_pa
 
 def test_a_folder_without_finished_runs_has_none(tmp_path):
     make_run(tmp_path, "unfinished")
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        assert finished_runs(folder) == []
+    for place in (tmp_path, tmp_path / "nowhere"):
+        assert finished_runs(place) == []
 
 
 def test_a_run_is_checked_before_it_is_used(tmp_path):

@@ -84,7 +84,7 @@ def test_a_head_on_shared_features_is_the_one_that_train_would_make(
         run_trial(config, context, tmp_path / f"{number}", "local")
         summary = read_json(tmp_path / f"{number}" / trials.RUN / files.SUMMARY)
         for part in ("history", "optimizer"):
-            assert summary["sha256"][part] == alone.summary["sha256"][part]
+            assert summary["sha256"][part] == alone.summary.sha256[part]
 
 
 def test_a_run_that_had_finished_is_not_repeated(config, context, tmp_path, monkeypatch):

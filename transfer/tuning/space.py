@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.config import FINETUNE_PHASE, HEAD_PHASE, Config, Setting, settings
