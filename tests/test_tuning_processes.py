@@ -93,7 +93,7 @@ def test_when_the_search_ends_what_it_ran_ends(tmp_path, number):
 
 
 def test_without_fork_calls_run_here(monkeypatch):
-    monkeypatch.delattr(os, "fork")
+    monkeypatch.setattr(processes, "_HAS_FORK", False)
     monkeypatch.setattr(processes, "shared", None)
     freed = []
     monkeypatch.setattr(processes, "_free_memory", lambda: freed.append(True))
