@@ -106,11 +106,18 @@ def _read_loaded(path: Path) -> list[np.ndarray]:
 
 
 def _read_image(folder: Path, name: str) -> list[np.ndarray]:
-    from transfer.data import decode, sources
+    from transfer.data.splits import Split
 
     paths = np.array([str(folder / name)], dtype=object)
-    split = sources.Split(paths, np.zeros(1, np.int64), str(folder))
-    return [decode.decode_split(split, 96).images]
+    split = Split(paths, np.zeros(1, np.int64), str(folder))
+    return [decode_alone(split, 96).images]
+
+
+def decode_alone(split, image_size: int, **options):
+    """Decodes a split that is a data set of its own; options as of `decode_split`."""
+    from transfer.data.decode import decode_split, measure_geometry
+
+    return decode_split(split, measure_geometry([split], image_size), **options)
 
 
 def _make_idx(suffix: str, pack: Callable[[bytes], bytes], is_checked: bool) -> Format:
