@@ -79,6 +79,8 @@ def _run(
 ) -> None:
     # As in a terminal: a job in the background of a shell ignores Ctrl-C, and so would its child.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # It ends with the tests, but a search may have children, which `multiprocessing` forbids those.
+    multiprocessing.current_process()._config["daemon"] = False
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

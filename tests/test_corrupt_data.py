@@ -17,14 +17,14 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import fuzz_data
 import numpy as np
 import pytest
-from fuzz_data import FORMATS, Format, decode_alone, png_chunk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin
 
+from tools import fuzz_data
+from tools.fuzz_data import FORMATS, Format, decode_alone, png_chunk
 from transfer.data import decode, sources
 from transfer.data.decode import decode_splits
 from transfer.data.formats import checks, csv_files, idx, npz

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from fuzz_data import decode_alone
+from tools.fuzz_data import decode_alone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import socket
 import subprocess
@@ -20,9 +19,8 @@ from transfer.models import pretrained
 from transfer.models.backbones import BACKBONES
 
 REPOSITORY = Path(__file__).parent.parent
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
-# Appended to each train.py of the README: of an option given twice the last one counts.
+# Appended to a train.py: of an option given twice the last one counts.
 QUICK = "--limit 30 --image-size 32 --head-epochs 1 --finetune-epochs 1 --batch-size 16".split()
 
 
@@ -89,23 +87,6 @@ def test_three_colours_are_learnt_and_shuffled_labels_are_not(tmp_path, backbone
     assert [row["class_name"] for row in metrics["per_class"]] == ["blue", "green", "red"]
 
 
-def readme_commands():
-    """Returns the lines of the README's shell blocks, continued lines joined."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    text = "\n".join(blocks).replace("\\\n", " ")
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def test_the_set_up_commands_are_those_of_ci():
-    install, test = "pip install -r requirements.txt", "python -m pytest"
-    assert readme_commands()[:2] == [
-        f"{install} && python train.py --backbone mobilenetv2",
-        f"{install} && {test}",
-    ]
-    script = (REPOSITORY / ".ci" / "run").read_text()
-    assert f"{test}" in script and "-r requirements.txt" in script
-
-
 def use_small_networks():
     """Gives each backbone a network that trains in a second; the rest of a command stays real."""
     for name in BACKBONES:
@@ -113,39 +94,15 @@ def use_small_networks():
     pretrained.available = lambda kind: []  # the package's weights are not theirs
 
 
-def test_every_command_in_the_readme_runs(tmp_path):
-    write_colour_folder(tmp_path / "photos", shuffled=False, num_images=20)
-    ran = 0
-    for line in readme_commands():
-        words = shlex.split(line.rpartition("&& ")[2])
-        if words[:2] == ["python", "train.py"] and "--resume" not in words:
-            words += [*QUICK, "--quiet"]
-        elif "--resume" in words:
-            # As if the newest run had been killed before its end.
-            max(tmp_path.glob("runs/*/summary.json"), key=os.path.getmtime).unlink()
-        elif words[:4] == ["python", "-m", "transfer", "audit"]:
-            words = ["python", "transfer/__main__.py", *words[3:], "--limit", "30"]
-        elif words[:2] == ["python", "tune.py"]:
-            words += [*QUICK, "--trials", "2", "--quiet"]
-        elif words[:2] != ["python", "evaluate.py"]:
-            # Installing, and this very test suite: .ci/run runs them.
-            assert re.match(r"(pip|sudo apt-get|python -m pytest|python -m venv|\. |git )", line)
-            continue
-        run_command(words, tmp_path, prepare=use_small_networks)
-        ran += 1
-    assert ran >= 5
-
-
 def test_auto_without_data_or_network_takes_the_sample_and_says_so(tmp_path):
     # train.py as on a machine without the system package, wherever this test runs.
     script = tmp_path / "without_system_package.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from transfer import cli\n"
-        "from transfer.data import sources\n"
-        "sources.SYSTEM_FOLDER = Path('nowhere')\n"
-        "import train\n"
-        "cli.run(train.main)\n"
+        "from transfer.commands.main import run_script\n"
+        "from transfer.data import places\n"
+        "places.SYSTEM_FOLDER = Path('nowhere')\n"
+        "run_script('train')\n"
     )
     # Up to the weights, which fail in a line of their own: no network is trained here.
     line = ["python", str(script), "--offline", "--weights", "imagenet"]

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests import commands
-from tests.kill_training import OPTIONS, add_tiny_backbone, kill_runs, write_inputs
+from tools.kill_training import OPTIONS, add_tiny_backbone, kill_runs, write_inputs
 from transfer.runs import files
 from transfer.training.checkpoint import list_checkpoints, read_checkpoint
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests import recompute_report
 from tests.test_end_to_end import QUICK, run_command, use_small_networks
+from tools import recompute_report
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from tests import commands
-from tests.kill_training import add_tiny_backbone, write_inputs
-from tests.kill_tuning import OPTIONS
+from tools.kill_training import add_tiny_backbone, write_inputs
+from tools.kill_tuning import OPTIONS
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests import commands
-from tests.kill_training import add_tiny_backbone, write_inputs
-from tests.kill_tuning import OPTIONS, kill_searches
+from tools.kill_training import add_tiny_backbone, write_inputs
+from tools.kill_tuning import OPTIONS, kill_searches
 from transfer.config import Config
 from transfer.training import run
 from transfer.tuning.deadline import Deadline

@@ -1,6 +1,6 @@
 """Draws the embedded sample from the real files; kept so that anyone can draw it again.
 
-    python -m transfer.data.sample.make_sample [FOLDER_WITH_THE_FOUR_IDX_FILES] [TARGET_FOLDER]
+    python -m tools.make_sample [FOLDER_WITH_THE_FOUR_IDX_FILES] [TARGET_FOLDER]
 
 600 training and 100 test images of each class, in the order they have in the real files.
 The content depends on nothing but those files; the compressed bytes also on liblzma's version.

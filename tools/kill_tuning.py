@@ -1,6 +1,6 @@
 """Kills a search again and again and shows that no finished trial is lost.
 
-    python tests/kill_tuning.py --kills 10
+    python -m tools.kill_tuning --kills 10
 
 A small search is killed with SIGKILL at random moments and started again with the same command
 until it is done; then the next one, with another seed. Every second kill waits until the search
@@ -19,10 +19,8 @@ from pathlib import Path
 
 import click
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tests import commands  # noqa: E402
-from tests.kill_training import add_tiny_backbone, write_inputs  # noqa: E402
+from tests import commands
+from tools.kill_training import add_tiny_backbone, write_inputs
 from transfer.backend import load_keras
 
 OPTIONS = (

@@ -1,6 +1,6 @@
 """Kills a training run again and again and shows that nothing is lost.
 
-    python tests/kill_training.py --kills 100
+    python -m tools.kill_training --kills 100
 
 A small run of six epochs (two of the head phase, four of the fine-tune phase, with dropout,
 augmentation, plateau and early stopping) is killed with SIGKILL and resumed, over and over, until
@@ -21,13 +21,9 @@ from pathlib import Path
 
 import click
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tests import commands  # noqa: E402
+from tests import commands
 from transfer.backend import load_keras
-from transfer.runs import (
-    files,  # noqa: E402
-)
+from transfer.runs import files
 from transfer.runs.facts import read_facts
 from transfer.runs.history import read_history
 

@@ -1,6 +1,6 @@
 """Damages small data sets of every format and looks for a traceback, a hang or a wrong result.
 
-`python tests/fuzz_data.py --format npz --seconds 60` runs libFuzzer by way of atheris
+`python -m tools.fuzz_data --format npz --seconds 60` runs libFuzzer by way of atheris
 (`pip install atheris`), which looks for inputs that reach new code; `--engine random` needs
 nothing and compares each answer with the good one besides. What is found lies in `--out`, and
 the exit code is 1. `test_corrupt_data.py` runs over the same table `FORMATS`.
@@ -28,8 +28,6 @@ try:
     import resource
 except ImportError:  # on Windows, where the memory is not watched
     resource = None
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 MOST_SECONDS = 5.0  # of processor time for one input
 _MOST_GROWTH = 2 << 30  # bytes of memory; an image at Pillow's limit of pixels needs 1.4 GB

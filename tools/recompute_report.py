@@ -1,6 +1,6 @@
 """Recomputes a report's numbers from its predictions.csv, with nothing of the package.
 
-    python tests/recompute_report.py runs/first/report
+    python -m tools.recompute_report runs/first/report
 
 Only the csv and math modules and NumPy are used, and what each number means is written out once
 more. Read besides predictions.csv are the temperature and the threshold, which were fitted on
@@ -218,7 +218,7 @@ def check_report(report_dir):
     lines = list(compare(found, metrics))
     best = [names[number] for number in y_prob.argmax(axis=1)]
     lines.append(("the column predicted", best, predicted, best == predicted))
-    shown = f"- **accuracy:** {100 * found['accuracy']:.2f} %"
+    shown = f"- **accuracy:** **{100 * found['accuracy']:.2f} %**"
     text = (report_dir / "report.md").read_text(encoding="utf-8").splitlines()
     return [*lines, ("report.md", shown, "no such line", shown in text)]
 
