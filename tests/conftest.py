@@ -25,7 +25,8 @@ hypothesis.settings.load_profile("any machine")
 
 def pytest_collection_modifyitems(items):
     # The longest tests first, so that neither of the two processes waits for the other at the end.
-    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
+    longest = ("test_docs.py", "test_end_to_end.py")
+    items.sort(key=lambda item: item.path.name not in longest)
 
 
 def pytest_runtest_setup(item):

@@ -78,10 +78,14 @@ class Setting:
         """Returns the bounds of a number, in words: ` above 0 to 10`; "" where it has none."""
         text = ""
         if math.isfinite(self.minimum):
-            text += f" above {self.minimum:g}" if self.open_minimum else f" from {self.minimum:g}"
+            text += f" {'above' if self.open_minimum else 'from'} {_plain(self.minimum)}"
         if math.isfinite(self.maximum):
-            text += f" below {self.maximum:g}" if self.open_maximum else f" to {self.maximum:g}"
+            text += f" {'below' if self.open_maximum else 'to'} {_plain(self.maximum)}"
         return text
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"
 
 
 def _setting(default: Any, kind: type, help: str, **bounds: Any) -> Any:

@@ -1,1 +1,1 @@
-"""From predictions to a report: metrics, published results, plots and tables."""
+"""Predictions to numbers, and nothing else: metrics, calibration, significance, published results."""

@@ -1,4 +1,4 @@
-"""What others have reported on Fashion-MNIST, to stand beside our own runs in `report.py`.
+"""What others have reported on Fashion-MNIST, to stand beside our own runs in a table.
 
 The numbers are quoted, not measured here. Table 3 of the paper that introduced the data set
 lies beside this file as `paper_table3.csv`; a result from any other source is one more row in

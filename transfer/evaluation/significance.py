@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
 from transfer.formatting import format_percent, format_spread
 
@@ -34,12 +34,19 @@ def bootstrap_mean(
     Returns:
         (low, high).
     """
-    values, rng = np.asarray(values, dtype=np.float64), np.random.default_rng(seed)
-    means = [
-        values[rng.integers(len(values), size=(_RESAMPLES_AT_ONCE, len(values)))].mean(axis=1)
-        for _ in range(NUM_RESAMPLES // _RESAMPLES_AT_ONCE)
-    ]
-    return _percentiles(np.concatenate(means), confidence)
+    if len(values) == 1:  # nothing to resample
+        return float(values[0]), float(values[0])
+    interval = bootstrap(
+        (np.asarray(values, dtype=np.float64),),
+        np.mean,
+        n_resamples=NUM_RESAMPLES,
+        batch=_RESAMPLES_AT_ONCE,
+        vectorized=True,
+        confidence_level=confidence,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def bootstrap_macro_f1(

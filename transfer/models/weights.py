@@ -1,10 +1,12 @@
-"""Where a backbone's weights come from: Keras's cache, the download, this package, or a file.
+"""Where a backbone's weights come from: a table of places, or a file of the user's.
 
 "auto" takes the first that there is and says which; an explicit choice is exact or an
-error that names every place tried.
+error that names every place tried. A new place is one function and one row of `PLACES`.
 """
 
+import functools
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +22,9 @@ from transfer.storage.downloads import DownloadError, download, is_offline
 if TYPE_CHECKING:
     import keras
 
-KINDS = ("imagenet", BUNDLED, FASHION, "file", "none")  # what a backbone can start from
-
 # MobileNetV2 has ImageNet weights for each of these input sizes; Keras takes 224's for others.
 _MOBILENETV2_SIZES = (96, 128, 160, 192, 224)
+IMAGENET, NONE, FILE = "imagenet", "none", "file"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,40 @@ class Weights:
     @property
     def pretrained(self) -> bool:
         """Whether the backbone knows anything yet."""
-        return self.name != "none"
+        return self.name != NONE
+
+
+class NoWeightsHere(InputError):
+    """A place has no such weights: the next one is asked. The text is a clause, or nothing."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a place is asked for."""
+
+    backbone: "keras.Model"  # gets the weights
+    name: str  # a row of `BACKBONES`
+    image_size: int  # pixels
+    weights: str  # what the user asked for
+    offline: bool  # never use the network
+
+
+@dataclass(frozen=True)
+class Place:
+    """One row of `PLACES`: where weights may come from.
+
+    Attributes:
+        kind: the word after --weights that asks for it, kept in the run.
+        load: gives the backbone its weights and returns what they are, a printable line without
+            full stop; raises `NoWeightsHere` where the place has none.
+        is_in_auto: whether "auto" asks it, in the order of the table.
+        mend: what to do where an explicit wish finds none.
+    """
+
+    kind: str
+    load: Callable[[Request], str]
+    is_in_auto: bool = True
+    mend: str = ""
 
 
 def load_backbone(
@@ -47,7 +81,7 @@ def load_backbone(
     Args:
         name: a row of `BACKBONES`.
         image_size: side of the square input, in pixels.
-        weights: "auto", "imagenet", "bundled", "fashion", "none" or the path of a weights file.
+        weights: "auto", a kind of `PLACES`, or the path of a weights file.
         offline: never use the network.
 
     Returns:
@@ -57,43 +91,89 @@ def load_backbone(
         InputError: the weights asked for are not to be had, or do not fit the backbone.
     """
     backbone = build_backbone(name, image_size)
-    if weights == "none":
-        return backbone, Weights("none", "random weights, as asked for (--weights none)")
-    if weights in (BUNDLED, FASHION):
-        return backbone, _load_embedded(backbone, name, weights)
-    if weights not in ("auto", "imagenet"):
-        path = Path(weights)
-        if not path.is_file():
-            raise InputError(
-                f"--weights should be auto, imagenet, bundled, fashion, none or the path of a "
-                f"file. Received: {weights!r}, which is not there."
-            )
-        _load_file(backbone, name, path)
-        return backbone, Weights("file", f"weights from {path.resolve()}")
+    request = Request(backbone, name, image_size, weights, offline)
+    places = [place for place in PLACES if weights == place.kind]
+    if weights == "auto":
+        places = [place for place in PLACES if place.is_in_auto]
+    if not places:
+        return backbone, Weights(FILE, _load_users_file(request))
+    reasons = []
+    for place in places:
+        try:
+            provenance = place.load(request)
+        except NoWeightsHere as error:
+            reasons += [str(error)] if str(error) else []
+            continue
+        because = f", because there are {', and '.join(reasons)}" if reasons else ""
+        return backbone, Weights(place.kind, provenance + because)
+    mend = places[-1].mend.format(url=imagenet_url(name, image_size))
+    raise InputError(f"{', and '.join(reasons)}. {mend}")
+
+
+def _load_users_file(request: Request) -> str:
+    path = Path(request.weights)
+    if not path.is_file():
+        kinds = ", ".join(dict.fromkeys(place.kind for place in PLACES))
+        raise InputError(
+            f"--weights should be auto, {kinds} or the path of a file. "
+            f"Received: {request.weights!r}, which is not there."
+        )
+    _load_file(request.backbone, request.name, path)
+    return f"weights from {path.resolve()}"
+
+
+# --- The places -----------------------------------------------------------------------------
+
+
+def _load_from_keras_cache(request: Request) -> str:
+    path = _cached_file(request)
+    if path.is_file():
+        try:
+            _load_checked(request.backbone, request.name, path)
+            return f"ImageNet weights from {path}"
+        except InputError:
+            pass  # a killed download of an earlier day, set aside
+    raise NoWeightsHere(f"no ImageNet weights at {path}")
+
+
+def _load_from_download(request: Request) -> str:
+    if is_offline(request.offline):
+        raise NoWeightsHere("--offline forbids the download")
+    path = _cached_file(request)
+    checksum = _checksum_argument(get_backbone(request.name).weights_checksum)
     try:
-        path = _load_imagenet(backbone, name, image_size, offline)
-    except InputError as error:
-        if weights == "imagenet":
-            raise InputError(
-                f"{error} Put the file from {imagenet_url(name, image_size)} there, or use "
-                "--weights none."
-            ) from error
-        return backbone, _load_fallback(backbone, name, error)
-    return backbone, Weights("imagenet", f"ImageNet weights from {path}")
+        download(imagenet_url(request.name, request.image_size), path, **checksum)
+    except DownloadError as error:
+        raise NoWeightsHere(str(error).rstrip(".")) from error
+    _load_checked(request.backbone, request.name, path)
+    return f"ImageNet weights from {path}"
 
 
-def _load_fallback(backbone: "keras.Model", name: str, error: InputError) -> Weights:
-    # "auto" without ImageNet weights: the package's own, where it has some for this backbone.
-    if name in pretrained.available(BUNDLED):
-        taken = _load_embedded(backbone, name, BUNDLED)
-        return Weights(BUNDLED, f"{taken.provenance}, because there are {error}")
-    return Weights("none", f"random weights, because there are {error}")
+def _load_embedded(kind: str, request: Request) -> str:
+    if request.weights == "auto" and request.name not in pretrained.available(kind):
+        raise NoWeightsHere("")
+    path = pretrained.find(kind, request.name)
+    read_weights(request.backbone, path, f"the {kind} weights of {request.name}")
+    return f"{kind} weights, {pretrained.MADE_FROM[kind]} ({path.name})"
 
 
-def _load_embedded(backbone: "keras.Model", name: str, kind: str) -> Weights:
-    path = pretrained.find(kind, name)
-    read_weights(backbone, path, f"the {kind} weights of {name}")
-    return Weights(kind, f"{kind} weights, {pretrained.MADE_FROM[kind]} ({path.name})")
+def _keep_random(request: Request) -> str:
+    asked = ", as asked for (--weights none)" if request.weights == NONE else ""
+    return f"random weights{asked}"
+
+
+PLACES = (
+    Place(IMAGENET, _load_from_keras_cache),
+    Place(
+        IMAGENET,
+        _load_from_download,
+        mend="Put the file from {url} there, or use --weights none.",
+    ),
+    Place(BUNDLED, functools.partial(_load_embedded, BUNDLED)),
+    Place(FASHION, functools.partial(_load_embedded, FASHION), is_in_auto=False),
+    Place(NONE, _keep_random),
+)
+KINDS = (*dict.fromkeys(place.kind for place in PLACES), FILE)  # what a backbone can start from
 
 
 def keras_cache() -> Path:
@@ -107,23 +187,8 @@ def imagenet_url(name: str, image_size: int) -> str:
     return get_backbone(name).weights_url.format(size=size)
 
 
-def _load_imagenet(backbone: "keras.Model", name: str, image_size: int, offline: bool) -> Path:
-    url = imagenet_url(name, image_size)
-    path = keras_cache() / url.rsplit("/", 1)[1]
-    if path.is_file():
-        try:
-            _load_checked(backbone, name, path)
-            return path
-        except InputError:
-            pass  # a killed download of an earlier day, set aside: fetch it again
-    if is_offline(offline):
-        raise InputError(f"no ImageNet weights at {path}, and --offline forbids the download.")
-    try:
-        download(url, path, **_checksum_argument(get_backbone(name).weights_checksum))
-    except DownloadError as error:
-        raise InputError(f"no ImageNet weights at {path}, and {error}") from error
-    _load_checked(backbone, name, path)
-    return path
+def _cached_file(request: Request) -> Path:
+    return keras_cache() / imagenet_url(request.name, request.image_size).rsplit("/", 1)[1]
 
 
 def _load_checked(backbone: "keras.Model", name: str, path: Path) -> None:

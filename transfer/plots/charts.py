@@ -1,4 +1,4 @@
-"""From arrays to charts: what `report.py` shows beside its tables and the images of `galleries.py`.
+"""From arrays to charts: what a report shows beside its tables and the images of `galleries.py`.
 
 Each function takes arrays and returns a matplotlib `Figure` that belongs to nobody else: no
 pyplot state, no window, so that a report is made the same on a server without a display.

@@ -1,6 +1,6 @@
 """Galleries: pictures of images, in rows, with what the model says of them.
 
-Like `plots.py`, each function takes arrays and returns a `Figure` that belongs to nobody else, in
+Like `charts.py`, each function takes arrays and returns a `Figure` that belongs to nobody else, in
 the same colours.
 """
 

@@ -116,7 +116,10 @@ def _validation_results(summary: Summary) -> Items:
             "accuracy on the validation images, which chose the epoch",
             format_percent(summary.last_phase.val_accuracy),
         ),
-        ("", "The test images have not been read yet; `evaluate.py --report` adds what they say."),
+        (
+            "",
+            "The test images have not been read yet; `transfer evaluate --report` adds what they say.",
+        ),
     ]
 
 

@@ -1,24 +1,6 @@
-"""The run folder: the only code that knows what one looks like.
+"""Run folders: made once and never taken twice, finished or not, locked while one trains.
 
-Training creates a run folder and fills it; evaluation reads it back. Files are
-written to a temporary name and renamed, so a reader never sees half a file.
-
-    runs/<time>-<backbone>/
-        config.json       settings, data and weights taken, versions, command
-        history.csv       one row an epoch, both phases
-        model.keras       the trained classifier
-        summary.json      written last: its presence means the run is finished
-        learning_curves.png
-        logs/             TensorBoard
-        checkpoints/      while it trains: what `train.py --resume` goes on from
-        lock              held by the process that trains
-        predictions.npz   y_true and y_prob on the test images (evaluate.py)
-        validation_predictions.npz, flipped_predictions.npz
-                          the same of the validation images (--report), and of the test
-                          images mirrored left to right (--tta)
-        calibration.json  temperature and threshold of "unknown" (evaluate.py --report)
-        report/           report.md, report.html, metrics.json, predictions.csv, pictures
-        README.md         the model card (evaluate.py --report adds the test images)
+What such a folder holds stands in `files.py`.
 """
 
 import contextlib

@@ -1,0 +1,1 @@
+"""One file a command: options to one call to an exit code."""

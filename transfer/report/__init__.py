@@ -1,0 +1,1 @@
+"""What was found, as documents: sections made once, in a terminal, Markdown and HTML."""
