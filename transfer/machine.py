@@ -68,4 +68,5 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def cpu_has(*flags: str) -> bool:
+    """Returns whether the CPU says it has one of these flags at least."""
     return not cpu_flags().isdisjoint(flags)

@@ -1,6 +1,7 @@
 """What a person sees while a phase runs: a bar on a terminal, one line an epoch elsewhere."""
 
 import time
+from typing import Any
 
 import keras
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -61,13 +62,16 @@ class PhaseProgress(keras.callbacks.Callback):
         """Takes the bar off the terminal, also after an error; may be called twice."""
         self._bar.stop()
 
-    def on_predict_begin(self, logs: dict | None = None) -> None:
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Shows the bar."""
         self._begin()
 
-    def on_predict_batch_end(self, batch: int, logs: dict | None = None) -> None:
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Moves the bar on by a batch."""
         self._advance_to(self._step + 1)
 
-    def on_predict_end(self, logs: dict | None = None) -> None:
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Says how long it took, once all images have been seen."""
         if self._step < self.steps:
             return
         seconds = time.perf_counter() - self._started
@@ -77,19 +81,23 @@ class PhaseProgress(keras.callbacks.Callback):
             f"{format_seconds(seconds)}",
         )
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Shows the bar."""
         self._begin()
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Names the epoch beside the bar."""
         self._bar.update(self._task, description=f"{self.title} {epoch + 1}/{self.epochs}")
         self._epoch, self._epoch_started = epoch, time.perf_counter()
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Moves the bar to the end of a batch."""
         # Of several steps at a time it is the last, which may lie beyond the end of the epoch.
         self._advance_to(self._epoch * self.steps + min(batch + 1, self.steps))
         self._epoch_trained = time.perf_counter()
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Says what the epoch came to, in a line."""
         rate = self.num_images / (self._epoch_trained - self._epoch_started)
         seconds = time.perf_counter() - self._epoch_started
         console.say(
@@ -101,5 +109,6 @@ class PhaseProgress(keras.callbacks.Callback):
             f"{rate:,.0f} images/s, {format_seconds(seconds)}",
         )
 
-    def on_train_end(self, logs: dict | None = None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Takes the bar off the terminal."""
         self.close()

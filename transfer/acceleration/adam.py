@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 
 
-class _OneOperation:
-    # What comes out differs from Keras's by rounding alone. Slots, learning rate, weight decay and
-    # averages stay Keras's.
+class _OneOperation(keras.optimizers.Optimizer):
+    # Comes before Keras's class in the list of bases. What comes out differs from Keras's by
+    # rounding alone. Slots, learning rate, weight decay and averages stay Keras's.
 
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor

@@ -20,7 +20,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     `make_recalibration` pools batches, it is the biased one too.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns the inputs (B, H, W, channels) normalised; arguments as of Keras's layer."""
         fused = (
             training and self.trainable and self.scale and self.center and len(inputs.shape) == 4
         )
@@ -75,7 +78,10 @@ class OffsetBatchNormalization(keras.layers.BatchNormalization):
         gamma = self.gamma if self.scale else 1.0
         return gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns the inputs (B, H, W, channels) plus the offset of each channel."""
         beta = self.beta if self.center else 0.0
         offset = beta - self.moving_mean * self.factor()
         return tf.nn.bias_add(inputs, tf.cast(offset, inputs.dtype))
@@ -86,7 +92,8 @@ class ScaledConv2D(keras.layers.Conv2D):
 
     factor = staticmethod(lambda: tf.ones(()))  # that of the BatchNorm behind it, once known
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Returns the convolution with the scaled kernel, (B, h, w, filters)."""
         return super().convolution_op(inputs, kernel * tf.cast(self.factor(), kernel.dtype))
 
 
@@ -95,7 +102,8 @@ class ScaledDepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
     factor = staticmethod(lambda: tf.ones((1,)))
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the convolution with the scaled kernel, (B, h, w, channels)."""
         factor = tf.cast(self.factor(), self.compute_dtype)[:, tf.newaxis]
         outputs = keras.ops.depthwise_conv(
             inputs,

@@ -79,7 +79,7 @@ def predict_batches(
         flipped: mirror the images left to right.
         callbacks: called as by Keras's `predict`.
     """
-    options = {"flipped": flipped, "callbacks": callbacks}
+    options: dict[str, Any] = {"flipped": flipped, "callbacks": callbacks}
     if not is_fast() or has_accelerator():  # a dataset's own operations are computed by the CPU
         from transfer.models.inference import predict_batches as predict_plainly
 

@@ -99,7 +99,7 @@ def _best_windows(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, n
     height, width = images.shape[1:3]
     edge = MOST_SHIFT if min(height, width) > 4 * MOST_SHIFT else 0
     middle = others[:, edge : height - edge, edge : width - edge]
-    best, highest = None, np.full(len(images), -np.inf, np.float32)
+    best, highest = middle, np.full(len(images), -np.inf, np.float32)
     steps = range(2 * edge + 1)
     for top, left in sorted(
         ((top, left) for top in steps for left in steps),
@@ -108,9 +108,7 @@ def _best_windows(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, n
         window = images[:, top : top + height - 2 * edge, left : left + width - 2 * edge]
         correlation = _correlation(window, middle)
         better = correlation > highest
-        best = (
-            window.copy() if best is None else np.where(better[:, None, None, None], window, best)
-        )
+        best = np.where(better[:, None, None, None], window, best)
         highest = np.maximum(highest, correlation)
     return best, middle
 

@@ -115,7 +115,7 @@ def read_images(loaded: Loaded, image_size: int, limit: int | None = None) -> Im
 
 def _digest(image: np.ndarray | str) -> bytes:
     if not isinstance(image, str):
-        return hashlib.sha256(np.ascontiguousarray(image)).digest()
+        return hashlib.sha256(np.ascontiguousarray(image).data).digest()
     with open(image, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 

@@ -78,7 +78,8 @@ def print_audit(summary: Mapping[str, Any]) -> None:
 
 
 def _balance_sentence(classes: Mapping[str, int]) -> str:
-    smallest, largest = min(classes, key=classes.get), max(classes, key=classes.get)
+    smallest = min(classes, key=lambda name: classes[name])
+    largest = max(classes, key=lambda name: classes[name])
     if classes[smallest] == classes[largest]:
         return f"{len(classes):,} classes of {classes[largest]:,} images each"
     return (

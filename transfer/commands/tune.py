@@ -107,7 +107,7 @@ def main(
     )
     if role == "chief":
         search.lead(chosen, address)
-    elif role == "worker":
+    elif worker is not None:  # only a worker has a name
         search.follow(chosen, address, worker)
     else:
         search.search(chosen)

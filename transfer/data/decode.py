@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from transfer.data.geometry import Geometry, Shape, choose_geometry, fit_image
 from transfer.data.splits import Split, Splits
@@ -105,7 +105,14 @@ def decode_splits(
     provenance = splits.provenance
     if found:
         provenance += f"; {len(found):,} image files that do not decode left out"
-    return dataclasses.replace(splits, **decoded, provenance=provenance, geometry=geometry)
+    return dataclasses.replace(
+        splits,
+        train=decoded["train"],
+        validation=decoded["validation"],
+        test=decoded["test"],
+        provenance=provenance,
+        geometry=geometry,
+    )
 
 
 def decode_split(
@@ -185,7 +192,7 @@ def shrink_images(images: np.ndarray, image_size: int) -> np.ndarray:
         image_size: images with a longer side come out as (image_size, image_size).
     """
     split = Split(images, np.zeros(len(images), np.int64))
-    return _fit_array(split, choose_geometry(_measure(split, []), image_size)).images
+    return _fit_array(split, choose_geometry(_known(_measure(split, [])), image_size)).images
 
 
 def _known(*of_parts: Iterable[Shape | None]) -> Iterator[Shape]:
@@ -274,7 +281,7 @@ def _read_pixels(path: str, geometry: Geometry) -> np.ndarray:
     longest = max(geometry.height, geometry.width)
     with _open_image(path) as image:
         orientation = _orientation(image)
-        if image.format in ("JPEG", "MPO"):
+        if image.format in ("JPEG", "MPO") and image.fp:  # it stays open until the pixels are read
             _check_jpeg(image.fp)
         stored = image.width * image.height
         # A JPEG's decoder shrinks by 2, 4 or 8 on its way, to no less than twice what is needed.
@@ -292,7 +299,7 @@ def _finish(image: Image.Image, orientation: int, geometry: Geometry) -> np.ndar
     return np.asarray(fit_image(image, geometry)).reshape(geometry.shape)
 
 
-def _open_image(path: str) -> Image.Image:
+def _open_image(path: str) -> ImageFile.ImageFile:
     facts = os.stat(path)
     if not stat.S_ISREG(facts.st_mode):  # opening a pipe might wait for ever
         raise ValueError("not a regular file")

@@ -79,7 +79,6 @@ def make_evaluation_dataset(
     Returns:
         A dataset of (float32 (B, S, S, 3) in [0, 255], float32 (B, num_classes) one-hot).
     """
-
     gather = _make_gather(split, num_classes)
 
     def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -116,7 +115,7 @@ def make_feature_dataset(
     """
     views = list(views)
     num_images, num_features = len(labels), views[0].shape[1]
-    of_views, of_labels = [weakref.ref(view) for view in views], weakref.ref(labels)
+    of_views, of_labels = [_weakly(view) for view in views], _weakly(labels)
 
     def whole_epoch(unused: tf.Tensor) -> tf.data.Dataset:
         order = epoch_order(num_images, config.seed, epoch)
@@ -153,11 +152,24 @@ def epoch_order(num_images: int, seed: int, epoch: tf.Tensor | int) -> tf.Tensor
     return tf.random.experimental.stateless_shuffle(tf.range(num_images, dtype=tf.int64), key)
 
 
+def _weakly(array: np.ndarray) -> Callable[[], np.ndarray]:
+    # Returns a function that returns the array and does not keep it: see `_map_owning`.
+    reference = weakref.ref(array)
+
+    def get() -> np.ndarray:
+        kept = reference()
+        if kept is None:
+            raise ReferenceError("the dataset that owns these images is gone.")
+        return kept
+
+    return get
+
+
 def _make_gather(
     split: Split, num_classes: int
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     # Returns a function from indices to images and one-hot labels.
-    of_images, of_labels = weakref.ref(split.images), weakref.ref(split.labels)
+    of_images, of_labels = _weakly(split.images), _weakly(split.labels)
     image_shape = split.images.shape[1:]
 
     # NumPy does the gathering, so that a memory-mapped array is read a batch at a time.

@@ -27,6 +27,14 @@ DOWNLOAD_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 
 
 def load_auto(offline: bool) -> Loaded:
+    """Returns Fashion-MNIST from the first place that has it, else the embedded sample.
+
+    Args:
+        offline: never use the network.
+
+    Raises:
+        InputError: $FASHION_MNIST_DIR names a folder without it, or the sample is damaged.
+    """
     loaded, tried, broken = _find_fashion_mnist(offline)
     if loaded is None:
         return _noting(load_sample(), [*broken, tried[-1]])  # the last one is the download
@@ -34,6 +42,14 @@ def load_auto(offline: bool) -> Loaded:
 
 
 def load_fashion_mnist(offline: bool) -> Loaded:
+    """Returns Fashion-MNIST, 60,000 training and 10,000 test images, checksums verified.
+
+    Args:
+        offline: never use the network.
+
+    Raises:
+        InputError: it is nowhere; tells every place that was tried.
+    """
     loaded, tried, broken = _find_fashion_mnist(offline)
     if loaded is None:
         raise InputError(
@@ -56,7 +72,8 @@ def _find_fashion_mnist(offline: bool) -> tuple[Loaded | None, list[str], list[s
     wish = os.environ.get("FASHION_MNIST_DIR")
     if wish:  # an explicit wish: that or an error
         return _load_wished(wish), [], []
-    tried, broken = [], []
+    tried: list[str] = []
+    broken: list[str] = []
     cache = _keras_cache()
     for folder in (cache, SYSTEM_FOLDER):
         try:
@@ -139,6 +156,11 @@ def load_published(folder: Path) -> Loaded:
 
 
 def load_sample() -> Loaded:
+    """Reads the part of Fashion-MNIST that comes with the package, checksums verified.
+
+    Raises:
+        InputError: a file is missing, damaged or another.
+    """
     train, test, digests = idx.read_idx_folder(SAMPLE_FOLDER)
     if idx.differing_files(digests, SAMPLE_SHA256):
         raise InputError(

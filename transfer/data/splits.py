@@ -123,6 +123,17 @@ def fingerprint(split: Split) -> str:
 
 
 def divide(loaded: Loaded, validation_fraction: float, seed: int, limit: int | None) -> Splits:
+    """Divides a data set into training, validation and test images, each part with every class.
+
+    Args:
+        loaded: what a loader returned; a part that it has of its own stays as it is.
+        validation_fraction: share of the training images held out, in (0, 1).
+        seed: chooses the validation images, not the test images.
+        limit: keep at most so many images of each part, or None for all.
+
+    Raises:
+        InputError: fewer than two classes, or too few training images of one.
+    """
     train, validation, test = loaded.train, loaded.validation, loaded.test
     notes = [loaded.checked]
     missing = [part for part in ("test", "validation") if getattr(loaded, part) is None]
@@ -147,7 +158,10 @@ def divide(loaded: Loaded, validation_fraction: float, seed: int, limit: int | N
 
 
 def data_name(loaded: Loaded) -> str:
-    # A folder that happens to be called fashion-mnist must not pass for the published data.
+    """Returns the name of a data set, printable.
+
+    A folder that happens to be called fashion-mnist does not pass for the published data.
+    """
     if loaded.name:
         return loaded.name
     name = printable(Path(loaded.location).name)

@@ -6,6 +6,7 @@ chosen on the test images.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,8 @@ LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.1, 10.0
 _TINY = float(np.finfo(np.float32).tiny)  # softmax in float32 rounds to 0 below this
 
 
-class ReliabilityBins(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class ReliabilityBins:
     """Images by confidence, in bins of equal width from 0 to 1.
 
     Attributes:
@@ -50,11 +52,11 @@ def reliability_bins(
     number = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     count = np.bincount(number, minlength=num_bins)
     with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
-        means = [
+        mean_confidence, accuracy = (
             np.bincount(number, weights=values, minlength=num_bins) / count
             for values in (confidence, is_right)
-        ]
-    return ReliabilityBins(*means, count)
+        )
+    return ReliabilityBins(mean_confidence, accuracy, count)
 
 
 def expected_calibration_error(

@@ -5,6 +5,7 @@ Both need the network itself, unlike everything else in a report. `galleries.py`
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -157,7 +158,7 @@ def _with_activations(
             return layer
         return type(layer).from_config(layer.get_config())
 
-    def call(layer: keras.Layer, *inputs: keras.KerasTensor, **options) -> keras.KerasTensor:
+    def call(layer: keras.Layer, *inputs: keras.KerasTensor, **options: Any) -> keras.KerasTensor:
         if layer is head:
             return linear_head(*inputs)
         if layer is not backbone:

@@ -131,7 +131,7 @@ def mean_predictions(several: Sequence[Predictions]) -> Predictions:
     if not all(np.array_equal(first.y_true, other.y_true) for other in others):
         raise ValueError("Expected predictions of the same images. Received: other labels.")
     y_prob = np.mean([one.y_prob for one in several], axis=0, dtype=np.float64)
-    return Predictions(first.y_true, y_prob.astype(np.float32))
+    return Predictions(first.y_true, np.asarray(y_prob, np.float32))
 
 
 def predictions_csv(y_true: np.ndarray, y_prob: np.ndarray, class_names: Sequence[str]) -> str:

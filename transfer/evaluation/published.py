@@ -10,6 +10,7 @@ import functools
 import importlib.resources
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 PAPER_NAME = "Xiao et al. 2017, Table 3"
 PAPER_URL = "https://arxiv.org/abs/1708.07747"
@@ -59,7 +60,7 @@ _STANDARD = "random crops and flips"
 
 
 def _of_readme(
-    family: str, settings: str, accuracy: float, caveat: str = "", **values: int | None
+    family: str, settings: str, accuracy: float, caveat: str = "", **values: Any
 ) -> PublishedResult:
     return PublishedResult(
         family, settings, accuracy, README_NAME, README_URL, caveat=caveat, **values

@@ -119,4 +119,4 @@ def least_training_bytes(config: Config, backbone: keras.Model, policy: str) -> 
 
 
 def _count_unfrozen(blocks: Sequence, unfreeze: float | str) -> int:
-    return len(blocks) if unfreeze == "all" else math.ceil(unfreeze * len(blocks))
+    return len(blocks) if isinstance(unfreeze, str) else math.ceil(unfreeze * len(blocks))

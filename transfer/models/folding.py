@@ -8,6 +8,7 @@ evaluation and prediction run on such copies.
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -54,7 +55,7 @@ def fold_batch_norm(model: keras.Model, policy: str | None = None) -> keras.Mode
             config["dtype"] = policy
         return type(layer).from_config(config)
 
-    def call(layer: keras.Layer, *inputs: keras.KerasTensor, **options) -> keras.KerasTensor:
+    def call(layer: keras.Layer, *inputs: keras.KerasTensor, **options: Any) -> keras.KerasTensor:
         # Identity takes none of BatchNorm's options (training, mask).
         return layer(*inputs) if layer.name in removed else layer(*inputs, **options)
 

@@ -38,7 +38,7 @@ def choose_hidden_units(config: Config) -> int:
     Args:
         config: uses `hidden_units` and `head_features`, "auto" of which is the last output.
     """
-    if config.hidden_units != "auto":
+    if not isinstance(config.hidden_units, str):
         return config.hidden_units
     return HIDDEN_UNITS if config.head_features == MULTI else 0
 

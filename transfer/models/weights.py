@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transfer.errors import InputError
 from transfer.models import pretrained
@@ -204,7 +204,7 @@ def _load_checked(backbone: "keras.Model", name: str, path: Path) -> None:
         raise
 
 
-def _checksum_argument(checksum: str | None) -> dict[str, str]:
+def _checksum_argument(checksum: str | None) -> dict[str, Any]:
     if checksum is None:
         return {}
     return {"md5" if len(checksum) == 32 else "sha256": checksum}

@@ -9,7 +9,7 @@ colour alone.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +18,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from transfer.plots.style import BLUE, GRAY, LONGEST_LABEL, SPLIT_COLOURS, VERMILLION, shortened
+
+if TYPE_CHECKING:
+    from transfer.evaluation.calibration import RejectCurve  # loads scikit-learn
 
 MOST_CELLS_WITH_NUMBERS = 40  # classes; beyond, numbers in the cells are too small to read
 MOST_CLASSES_WITH_NAMES = 120  # likewise for the names beside the axes
@@ -65,7 +68,7 @@ def _column(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
 
 def _plot_curves(axes: Axes, train: np.ndarray, validation: np.ndarray) -> None:
     epochs = np.arange(1, len(train) + 1)
-    style = {"marker": "o", "markersize": 4}
+    style: dict[str, Any] = {"marker": "o", "markersize": 4}
     axes.plot(epochs, train, color=BLUE, label="training", **style)
     axes.plot(epochs, validation, color=VERMILLION, label="validation", ls="--", **style)
     axes.legend()
@@ -85,13 +88,13 @@ def _mark_changes(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     """
     phases, rates = [row["phase"] for row in history], _column(history, "learning_rate")
     falls_all_the_time = 2 * np.count_nonzero(np.diff(rates) < 0) > len(history)
-    boundary = {"color": "black", "ls": "--", "lw": 1.2, "label": "next phase begins"}
-    drop = {"color": GRAY, "ls": ":", "lw": 1.2, "label": "learning rate lowered"}
+    boundary: dict[str, Any] = {"color": "black", "ls": "--", "label": "next phase begins"}
+    drop: dict[str, Any] = {"color": GRAY, "ls": ":", "label": "learning rate lowered"}
     for i in range(1, len(history)):
         new_phase = phases[i] != phases[i - 1]
         if new_phase or (rates[i] < rates[i - 1] and not falls_all_the_time):
             style = boundary if new_phase else drop
-            axes.axvline(i + 0.5, **style)
+            axes.axvline(i + 0.5, lw=1.2, **style)
             style["label"] = None  # one entry in the legend is enough
 
 
@@ -194,8 +197,8 @@ def plot_class_distribution(
                 f"`class_names`. Received: shape {np.shape(values)}"
             )
     if ax is None:
-        ax = Figure(figsize=(9, _bars_height(num_classes, num_splits)), layout="constrained")
-        ax = ax.subplots()
+        figure = Figure(figsize=(9, _bars_height(num_classes, num_splits)), layout="constrained")
+        ax = figure.subplots()
     thickness = 0.8 / max(num_splits, 1)
     for i, (split, values) in enumerate(counts.items()):
         centers = np.arange(num_classes) + (i - (num_splits - 1) / 2) * thickness
@@ -306,18 +309,23 @@ def plot_reject_curve(
     if ax is None:
         ax = Figure(figsize=(7, 4.8), layout="constrained").subplots()
     curve = calibration.reject_curve(y_true, y_prob)
-    shares, accuracies = 100 * curve.share_answered, 100 * curve.accuracy
-    ax.plot(shares, accuracies, color=BLUE)
-    answered = np.flatnonzero(curve.threshold >= threshold) if threshold is not None else []
-    if len(answered):
-        point = shares[answered[-1]], accuracies[answered[-1]]
-        label = (
-            f"from confidence {100 * threshold:.1f}\u00a0% on: {point[0]:.1f}\u00a0% answered, "
-            f"{point[1]:.2f}\u00a0% right"
-        )
-        ax.plot(*point, color=VERMILLION, marker="D", ls="", label=label)
-        ax.legend(loc="lower left")
+    ax.plot(100 * curve.share_answered, 100 * curve.accuracy, color=BLUE)
+    if threshold is not None:
+        _mark_threshold(ax, curve, threshold)
     ax.set(xlabel="images answered (%), the surest first", ylabel="accuracy of the answers (%)")
     ax.set(title="Reject curve: the least certain images unanswered", xlim=(0, 100))
     ax.grid(alpha=0.3)
     return _root(ax)
+
+
+def _mark_threshold(axes: Axes, curve: "RejectCurve", threshold: float) -> None:
+    answered = np.flatnonzero(curve.threshold >= threshold)
+    if not len(answered):
+        return
+    share, accuracy = 100 * curve.share_answered[answered[-1]], 100 * curve.accuracy[answered[-1]]
+    label = (
+        f"from confidence {100 * threshold:.1f}\u00a0% on: {share:.1f}\u00a0% answered, "
+        f"{accuracy:.2f}\u00a0% right"
+    )
+    axes.plot(share, accuracy, color=VERMILLION, marker="D", ls="", label=label)
+    axes.legend(loc="lower left")

@@ -387,11 +387,11 @@ def plot_feature_maps(image: np.ndarray, layers: Sequence["FeatureMaps"]) -> Fig
         "Feature maps of a test image, each from its lowest to its highest value",
         fontsize="x-large",
     )
-    first, *parts = figure.subfigures(1 + len(layers), 1, height_ratios=heights)
+    rows = figure.subfigures(1 + len(layers), 1, squeeze=False, height_ratios=heights)
+    first, *parts = rows[:, 0]
     height, width = image.shape[:2]
-    _draw_block(
-        first, _Block(f"Test image, {height} x {width} pixels", BLUE, np.array([0])), [image], [""]
-    )
+    block = _Block(f"Test image, {height} x {width} pixels", BLUE, np.array([0]))
+    _draw_block(first, block, image[np.newaxis], [""])
     for part, layer, channels in zip(parts, layers, chosen, strict=True):
         height, width, count = layer.maps.shape
         cells = f"{layer.layer}: {height} x {width} cells"

@@ -113,18 +113,18 @@ def make_plan(generator: np.random.Generator, present: np.ndarray, num_textures:
     size = generator.uniform(*SIZES[several], (count, instances, 1)) * LARGEST_STRETCH**stretch
     size *= generator.choice([-1, 1], size.shape)
     center = generator.uniform(*CENTERS[several], (count, instances, 2))
-    gray = generator.random(count) < GRAY_SHARE
+    gray = generator.random((count,)) < GRAY_SHARE
     luminance = np.repeat(np.array(LUMINANCE)[:, None], 3, axis=1)
-    plan = {
+    drawn = {
         "center": np.where(present[..., None], center, OUTSIDE),
         "size": size,
         "colors": 255 * _draw_colors(generator, gray, instances),
         "corner": generator.random((count, 2)),
         "mix": np.where(gray[:, None, None], luminance, np.eye(3)),
-        "light": generator.uniform(*LIGHTS, count),
+        "light": generator.uniform(*LIGHTS, (count,)),
     }
-    plan = {name: values.astype(np.float32) for name, values in plan.items()}
-    plan["texture"] = generator.integers(num_textures, size=count, dtype=np.int32)
+    plan: Plan = {name: values.astype(np.float32) for name, values in drawn.items()}
+    plan["texture"] = generator.integers(num_textures, size=(count,), dtype=np.int32)
     plan["flip"] = generator.integers(2, size=(count, 2), dtype=np.int32)
     return plan
 
@@ -140,7 +140,7 @@ def ease_plan(plan: Plan, difficulty: float) -> None:
         plan: of `make_plan`; changed in place.
         difficulty: from 0, white sprites on black, to 1, no change.
     """
-    easy_colors = np.float32(EASY_COLORS)[:, None]
+    easy_colors = np.array(EASY_COLORS, np.float32)[:, None]
     plan["colors"] = easy_colors + difficulty * (plan["colors"] - easy_colors)
     plan["light"] *= difficulty
     if plan["size"].shape[1] == 1:
@@ -160,7 +160,8 @@ def _draw_colors(generator: np.random.Generator, gray: np.ndarray, instances: in
     shape = (len(gray), instances, 2)
     hsv = generator.uniform((0, 0.2, 0), 1, (*shape, 3))
     hsv[..., 1] *= ~gray[:, None, None]
-    values = generator.uniform(*np.transpose([DIM, BRIGHT]), shape)
+    lowest, highest = np.transpose([DIM, BRIGHT])
+    values = generator.uniform(lowest, highest, shape)
     hsv[..., 2] = generator.permuted(values, axis=-1)
     return hsv_to_rgb(hsv)
 
@@ -180,10 +181,12 @@ class Composer(keras.layers.Layer):
         self.bank = _constant(bank.reshape(-1, SPRITE_SIZE, SPRITE_SIZE))
         self.textures = _constant(textures.reshape(-1, 3))  # one row a pixel
 
-    def call(self, plan: dict) -> keras.KerasTensor:
+    def call(self, plan: Plan) -> keras.KerasTensor:
+        """Returns the images of a plan; see `make_plan`."""
         cover, ink = self._place_sprites(plan)  # (B, K, S, S)
         thin, dense = ops.unstack(plan["colors"], axis=2)  # (B, K, 3)
-        shares, bare = [], 1.0  # of the two colours of each sprite; what nothing covers yet
+        shares = []  # of the two colours of each sprite
+        bare: keras.KerasTensor = 1.0  # what nothing covers yet
         for k in reversed(range(plan["sprite"].shape[1])):  # each lies over those before it
             shares += [bare * cover[:, k], bare * ink[:, k]]
             bare = bare * (1.0 - cover[:, k])

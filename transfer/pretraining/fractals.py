@@ -205,7 +205,7 @@ def render_silhouette(seed: int, number: int, count: int) -> np.ndarray:
     reach = (outline * np.maximum(np.abs(row), np.abs(column)) / radius).max((1, 2), keepdims=True)
     inside = radius < outline / reach
     fillings = textures.power_noise(generator, count, SPRITE_SIZE, FILLING_SLOPES)
-    return _transpose_half(np.uint8(inside * (1 + 254 * fillings)), generator)
+    return _transpose_half((inside * (1 + 254 * fillings)).astype(np.uint8), generator)
 
 
 def _transpose_half(sprites: np.ndarray, generator: np.random.Generator) -> np.ndarray:

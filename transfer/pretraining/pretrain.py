@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,7 +24,7 @@ from transfer.models.backbones import build_backbone, scale
 from transfer.models.batch_norm import RECALIBRATION_IMAGES, make_recalibration
 from transfer.models.precision import dtype_policy
 from transfer.pretraining import folder as kept
-from transfer.pretraining.composition import TRAINING, VALIDATION, Batches, Composer
+from transfer.pretraining.composition import TRAINING, VALIDATION, Batches, Composer, Plan
 from transfer.pretraining.fractals import load_bank
 from transfer.pretraining.settings import Settings
 from transfer.pretraining.textures import NUM_TEXTURES, make_textures
@@ -52,7 +53,8 @@ class Pretrainer(keras.Model):
         super().__init__(name="pretrainer")
         self.composer, self.network = composer, network
 
-    def call(self, plan: dict, training: bool | None = None) -> keras.KerasTensor:
+    def call(self, plan: Plan, training: bool | None = None) -> keras.KerasTensor:
+        """Returns the logits (B, classes) of the images of a plan."""
         return self.network(self.composer(plan), training=training)
 
     def set_image_size(self, image_size: int) -> None:
@@ -255,19 +257,27 @@ class CheckpointCallback(keras.callbacks.Callback):
             return self.signals[0]
         return "time limit" if time.monotonic() >= self.deadline else ""
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clock of a row."""
         self._first_step, self._started = self.step, time.perf_counter()
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts the step, and stops where it is the last or there is a reason to."""
         self.step += 1
         # `self.model` makes the JAX backend bring the weights up to date, so only at the end.
         if self.step == self.last_step or self.reason:
             self.model.stop_training = True
 
-    def on_test_begin(self, logs: dict | None = None) -> None:
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Stops the clock of the training steps."""
         self._trained = time.perf_counter()
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Writes a row of the log and a checkpoint.
+
+        Raises:
+            InputError: the loss is no number.
+        """
         if not math.isfinite(logs["loss"]):
             raise InputError(
                 f"the loss at step {self.step} is {logs['loss']}; begin again with a lower "
@@ -305,11 +315,12 @@ class CheckpointCallback(keras.callbacks.Callback):
 @contextlib.contextmanager
 def _noting_signals(noted: list[str]) -> Iterator[None]:
     """Adds Ctrl-C and SIGTERM to a list instead of obeying them; the second one is obeyed."""
-    before = {}
+    before: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: object) -> None:
-        noted.append(signal.Signals(number).name)
-        signal.signal(number, before[number])
+        received = signal.Signals(number)
+        noted.append(received.name)
+        signal.signal(received, before[received])
 
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.signal(number, note)

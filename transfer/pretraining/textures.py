@@ -79,7 +79,7 @@ def _make_cloud(generator: np.random.Generator) -> np.ndarray:
     """One field of smooth noise shown as a ramp between two colours, uint8 (S, S, 3)."""
     field = power_noise(generator, 1, TEXTURE_SIZE, CLOUD_SLOPES)[0, :, :, None]
     dark, light = random_colors(generator, (2,))
-    return np.uint8(255 * (dark + (light - dark) * field))
+    return (255 * (dark + (light - dark) * field)).astype(np.uint8)
 
 
 def _make_noise(generator: np.random.Generator) -> np.ndarray:
@@ -89,7 +89,7 @@ def _make_noise(generator: np.random.Generator) -> np.ndarray:
     """
     fields = power_noise(generator, 3, TEXTURE_SIZE, NOISE_SLOPES)
     mix = generator.dirichlet(np.ones(3), 3)  # the rows sum to 1, so values stay in [0, 1]
-    return np.uint8(255 * np.einsum("kc,chw->hwk", mix, fields))
+    return (255 * np.einsum("kc,chw->hwk", mix, fields)).astype(np.uint8)
 
 
 def _make_leaves(generator: np.random.Generator) -> np.ndarray:
@@ -100,7 +100,7 @@ def _make_leaves(generator: np.random.Generator) -> np.ndarray:
     """
     scale = 2  # drawn larger and reduced, so that edges are smooth
     side = scale * TEXTURE_SIZE
-    colors = np.uint8(255 * random_colors(generator, (LEAVES + 1,))).tolist()
+    colors = (255 * random_colors(generator, (LEAVES + 1,))).astype(np.uint8).tolist()
     image = Image.new("RGB", (side, side), tuple(colors.pop()))
     draw = ImageDraw.Draw(image)
     radii = SMALLEST_LEAF / np.sqrt(1 - generator.random(LEAVES))

@@ -41,9 +41,10 @@ def model_card(
         metrics: what `compute_metrics` returned for its test images; None before they were read.
         calibration: what `measure_calibration` returned for them.
     """
-    is_tested = metrics is not None and calibration is not None
-    results = _results(metrics, calibration) if is_tested else _validation_results(summary)
-    values = _metadata(facts) | (_tested_metadata(run_name, facts, metrics) if is_tested else {})
+    results, values = _validation_results(summary), _metadata(facts)
+    if metrics is not None and calibration is not None:
+        results = _results(metrics, calibration)
+        values |= _tested_metadata(run_name, facts, metrics)
     body = document.to_markdown(run_name, _blocks(facts, results, _limits(metrics)))
     head = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return f"---\n{head}---\n\n{body}"
@@ -104,7 +105,7 @@ def _blocks(facts: Facts, results: Items, limits: Items) -> list[document.Block]
             "the model. Gray images are repeated in all three channels."
         ),
         document.Heading("Training"),
-        document.Bullets([(name, str(count)) for name, count in _training(facts).items()]),
+        document.Bullets([(name, str(value)) for name, value in _training(facts).items()]),
         document.Heading("Limits"),
         document.Bullets(limits),
     ]
@@ -142,7 +143,7 @@ def _results(metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> Item
     ]
 
 
-def _training(facts: Facts) -> dict[str, str]:
+def _training(facts: Facts) -> dict[str, str | int]:
     settings, counts = facts.settings, facts.data.num_images
     return {
         "images": ", ".join(f"{count:,} {name}" for name, count in counts.items()),

@@ -252,7 +252,6 @@ def parse_facts(values: Mapping[str, Any], path: Path) -> Facts:
     if missing := [name for name in names if name not in values]:
         raise InputError(f"{path} should hold {', '.join(names)}. Received: no {missing[0]}.")
     read = _Reader(values, str(path))
-    repeats = read.part("repeats") if values.get("repeats") else None
     return Facts(
         settings=read.config("settings"),
         settled=read.config("settled"),
@@ -262,18 +261,19 @@ def parse_facts(values: Mapping[str, Any], path: Path) -> Facts:
         versions=read.texts_by_name("versions"),
         command=read.text("command"),
         started=read.text("started"),
-        repeats=repeats
-        and RepeatsFacts(
-            repeats.count("first_seed", most=2**31 - 1), repeats.count("count", 1, most=1000)
-        ),
+        repeats=_parse_repeats(read.part("repeats")) if values.get("repeats") else None,
     )
+
+
+def _parse_repeats(read: "_Reader") -> RepeatsFacts:
+    return RepeatsFacts(read.count("first_seed", most=2**31 - 1), read.count("count", 1, most=1000))
 
 
 def _parse_data(read: "_Reader") -> DataFacts:
     class_names = read.texts("class_names", least=2, most=_MOST_CLASSES)
     if len(set(class_names)) < len(class_names):
         raise read.refusal("class_names", "all different", "one of them twice")
-    geometry = read.part("geometry") if read.values.get("geometry") is not None else None
+    has_geometry = read.values.get("geometry") is not None
     counts, fingerprints = read.part("num_images"), read.part("fingerprints")
     return DataFacts(
         name=read.text("name"),
@@ -282,7 +282,7 @@ def _parse_data(read: "_Reader") -> DataFacts:
         class_names=class_names,
         num_images={part: counts.count(part) for part in PARTS},
         fingerprints={part: fingerprints.text(part) for part in PARTS},
-        geometry=geometry and _parse_geometry(geometry),
+        geometry=_parse_geometry(read.part("geometry")) if has_geometry else None,
     )
 
 

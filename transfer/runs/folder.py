@@ -4,7 +4,6 @@ What such a folder holds stands in `files.py`.
 """
 
 import contextlib
-import itertools
 import os
 from collections.abc import Iterator
 from datetime import datetime
@@ -37,12 +36,12 @@ def create_run(backbone: str, run_dir: Path | None = None) -> Path:
             return _make_folder(run_dir)
         except FileExistsError as error:
             raise InputError(_EXISTS.format(run_dir)) from error
-    path = default_run_dir(backbone)
-    for number in itertools.count(1):
+    path, number = default_run_dir(backbone), 1
+    while True:
         try:
             return _make_folder(path.with_name(f"{path.name}-{number}") if number > 1 else path)
-        except FileExistsError:
-            continue  # another run took this name in the same second
+        except FileExistsError:  # another run took this name in the same second
+            number += 1
 
 
 def default_run_dir(backbone: str) -> Path:

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from transfer.errors import InputError
@@ -130,7 +130,7 @@ def _receive(url: str, answer_seconds: float) -> Generator[bytes, None, None]:
         )
 
 
-def _next(pieces: queue.Queue, url: str, deadline: float, answer_seconds: float):
+def _next(pieces: queue.Queue, url: str, deadline: float, answer_seconds: float) -> Any:
     try:
         item = pieces.get(timeout=max(0.0, deadline - time.monotonic()))
     except queue.Empty:
@@ -151,7 +151,7 @@ def _fetch(
     url: str, answer_seconds: float, pieces: queue.Queue, abandoned: threading.Event
 ) -> None:
     # Puts the announced length (or None), then the pieces, then b""; or the error instead.
-    def put(item) -> bool:
+    def put(item: Any) -> bool:
         while not abandoned.is_set():
             try:
                 pieces.put(item, timeout=0.2)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -47,7 +48,7 @@ def keras_callbacks(
         )
     else:
         epochs = config.head_epochs if phase == HEAD else config.finetune_epochs
-        peak = config.head_learning_rate if phase == HEAD else config.finetune_learning_rate
+        peak = config.head_learning_rate if phase == HEAD else float(config.finetune_learning_rate)
         cosine = keras.optimizers.schedules.CosineDecay(
             peak, epochs, alpha=config.minimum_learning_rate / peak
         )
@@ -61,7 +62,7 @@ class EpochTensorBoard(keras.callbacks.TensorBoard):
     a noticeable part of a step.
     """
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Does nothing."""
 
 
@@ -74,12 +75,15 @@ class HistoryRecorder(keras.callbacks.Callback):
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__()
-        self.run_dir, self.rows, self.phase = run_dir, [], ""
+        self.run_dir, self.phase = run_dir, ""
+        self.rows: list[dict[str, Any]] = []
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clock of a row."""
         self._started = time.perf_counter()
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Adds a row, and the learning rate to `logs`, for the callbacks behind this one."""
         # The rate this epoch was trained with: ReduceLROnPlateau stands later in the list.
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
         numbers = {
@@ -107,5 +111,6 @@ class BatchNormRecalibration(keras.callbacks.Callback):
         steps = math.ceil(RECALIBRATION_IMAGES / batch_size)
         self._images = batches.take(steps).map(lambda images, labels: images)
 
-    def on_test_begin(self, logs: dict | None = None) -> None:
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Recomputes the statistics."""
         self._recalibrate(self._images)

@@ -21,6 +21,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -87,12 +88,13 @@ def write_checkpoint(folder: Path, state: State, variables: Mapping[str, np.ndar
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
+    arrays: dict[str, Any] = dict(variables)
     folder.mkdir(exist_ok=True)
     target = folder / f"{_PHASES.index(state.phase) + 1}-{state.phase}-{state.epoch:04d}"
     partial = Path(tempfile.mkdtemp(dir=folder, prefix=_PARTIAL))
     try:
         with open(partial / VARIABLES, "wb") as file:
-            np.savez(file, **variables)
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         write_json(partial / STATE, asdict(state))
@@ -200,7 +202,12 @@ class Checkpointer(keras.callbacks.Callback):
             if type(callback) in _REMEMBERED
         }
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Puts back what the checkpoint holds, where the phase starts from one.
+
+        Raises:
+            CheckpointError: it belongs to another model.
+        """
         if self._resumed is None:
             return
         _assign(self._model_and_optimizer(), self._resumed)
@@ -211,7 +218,8 @@ class Checkpointer(keras.callbacks.Callback):
         best = [v for name, v in self._resumed.variables.items() if name.startswith("best/")]
         stopping.best_weights = best or self.model.get_weights()
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Writes a checkpoint, unless the loss is no number, and history.csv."""
         # A diverged epoch is not worth going back to.
         if math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"]):
             self._write(epoch)

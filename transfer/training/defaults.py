@@ -4,12 +4,14 @@ Small pure functions of the settings and the weights.
 """
 
 import dataclasses
+from typing import Any
 
 from transfer.config import Config
 from transfer.errors import InputError
 from transfer.models.backbones import get_backbone
 from transfer.models.head import LAST, MULTI, choose_hidden_units
-from transfer.models.weights import BUNDLED, FASHION, Weights
+from transfer.models.pretrained import BUNDLED, FASHION
+from transfer.models.weights import Weights
 
 # Low for weights that know photographs, so that what they know is not lost at once. Fractals are
 # further from a user's images: after two epochs on 10,000 images of Fashion-MNIST at 64 pixels
@@ -32,11 +34,11 @@ def settle(config: Config, weights: Weights) -> Config:
             "finetune_epochs is 0 and there are no pretrained weights: a frozen random backbone "
             "teaches nothing. Give --finetune-epochs, or --weights."
         )
-    settled = {
+    settled: dict[str, Any] = {
         "finetune_learning_rate": config.finetune_learning_rate,
         "head_features": config.head_features,
     }
-    chosen = {
+    chosen: dict[str, Any] = {
         "finetune_learning_rate": choose_finetune_learning_rate(config, weights),
         "head_features": MULTI if weights.name in (BUNDLED, FASHION) else LAST,
     }

@@ -138,7 +138,8 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
     unfreeze_backbone(
         config.backbone, backbone, config.unfreeze, train_batch_norm=config.train_batch_norm
     )
-    optimizer = make_optimizer(config.optimizer, config.finetune_learning_rate, config.ema_momentum)
+    learning_rate = float(config.finetune_learning_rate)  # "auto" is settled
+    optimizer = make_optimizer(config.optimizer, learning_rate, config.ema_momentum)
     _compile(classifier, config, optimizer)
 
     def batches_from(epoch: int) -> tf.data.Dataset:

@@ -52,8 +52,9 @@ def train_repeats(
         Interrupted: Ctrl-C or SIGTERM came.
     """
     if count == 1:
-        options = {"run_dir": run_dir, "offline": offline, "command": command}
-        yield run.train(config, describe=describe, **options)
+        yield run.train(
+            config, run_dir=run_dir, offline=offline, command=command, describe=describe
+        )
         return
     base = run_dir or default_run_dir(config.backbone)
     seeds = range(config.seed, config.seed + count)

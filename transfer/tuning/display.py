@@ -81,13 +81,12 @@ def top_table(rows: Sequence[Row], plan: Plan) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("what differs from your own settings", overflow="fold")
     for row in shown:
-        record = row.record
         table.add_row(
             str(row.number),
-            format_percent(record.val_accuracy),
-            f"{record.val_loss:.4f}",
-            str(record.epochs),
-            format_seconds(record.seconds),
+            format_percent(row.score.val_accuracy),
+            f"{row.score.val_loss:.4f}",
+            str(row.score.epochs),
+            format_seconds(row.score.seconds),
             _differences(row, plan),
         )
     return table

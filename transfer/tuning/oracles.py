@@ -57,11 +57,11 @@ class Plan:
 
     @property
     def direction(self) -> str:
-        """ "max" or "min"."""
+        """Whether a better score is higher, "max", or lower, "min"."""
         return "max" if self.objective == "val_accuracy" else "min"
 
 
-class _Durable:
+class _Durable(keras_tuner.Oracle):
     """Comes before one of KerasTuner's oracles in the list of bases.
 
     Attributes:
@@ -73,6 +73,8 @@ class _Durable:
     plan: Plan
     most_trials: int = sys.maxsize
     closed: bool = False
+    trials: dict[str, Trial]  # by their ids
+    _retry_queue: list[str]
     listener: Callable[[str, Trial], None] = staticmethod(lambda event, trial: None)
 
     def populate_space(self, trial_id: str) -> dict:

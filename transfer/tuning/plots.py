@@ -1,6 +1,7 @@
 """The picture of a search: each trial a line through the values it took, to its score."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -41,7 +42,7 @@ def plot_trials(rows: Sequence[Row], plan: Plan) -> Figure:
     shade = Normalize(0, max(1, len(best_first) - 1))
     for rank in reversed(range(len(best_first))):  # the best on top
         colour = colormaps["cividis"](shade(rank))
-        style = {"color": colour, "lw": 1.2, "alpha": 0.85}
+        style: dict[str, Any] = {"color": colour, "lw": 1.2, "alpha": 0.85}
         row = best_first[rank]
         if row.is_own:
             style |= {"color": "black", "ls": "--", "lw": 2, "label": "your own settings"}
@@ -58,7 +59,7 @@ def plot_trials(rows: Sequence[Row], plan: Plan) -> Figure:
 
 
 def _score(row: Row, plan: Plan) -> float:
-    score = getattr(row.record, plan.objective)
+    score = getattr(row.score, plan.objective)
     return 100 * score if plan.objective == "val_accuracy" else score
 
 
@@ -92,7 +93,7 @@ def _height(dimension: Choices | Range, value: object) -> float:
 
 
 def _label(axes: Axes, plan: Plan, ends: tuple[float, float]) -> None:
-    style = {"fontsize": 8, "ha": "left", "va": "center"}
+    style: dict[str, Any] = {"fontsize": 8, "ha": "left", "va": "center"}
     white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
     for place, dimension in enumerate(plan.space.values()):
         axes.axvline(place, color="black", lw=0.8)

@@ -13,6 +13,7 @@ import pickle
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, Self
 
 import keras
@@ -79,7 +80,7 @@ class Processes:
         raise value
 
 
-def _fork(function: Callable, *arguments: Any) -> multiprocessing.Process:
+def _fork(function: Callable, *arguments: Any) -> BaseProcess:
     # Not a daemon: those may have no children.
     process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
     process.start()

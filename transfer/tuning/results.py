@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras_tuner
 from keras_tuner.engine.trial import TrialStatus
@@ -19,6 +19,15 @@ from transfer.tuning.space import Space, decode, format_value
 from transfer.tuning.trials import TrialResult, full_budget, with_budget
 
 TRIALS, BEST, PICTURE = "trials.csv", "best.json", "search.png"
+
+
+class Score(NamedTuple):
+    """What a trial came to."""
+
+    val_accuracy: float  # share in [0, 1]
+    val_loss: float  # nats
+    epochs: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,24 @@ class Row:
     @property
     def failed(self) -> bool:
         """Whether it ended without a score."""
-        return self.record is not None and bool(self.record.reason)
+        return bool(self.reason)
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, one line; "" if it did not, or still runs."""
+        return "" if self.record is None else self.record.reason
+
+    @property
+    def score(self) -> Score:
+        """What it came to, where it has finished.
+
+        Raises:
+            ValueError: it has not.
+        """
+        record = self.record
+        if record is None or record.val_accuracy is None or record.val_loss is None:
+            raise ValueError(f"trial {self.number} should have finished. Received: no score.")
+        return Score(record.val_accuracy, record.val_loss, record.epochs, record.seconds)
 
 
 def trial_config(config: Config, space: Space, values: dict[str, Any]) -> Config:
@@ -79,7 +105,7 @@ def sort_rows(rows: Sequence[Row], objective: str) -> list[Row]:
     sign = -1 if objective == "val_accuracy" else 1
     return sorted(
         (row for row in rows if row.finished),
-        key=lambda row: sign * getattr(row.record, objective),
+        key=lambda row: sign * getattr(row.score, objective),
     )
 
 
@@ -136,12 +162,12 @@ def describe_row(row: Row, plan: Plan) -> str:
     config = plan.own if row.is_own else row.config
     values = ", ".join(f"{field} {format_value(getattr(config, field))}" for field in plan.space)
     if row.failed:
-        return f"{name}: failed, {row.record.reason}; {values}"
+        return f"{name}: failed, {row.reason}; {values}"
+    score = row.score
     return (
-        f"{name}: validation accuracy {format_percent(row.record.val_accuracy)}, "
-        f"loss {row.record.val_loss:.4f}; {row.record.epochs} "
-        f"{'epoch' if row.record.epochs == 1 else 'epochs'}, "
-        f"{format_seconds(row.record.seconds)}; {values}"
+        f"{name}: validation accuracy {format_percent(score.val_accuracy)}, "
+        f"loss {score.val_loss:.4f}; {score.epochs} "
+        f"{'epoch' if score.epochs == 1 else 'epochs'}, {format_seconds(score.seconds)}; {values}"
     )
 
 
@@ -160,7 +186,7 @@ def describe_best(rows: Sequence[Row], objective: str, num_validation: int) -> l
     lines = [f"Best: trial {best.number}, {_score(best, objective)}"]
     if own is None:
         return lines
-    accuracy, before = best.record.val_accuracy, own.record.val_accuracy
+    accuracy, before = best.score.val_accuracy, own.score.val_accuracy
     lines[0] += f"; your own settings: {_score(own, objective)}"
     if objective == "val_accuracy":
         # 95 % of the difference of two accuracies on the same images, taken as independent.
@@ -176,13 +202,13 @@ def describe_best(rows: Sequence[Row], objective: str, num_validation: int) -> l
 
 def _score(row: Row, objective: str) -> str:
     if objective == "val_loss":
-        return f"validation loss {row.record.val_loss:.4f}"
-    return f"validation accuracy {format_percent(row.record.val_accuracy)}"
+        return f"validation loss {row.score.val_loss:.4f}"
+    return f"validation accuracy {format_percent(row.score.val_accuracy)}"
 
 
 def first_reason(rows: Sequence[Row]) -> str | None:
     """Returns why the first trial failed, or None if none did."""
-    return next((row.record.reason for row in rows if row.failed), None)
+    return next((row.reason for row in rows if row.failed), None)
 
 
 def read_csv(folder: Path) -> list[dict[str, str]]:

@@ -220,7 +220,7 @@ def _make_plan(
         settle(dataclasses.replace(config, backbone=name), weights)
         for name, (weights, _) in taken.items()
     ]
-    rates = [each.finetune_learning_rate for each in settled]
+    rates = [float(each.finetune_learning_rate) for each in settled]
     from_scratch = not any(weights.pretrained for weights, _ in taken.values())
     default = spaces.default_space(config, rates, from_scratch=from_scratch)
     space = spaces.make_space(config, default, said, options.given, objective=options.objective)

@@ -62,8 +62,9 @@ def with_budget(config: Config, epochs: int) -> Config:
     are epochs of the head phase. A trial that Hyperband takes further begins anew with more epochs,
     so that each score is that of one ordinary run, whatever its schedule.
     """
-    name = "finetune_epochs" if config.finetune_epochs else "head_epochs"
-    return dataclasses.replace(config, **{name: epochs})
+    if config.finetune_epochs:
+        return dataclasses.replace(config, finetune_epochs=epochs)
+    return dataclasses.replace(config, head_epochs=epochs)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,12 @@ _SMALL_BYTES = 256 << 20
 
 
 def regular_size(path: Path) -> int:
-    # Returns the size of a file in bytes. Opening a pipe or a terminal might wait for ever.
+    """Returns the size of a file in bytes.
+
+    Raises:
+        InputError: it is a folder, a pipe or a device: opening a pipe might wait for ever.
+        OSError: it is not there, or cannot be looked at.
+    """
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):
         kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe or a device"
@@ -47,7 +52,18 @@ def regular_size(path: Path) -> int:
 
 
 def check_room(num_bytes: int, file_bytes: int, path: Path) -> None:
-    # Before anything is allocated: a header of a few bytes can promise terabytes.
+    """Checks what a file asks of the memory, before anything is allocated for it.
+
+    A header of a few bytes can promise terabytes.
+
+    Args:
+        num_bytes: what the file says it holds, decompressed.
+        file_bytes: its own size.
+        path: the file, for the error.
+
+    Raises:
+        InputError: it promises more than is plausible, or more than fits into the memory.
+    """
     if num_bytes > max(_SMALL_BYTES, _MOST_EXPANSION * file_bytes):
         raise InputError(
             f"{path} should not promise more than {_MOST_EXPANSION} times its own size. Received: "
@@ -65,7 +81,16 @@ def check_room(num_bytes: int, file_bytes: int, path: Path) -> None:
 
 
 def make_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
-    # images uint8 (N, H, W) or (N, H, W, 1 or 3), labels any integers (N,)
+    """Returns arrays as a split, images (N, H, W, 1 or 3) and labels int64 (N,).
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 1 or 3).
+        labels: (N,), integers of any type.
+        where: their place, for the error.
+
+    Raises:
+        InputError: another shape, no image, or not as many labels as images.
+    """
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
@@ -78,6 +103,16 @@ def make_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
 
 
 def check_as_many(images: np.ndarray, labels: np.ndarray, where: str) -> None:
+    """Checks that there is a label for each image.
+
+    Args:
+        images: (N, ...).
+        labels: (N,).
+        where: their place, for the error.
+
+    Raises:
+        InputError: there are more of one than of the other.
+    """
     if images.shape[:1] != labels.shape[:1]:
         count = [f"{array.shape[0]:,}" if array.ndim else "no" for array in (images, labels)]
         raise InputError(
@@ -87,7 +122,11 @@ def check_as_many(images: np.ndarray, labels: np.ndarray, where: str) -> None:
 
 
 def check_printable(class_names: tuple[str, ...], where: str) -> None:
-    # They are shown in terminals and written into files.
+    """Checks names of classes, which are shown in terminals and written into files.
+
+    Raises:
+        InputError: a name is empty, or holds a control character or what is not UTF-8.
+    """
     for name in class_names:
         if not name or _CONTROL_CHARACTERS.search(name):
             raise InputError(
@@ -97,6 +136,11 @@ def check_printable(class_names: tuple[str, ...], where: str) -> None:
 
 
 def check_same_shape(train: Split, test: Split, where: str) -> None:
+    """Checks that training and test images, arrays both, have one (H, W, channels).
+
+    Raises:
+        InputError: they differ.
+    """
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(
             f"{where}: training and test images should have one shape. "
@@ -105,7 +149,11 @@ def check_same_shape(train: Split, test: Split, where: str) -> None:
 
 
 def number_classes(train: Split, test: Split | None, where: str) -> tuple[str, ...]:
-    # Returns "0", "1", ... for data that has no names for its classes.
+    """Returns "0", "1", ... for data that has no names for its classes.
+
+    Raises:
+        InputError: the training labels leave a number out, or a test label is beyond them.
+    """
     found = np.unique(train.labels)
     if found[-1] != len(found) - 1:
         raise InputError(
@@ -120,6 +168,11 @@ def number_classes(train: Split, test: Split | None, where: str) -> tuple[str, .
 def check_labels(
     train: Split, test: Split | None, class_names: tuple[str, ...], where: str
 ) -> None:
+    """Checks that every label has a name.
+
+    Raises:
+        InputError: a label is beyond the names; tells the first such image.
+    """
     for part, split in (("training", train), ("test", test)):
         if split is not None and split.labels.max() >= len(class_names):
             index = int((split.labels >= len(class_names)).argmax())

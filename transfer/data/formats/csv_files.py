@@ -52,9 +52,9 @@ def load_csv(path: Path) -> Loaded:
     if "train" in train_path.name:
         paths.append(train_path.with_name("test".join(train_path.name.rsplit("train", 1))))
     splits = [_read_csv(part) for part in paths]
-    if len(splits) == 2:
-        check_same_shape(*splits, str(path))
     train, test = splits[0], splits[1] if len(splits) == 2 else None
+    if test is not None:
+        check_same_shape(train, test, str(path))
     class_names = number_classes(train, test, str(path))
     if _is_kaggle(train_path, train.images[0].size) and len(class_names) == len(CLASS_NAMES):
         class_names = CLASS_NAMES

@@ -8,8 +8,9 @@ import math
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from transfer.data.splits import Loaded, Split
 from transfer.errors import InputError
 
 # --- IDX ------------------------------------------------------------------------------------
+
+_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
 def holds_idx(path: Path) -> bool:
@@ -67,12 +70,16 @@ def read_idx_folder(folder: Path) -> tuple[Split, Split, dict[str, str]]:
         shape = _read_idx_header(io.BytesIO(content), path)
         pixels = np.frombuffer(content, np.uint8, offset=_idx_header_bytes(path))
         arrays[stem] = pixels.reshape(shape)
-    splits = []
-    for part in ("train", "t10k"):
-        images, labels = arrays[f"{part}-images-idx3-ubyte"], arrays[f"{part}-labels-idx1-ubyte"]
-        splits.append(make_split(images, labels, f"{folder}, {part}-* files"))
-    check_same_shape(*splits, str(folder))
-    return *splits, digests
+    train, test = (
+        make_split(
+            arrays[f"{part}-images-idx3-ubyte"],
+            arrays[f"{part}-labels-idx1-ubyte"],
+            f"{folder}, {part}-* files",
+        )
+        for part in ("train", "t10k")
+    )
+    check_same_shape(train, test, str(folder))
+    return train, test, digests
 
 
 def _idx_candidates(folder: Path, stem: str) -> list[Path]:
@@ -101,7 +108,7 @@ def read_bytes(path: Path) -> bytes:
         InputError: it cannot be read, its compression is damaged, or its header is not that of
             an IDX file or not of so many bytes.
     """
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
+    opener = _OPENERS.get(path.suffix)
     try:
         file_bytes = regular_size(path)
         with open(path, "rb") as file:

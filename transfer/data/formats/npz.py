@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -116,7 +116,7 @@ def write_arrays(path: Path, loaded: Loaded) -> None:
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
-    arrays = {"class_names": np.array(loaded.class_names)}
+    arrays: dict[str, Any] = {"class_names": np.array(loaded.class_names)}
     for part, split in (("train", loaded.train), ("test", loaded.test)):
         if split is not None:
             arrays |= {f"x_{part}": split.images, f"y_{part}": split.labels}
@@ -168,7 +168,7 @@ def read_arrays(
 def _list_members(archive: zipfile.ZipFile, file: IO[bytes]) -> dict[str, zipfile.ZipInfo]:
     # Returns the members by the names of their arrays. That none is lost or has another name
     # is compared here: zipfile does neither for members that are not read.
-    members = {}
+    members: dict[str, zipfile.ZipInfo] = {}
     file.seek(-_ZIP_END.size - len(archive.comment), os.SEEK_END)
     (count,) = _ZIP_END.unpack(file.read(_ZIP_END.size))
     if count not in (len(archive.infolist()), 0xFFFF):  # ZIP64 may tell it elsewhere
