@@ -1,5 +1,3 @@
-"""`transfer tune`, from a copy of the project."""
-
 from transfer.commands.main import run_script
 
 if __name__ == "__main__":

@@ -42,6 +42,12 @@ def no_network(monkeypatch, tmp_path_factory):
     monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def no_voice(monkeypatch):
+    """Makes a test silent again that let the process speak, as every command does."""
+    monkeypatch.setattr(console, "_current", None)
+
+
 def build_tiny(include_top, weights, input_shape):
     """Builds four blocks of convolution and BatchNorm, as a builder of `keras.applications`."""
     import keras

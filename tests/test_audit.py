@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from benchmarks.audit import alter_pictures, change_labels
-from transfer.audit import leaks, run
-from transfer.audit.descriptors import appearance_features
-from transfer.audit.duplicates import find_exact_duplicates, find_near_duplicates
-from transfer.audit.findings import examine, read_images
-from transfer.audit.label_errors import find_label_errors
+from transfer.auditing import leaks, run
+from transfer.auditing.descriptors import appearance_features
+from transfer.auditing.duplicates import find_exact_duplicates, find_near_duplicates
+from transfer.auditing.findings import examine, read_images
+from transfer.auditing.label_errors import find_label_errors
 from transfer.commands import main
 from transfer.config import Config
 from transfer.data.decode import measure_geometry
@@ -238,7 +238,7 @@ def test_data_that_cannot_be_read_at_all_is_one_line(tmp_path):
 
 @pytest.mark.real_data
 def test_the_published_data_have_no_exact_duplicates():
-    from transfer.audit.findings import _digest
+    from transfer.auditing.findings import _digest
     from transfer.data.places import SYSTEM_FOLDER, load_published
 
     loaded = load_published(SYSTEM_FOLDER)

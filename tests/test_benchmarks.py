@@ -24,7 +24,7 @@ from transfer.errors import InputError
 from transfer.evaluation.evaluated import evaluate_run
 from transfer.models import weights
 from transfer.models.backbones import BACKBONES, build_backbone
-from transfer.models.weights import Weights
+from transfer.runs.finished import FinishedRun
 from transfer.training.run import train
 
 
@@ -176,7 +176,8 @@ def test_a_process_is_timed_and_its_memory_noted(tmp_path, monkeypatch):
 def use_tiny_networks(set_item=dict.__setitem__, set_attribute=setattr):
     """Makes MobileNetV2 a network that trains in a second, and its random weights "bundled"."""
     set_item(BACKBONES, "mobilenetv2", tiny_row())
-    set_attribute(weights, "_load_embedded", lambda *names: Weights(names[2], "for a test"))
+    bundled = weights.Place("bundled", lambda request: "for a test")
+    set_attribute(weights, "PLACES", (bundled,))
 
 
 @pytest.fixture
@@ -280,7 +281,7 @@ def test_both_precisions_are_asked_about_the_same_images(tiny_backbone, stripes_
     done = CliRunner().invoke(precision.main, [str(run_dir), "--json"])
     assert done.exit_code == 0, done.output
     values = json.loads(done.output)
-    expected = evaluate_run(run_dir).metrics["accuracy"]
+    expected = evaluate_run(FinishedRun(run_dir)).metrics["accuracy"]
     assert values["num_images"] == 61 and values["float32"] == pytest.approx(expected)
     assert values["difference"] == pytest.approx(values["bfloat16"] - values["float32"])
     told = CliRunner().invoke(precision.main, [str(run_dir)]).output

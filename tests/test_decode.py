@@ -8,11 +8,11 @@ import zlib
 
 import numpy as np
 import pytest
-from tools.fuzz_data import decode_alone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tools.fuzz_data import decode_alone
 from transfer.data import decode
 from transfer.data.decode import (
     decode_readable,

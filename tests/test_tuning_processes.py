@@ -13,6 +13,12 @@ from transfer.tuning import processes
 from transfer.tuning.processes import Died, Processes
 
 
+@pytest.fixture(autouse=True)
+def nothing_computed(monkeypatch):
+    """Other tests of this process have; what is forked here does not compute."""
+    monkeypatch.setattr(processes, "has_computed", lambda: False)
+
+
 def own_process():
     return os.getpid()
 
@@ -101,3 +107,10 @@ def test_without_fork_calls_run_here(monkeypatch):
         calls.share(3)
         assert calls.call(own_process) == os.getpid() and calls.call(what_is_shared) == 3
     assert len(freed) == 2
+
+
+def test_after_a_computation_calls_run_here(monkeypatch):
+    monkeypatch.setattr(processes, "has_computed", lambda: True)
+    monkeypatch.setattr(processes, "_free_memory", lambda: None)
+    with Processes() as calls:
+        assert calls.call(own_process) == os.getpid()

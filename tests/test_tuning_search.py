@@ -14,6 +14,7 @@ import pytest
 from tests import commands
 from tools.kill_training import add_tiny_backbone, write_inputs
 from tools.kill_tuning import OPTIONS, kill_searches
+from transfer import console
 from transfer.config import Config
 from transfer.training import run
 from transfer.tuning.deadline import Deadline
@@ -245,11 +246,11 @@ def test_a_terminal_gets_a_live_table(tmp_path):
     from transfer.tuning.oracles import make_oracle
 
     oracle = make_oracle(make_plan(tmp_path / "p"), most_trials=7)
-    console = Console(file=StringIO(), force_terminal=True, width=100)
-    with Display(oracle, 7):
+    terminal = Console(file=StringIO(), force_terminal=True, width=100)
+    with console.voice(terminal), Display(oracle, 7):
         oracle.create_trial("local")
         time.sleep(1)
-    text = console.file.getvalue()
+    text = terminal.file.getvalue()
     assert "0 of 7 trials" in text and "running: trial 1 for" in text
     facts = json.dumps(oracle.get_state())
     assert "0000" in facts

@@ -202,7 +202,7 @@ def audit(
     if weights != "none":
         load_keras(verbose)
     with _python_door(verbose):
-        from transfer.audit.run import audit as audit_data
+        from transfer.auditing.run import audit as audit_data
 
         config, arrays = _settle_data(data, None, settings | {"weights": weights})
         return audit_data(config, Path(out), arrays=arrays, offline=offline)

@@ -37,11 +37,20 @@ def load_keras(verbose: bool = False) -> None:
     try:
         with contextlib.nullcontext() if verbose else _silent_stderr():
             keras = importlib.import_module("keras")
-            importlib.import_module(backend)
+            # Whatever computes, the input pipeline is TensorFlow's.
+            for name in {backend, "tensorflow"} if has_tensorflow else {backend}:
+                importlib.import_module(name)
     except ImportError as error:
         raise InputError(f"{error}; {INSTALL}.") from error
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
+
+
+def has_computed() -> bool:
+    """Returns whether TensorFlow has begun to compute in this process: it has threads then."""
+    from tensorflow.python.eager import context  # TensorFlow says so nowhere else
+
+    return context.context()._context_handle is not None
 
 
 @contextlib.contextmanager

@@ -44,8 +44,8 @@ def main(
     Also files that cannot be read, images that show next to nothing, and classes of unequal
     size. Nothing is changed; what is found is listed in --out, with pictures.
     """
-    from transfer.audit.report import print_audit
-    from transfer.audit.run import audit
+    from transfer.auditing.report import print_audit
+    from transfer.auditing.run import audit
 
     config = options.make_config(
         {

@@ -1,1 +1,1 @@
-"""Predictions to numbers, and nothing else: metrics, calibration, significance, published results."""
+"""Predictions to numbers, and nothing else: metrics, calibration, significance, published ones."""

@@ -52,6 +52,11 @@ class Explanations:
     feature_maps: list[FeatureMaps]
 
 
+def can_explain() -> bool:
+    """Returns whether this backend of Keras gives the gradients of activations: TensorFlow does."""
+    return bool(keras.backend.backend() == "tensorflow")
+
+
 def explain_run(run: FinishedRun, predictions: Predictions) -> Explanations:
     """Explains a few of a run's predictions.
 

@@ -119,7 +119,8 @@ def _validation_results(summary: Summary) -> Items:
         ),
         (
             "",
-            "The test images have not been read yet; `transfer evaluate --report` adds what they say.",
+            "The test images have not been read yet; `transfer evaluate --report` adds what they "
+            "say.",
         ),
     ]
 

@@ -157,15 +157,18 @@ class Table:
     def show(self) -> None:
         """Shows the block in the terminal; words are folded, numbers are never cut."""
         rows = [[span(cell) for cell in row] for row in self.rows[: self.shown]]
-        columns = []
+        least, whole = [], []  # columns that each needs, its header folded or not
         for i, (name, is_number) in enumerate(zip(self.header, self.numeric, strict=True)):
-            words = [row[i].text for row in rows] + (name.split() if is_number else [])
-            width = max(map(len, words), default=0)
-            columns.append(max(width, NARROWEST) if is_number else NARROWEST)
-        table = empty_table(sum(columns) + len(columns))
-        for name, is_number, width in zip(self.header, self.numeric, columns, strict=True):
+            longest = max((len(row[i].text) for row in rows), default=0)
+            least.append(
+                max(longest, *map(len, name.split()), NARROWEST) if is_number else NARROWEST
+            )
+            whole.append(max(longest, len(name)) + 1)
+        folds = sum(whole) > console.get().width
+        table = empty_table(sum(least) + len(least))
+        for name, is_number, width in zip(self.header, self.numeric, least, strict=True):
             table.add_column(
-                textwrap.fill(name, width) if is_number else name,
+                textwrap.fill(name, width) if is_number and folds else name,
                 justify="right" if is_number else "left",
                 no_wrap=is_number,
                 overflow="fold",

@@ -1,10 +1,11 @@
 """The pictures of a report, each drawn from a finished run's numbers and images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transfer import console
 from transfer.evaluation.calibration import apply_temperature
 from transfer.evaluation.evaluated import EvaluatedRun
 from transfer.report.document import Picture
@@ -29,10 +30,12 @@ def draw_pictures(evaluated: EvaluatedRun, calibration: Mapping[str, Any]) -> li
     """
     from transfer.plots.style import png  # a terminal needs no matplotlib
 
-    drawings = _charts(evaluated, calibration) | _galleries(evaluated)
+    drawings = _charts(evaluated, calibration) | _galleries(evaluated) | _explanations(evaluated)
     # Drawn one after the other: an open figure takes more memory than its picture.
     return [
-        Picture(name, name.replace("_", " ").capitalize(), png(drawings[name]())) for name in ORDER
+        Picture(name, name.replace("_", " ").capitalize(), png(drawings[name]()))
+        for name in ORDER
+        if name in drawings
     ]
 
 
@@ -51,6 +54,7 @@ ORDER = (
     "augmentation",
 )
 
+Sample = tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[str]]  # images, truth, predictions
 Drawings = dict[str, "Callable[[], Figure]"]
 
 
@@ -73,22 +77,37 @@ def _charts(evaluated: EvaluatedRun, calibration: Mapping[str, Any]) -> Drawings
 
 
 def _galleries(evaluated: EvaluatedRun) -> Drawings:
-    from transfer.evaluation.explain import explain_run
     from transfer.plots import galleries
 
-    run, predictions = evaluated.run, evaluated.predictions
-    images = run.images("test").images
-    sample = (images, predictions.y_true, predictions.y_prob, run.class_names)
-    explained = explain_run(run, predictions)
-    example = images[explained.example]
+    run = evaluated.run
+    sample = _sample(evaluated)
     return {
         "sample_predictions": lambda: galleries.plot_sample_predictions(*sample),
         "mistakes_and_doubts": lambda: galleries.plot_mistakes_and_doubts(*sample),
         "confused_pairs": lambda: galleries.plot_confused_pairs(*sample),
-        "explanations": lambda: galleries.plot_explanations(*sample, explained),
-        "feature_maps": lambda: galleries.plot_feature_maps(example, explained.feature_maps),
         "augmentation": lambda: galleries.plot_augmentation(*augmented_views(run)),
     }
+
+
+def _explanations(evaluated: EvaluatedRun) -> Drawings:
+    from transfer.evaluation.explain import can_explain, explain_run
+    from transfer.plots import galleries
+
+    if not can_explain():
+        console.say("Grad-CAM and feature maps are left out: they need Keras on TensorFlow.")
+        return {}
+    sample, explained = _sample(evaluated), explain_run(evaluated.run, evaluated.predictions)
+    example = sample[0][explained.example]
+    return {
+        "explanations": lambda: galleries.plot_explanations(*sample, explained),
+        "feature_maps": lambda: galleries.plot_feature_maps(example, explained.feature_maps),
+    }
+
+
+def _sample(evaluated: EvaluatedRun) -> Sample:
+    predictions = evaluated.predictions
+    images = evaluated.run.images("test").images
+    return images, predictions.y_true, predictions.y_prob, evaluated.run.class_names
 
 
 def class_counts(run: FinishedRun) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer import console
-from transfer.audit.leaks import find_leaked_images, measure_without_leaks
+from transfer.auditing.leaks import find_leaked_images, measure_without_leaks
 from transfer.data.fashion_mnist import FASHION_MNIST, NUM_TEST_IMAGES
 from transfer.evaluation.calibration import fit_calibration, measure_calibration
 from transfer.evaluation.comparison import (

@@ -3,7 +3,8 @@
 TensorFlow keeps some megabytes of every model that was ever trained in a process, and a system
 that runs out of memory kills the process without a word. So a server is forked from the search
 before TensorFlow computes anything, and forks again for each call; the search itself stays small.
-Where the system has no fork, calls run in the search itself.
+Where the system has no fork, or TensorFlow has computed before, as in a notebook, calls run in the
+search itself: its threads would not be there after a fork, and what waits for them waits for ever.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from typing import Any, Self
 import keras
 
 from transfer import signals
+from transfer.backend import has_computed
 from transfer.errors import Interrupted
 
 _POLL_SECONDS = 0.2  # after which a signal is noticed at the latest
@@ -40,7 +42,7 @@ class Processes:
 
     def __enter__(self) -> Self:
         self._connection: Connection | None = None
-        if _HAS_FORK:
+        if _HAS_FORK and not has_computed():
             self._connection, theirs = multiprocessing.Pipe()
             self._server = _fork(_serve, theirs, self._connection)
             theirs.close()

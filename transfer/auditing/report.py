@@ -11,8 +11,8 @@ import numpy as np
 from rich.text import Text
 
 from transfer import console
-from transfer.audit.findings import PARTS, Findings, Images
-from transfer.audit.label_errors import LEAST_IMAGES, LabelErrors
+from transfer.auditing.findings import PARTS, Findings, Images
+from transfer.auditing.label_errors import LEAST_IMAGES, LabelErrors
 from transfer.errors import InputError
 from transfer.formatting import format_percent
 from transfer.plots import charts, style

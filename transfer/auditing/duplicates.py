@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transfer.audit.descriptors import CHUNK_IMAGES, shrink, spectra
+from transfer.auditing.descriptors import CHUNK_IMAGES, shrink, spectra
 
 NUM_CANDIDATES = 12  # looked at closely for each image
 MOST_DIFFERENCE = 6.0  # gray levels of 255, root mean square; measured by benchmarks/audit.py

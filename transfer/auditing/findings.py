@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transfer.audit.descriptors import CHUNK_IMAGES
-from transfer.audit.duplicates import Pairs, find_exact_duplicates, find_near_duplicates
+from transfer.auditing.descriptors import CHUNK_IMAGES
+from transfer.auditing.duplicates import Pairs, find_exact_duplicates, find_near_duplicates
 from transfer.data.decode import decode_readable
 from transfer.data.splits import Loaded, Split, limited_indices
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from transfer import console
-from transfer.audit.descriptors import appearance_features
-from transfer.audit.findings import examine, read_images
-from transfer.audit.label_errors import find_label_errors
-from transfer.audit.report import write_audit
+from transfer.auditing.descriptors import appearance_features
+from transfer.auditing.findings import examine, read_images
+from transfer.auditing.label_errors import find_label_errors
+from transfer.auditing.report import write_audit
 from transfer.config import Config
 from transfer.data.sources import describe_origin, load_undivided
 from transfer.data.splits import Loaded

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from transfer.audit.descriptors import shrink
-from transfer.audit.duplicates import find_near_duplicates
+from transfer.auditing.descriptors import shrink
+from transfer.auditing.duplicates import find_near_duplicates
 from transfer.evaluation.metrics import wilson_interval
 from transfer.runs.finished import FinishedRun
 from transfer.storage.cache import FolderCache
