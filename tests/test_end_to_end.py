@@ -17,6 +17,7 @@ from tests.conftest import tiny_row
 from transfer.data import places
 from transfer.models import pretrained
 from transfer.models.backbones import BACKBONES
+from transfer.plots import style
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -92,6 +93,7 @@ def use_small_networks():
     for name in BACKBONES:
         BACKBONES[name] = tiny_row()
     pretrained.available = lambda kind: []  # the package's weights are not theirs
+    style.PICTURE_DPI = 40  # a report draws twelve
 
 
 def test_auto_without_data_or_network_takes_the_sample_and_says_so(tmp_path):
