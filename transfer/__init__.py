@@ -12,12 +12,12 @@ Every name here is loaded when it is first used, so that the import itself is qu
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from transfer.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from transfer.api import Evaluation, Run, Search, audit, load, train, tune
     from transfer.config import Config
     from transfer.errors import InputError
-
-__version__ = "0.2.0.dev0"
 
 _HOMES = {
     "Config": "transfer.config",

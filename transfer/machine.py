@@ -52,7 +52,11 @@ def _groups() -> Iterator[tuple[Path, str, Path]]:
 
 
 def has_accelerator() -> bool:
-    """Returns whether TensorFlow sees a GPU or TPU."""
+    """Returns whether the backend of Keras sees a GPU or TPU."""
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        import jax
+
+        return bool(jax.default_backend() != "cpu")
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))

@@ -4,8 +4,8 @@ import importlib
 
 import click
 
-import transfer
 from transfer.commands.exit_codes import run
+from transfer.version import __version__
 
 # In the order of a user's days; each is `main` of the module of its name.
 COMMANDS = ("train", "evaluate", "tune", "runs", "audit", "pretrain")
@@ -30,7 +30,7 @@ def load_command(name: str) -> click.Command:
 
 
 @click.command(cls=LazyGroup, context_settings={"max_content_width": 100})
-@click.version_option(transfer.__version__, message="%(prog)s %(version)s")
+@click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
     """Fine-tune image classifiers on Fashion-MNIST or your own images; say how good they are."""
 

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import transfer
 from transfer.config import Config
 from transfer.data.geometry import FITS, Geometry
 from transfer.data.splits import Splits
@@ -23,6 +22,7 @@ from transfer.models.precision import POLICIES
 from transfer.models.weights import KINDS, Weights
 from transfer.runs import files
 from transfer.storage.atomic import read_json, write_json
+from transfer.version import __version__
 
 PARTS = ("train", "validation", "test")
 
@@ -219,7 +219,7 @@ def versions() -> dict[str, str]:
 
     libraries = (keras.backend.backend(), "keras", "numpy")
     return {
-        "transfer": transfer.__version__,
+        "transfer": __version__,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in libraries},
     }
