@@ -286,7 +286,7 @@ def test_numbers_recomputed_from_the_predictions_agree_to_the_last_digit(report)
     assert metrics["confusion_matrix"] == matrix.tolist()
     losses = [-math.log(max(row[name], 1e-7)) for row, name in zip(y_prob, y_true, strict=True)]
     assert metrics["loss"] == math.fsum(losses) / len(losses)
-    table = [[row[name] for name in names] for row in y_prob]
+    table = [[row[name] / sum(row.values()) for name in names] for row in y_prob]  # as it wants
     assert metrics["loss"] == pytest.approx(log_loss(y_true, table, labels=names))
     assert metrics["calibration"]["before"]["loss"] == metrics["loss"]
     assert metrics["comparisons"] == [COMPARISON.sentence()]

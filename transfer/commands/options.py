@@ -18,6 +18,7 @@ Decorator = Callable[[Callable], Callable]
 
 FIRST, OTHER = "the five that matter most", "this command"
 WIDTH = {"max_content_width": 100}
+LONGEST_CHOICES = 60  # characters; more of them stand in the text, where lines can break
 
 
 class NumberOrWord(click.ParamType):
@@ -116,16 +117,22 @@ def _add_settings(
             option += f"/--no-{option.removeprefix('--')}"
         default = [getattr(defaults, name)] if name in several else getattr(defaults, name)
         bounds = setting.describe_bounds().strip()
+        kind = _click_type(name, setting)
+        text = f"{setting.help.removesuffix('.')}, {bounds}." if bounds else setting.help
+        is_long = isinstance(kind, click.Choice) and len("|".join(kind.choices)) > LONGEST_CHOICES
+        if is_long:
+            text = f"{text.removesuffix('.')}: {', '.join(kind.choices)}."
         command = click.option(
             option,
             name,
             cls=SettingOption,
             setting_name=name,
-            type=_click_type(name, setting),
+            type=kind,
+            metavar="NAME" if is_long else None,
             default=default,
             multiple=name in several,
             show_default="all images" if default is None else True,
-            help=f"{setting.help.removesuffix('.')}, {bounds}." if bounds else setting.help,
+            help=text,
         )(command)
     return command
 

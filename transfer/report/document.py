@@ -160,9 +160,9 @@ class Table:
         least, whole = [], []  # columns that each needs, its header folded or not
         for i, (name, is_number) in enumerate(zip(self.header, self.numeric, strict=True)):
             longest = max((len(row[i].text) for row in rows), default=0)
-            least.append(
-                max(longest, *map(len, name.split()), NARROWEST) if is_number else NARROWEST
-            )
+            least.append(max(longest, *map(len, name.split())))
+            if not is_number:
+                least[-1] = min(least[-1], NARROWEST)
             whole.append(max(longest, len(name)) + 1)
         folds = sum(whole) > console.get().width
         table = empty_table(sum(least) + len(least))
