@@ -80,16 +80,10 @@ def test_a_run_is_trained_evaluated_and_reported_in_silence(short, stripes_npz, 
     images, labels = again.images("validation")
     assert images.shape == (24, 28, 28, 1) and labels.shape == (24,)
     assert again.model.output_shape == (None, 2)
+    look_in_a_notebook(again)
 
 
-def test_verbose_tells_what_the_command_tells(short, stripes_npz, tmp_path, capfd):
-    transfer.train(stripes_npz, run_dir=tmp_path / "run", verbose=True, **short)
-    told = capfd.readouterr().out
-    assert "Data: stripes.npz: 216 training" in told and "fine-tune 1/1: loss" in told
-
-
-def test_figures_and_words_for_a_notebook(short, stripes_npz, tmp_path):
-    run = transfer.train(stripes_npz, run_dir=tmp_path / "run", **short)
+def look_in_a_notebook(run):
     evaluation = run.evaluate()
     for figure in (
         run.plot_history(),
@@ -102,6 +96,12 @@ def test_figures_and_words_for_a_notebook(short, stripes_npz, tmp_path):
     assert "on 61 test images" in repr(evaluation) and str(run.run_dir) in repr(run)
 
 
+def test_verbose_tells_what_the_command_tells(short, stripes_npz, tmp_path, capfd):
+    transfer.train(stripes_npz, run_dir=tmp_path / "run", verbose=True, **short)
+    told = capfd.readouterr().out
+    assert "Data: stripes.npz: 216 training" in told and "fine-tune 1/1: loss" in told
+
+
 @pytest.mark.parametrize("form", ["pair", "pairs", "dict"])
 def test_arrays_are_data_and_the_run_keeps_them(short, arrays, tmp_path, form):
     train, test = ((arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test"))
@@ -112,7 +112,8 @@ def test_arrays_are_data_and_the_run_keeps_them(short, arrays, tmp_path, form):
     count = 16 if form == "pair" else 21  # a fifth held out, or the test part given
     assert len(again.evaluate().y_true) == count
     assert again.class_names == (("-", "|") if form == "dict" else ("0", "1"))
-    assert again.report().is_file()
+    if form == "pair":
+        assert again.report().is_file()
 
 
 def test_a_run_on_arrays_is_resumed_from_what_it_kept(short, arrays, tmp_path, monkeypatch):

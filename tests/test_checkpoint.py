@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import shutil
 
 import keras
@@ -88,7 +89,7 @@ def test_a_write_that_fails_leaves_the_others_and_nothing_half(tmp_path, monkeyp
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_checkpoint(tmp_path, make_state(epoch=2), VARIABLES)
     assert sorted(tmp_path.rglob("*")) == before
@@ -258,7 +259,7 @@ def test_the_one_before_a_damaged_checkpoint_gives_the_same_run(
 
 def test_a_changed_setting_is_named_and_refused(config, tmp_path):
     run_dir = killed_run(config, tmp_path / "run", "1-head-0001")
-    with pytest.raises(InputError, match=r"batch_size 32 \(received: 64\)"):
+    with pytest.raises(InputError, match=r"--batch-size 32 \(received: 64\)"):
         resume(run_dir, given={"batch_size": 64, "dropout": 0.5})
 
 

@@ -563,3 +563,11 @@ def test_tune_takes_several_backbones_and_what_a_file_says_is_searched(saved):
         assert ctx.params["batch_size"] == OTHER["batch_size"]
         given = options.given_options(ctx, set(settings()))
         assert given == {"dropout"} | ({"backbone"} if words else set())
+
+
+def test_requirements_are_what_the_commands_and_the_tests_need():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    needed = project["dependencies"] + extras["tune"] + extras["audit"] + extras["test"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if line and line[0] != "#"] == needed

@@ -4,11 +4,9 @@ One `fit` at each of two image sizes, over one schedule. What it takes and leave
 `transfer/pretraining/folder.py`.
 """
 
-import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from transfer.pretraining.composition import TRAINING, VALIDATION, Batches, Comp
 from transfer.pretraining.fractals import load_bank
 from transfer.pretraining.settings import Settings
 from transfer.pretraining.textures import NUM_TEXTURES, make_textures
+from transfer.signals import Noted, noting
 from transfer.storage.atomic import whole_path
 
 FINISHED = "finished"
@@ -196,7 +195,7 @@ def _train(model: Pretrainer, settings: Settings, checkpoints: "CheckpointCallba
     steps = count_steps(settings)
     final_steps = round(settings.final_share * steps)
     phases = ((settings.image_size, steps - final_steps), (settings.final_image_size, steps))
-    with _noting_signals(checkpoints.signals):
+    with noting() as checkpoints.noted:
         for image_size, last_step in phases:
             checkpoints.last_step = last_step
             if checkpoints.step < last_step and not checkpoints.reason:
@@ -245,7 +244,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         super().__init__()
         self.settings, self.folder = settings, folder
         self.deadline = deadline
-        self.signals: list[str] = []  # names of those that came; one stops the training
+        self.noted = Noted()  # the signal that came, if one did; it stops the training
         self.step = int(model.optimizer.iterations)
         self.last_step = self.step  # where the present `fit` ends
         self.rows = kept.read_rows(folder, last_step=self.step)
@@ -253,8 +252,8 @@ class CheckpointCallback(keras.callbacks.Callback):
     @property
     def reason(self) -> str:
         """Why to stop before the last step, or nothing."""
-        if self.signals:
-            return self.signals[0]
+        if self.noted.number is not None:
+            return signal.Signals(self.noted.number).name
         return "time limit" if time.monotonic() >= self.deadline else ""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -310,25 +309,6 @@ class CheckpointCallback(keras.callbacks.Callback):
             f"accuracy {format_percent(row['val_accuracy'])}; "
             f"{row['images_per_second']:,.0f} images/s, {format_seconds(row['seconds'])}",
         )
-
-
-@contextlib.contextmanager
-def _noting_signals(noted: list[str]) -> Iterator[None]:
-    """Adds Ctrl-C and SIGTERM to a list instead of obeying them; the second one is obeyed."""
-    before: dict[signal.Signals, Any] = {}
-
-    def note(number: int, frame: object) -> None:
-        received = signal.Signals(number)
-        noted.append(received.name)
-        signal.signal(received, before[received])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, note)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _compose_samples(model: Pretrainer, settings: Settings) -> np.ndarray:

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -29,7 +28,7 @@ import numpy as np
 from transfer.errors import InputError
 from transfer.runs import files
 from transfer.runs.history import write_history
-from transfer.storage.atomic import flush_folder, write_json
+from transfer.storage.atomic import flush_folder, whole_file, write_json
 from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
 
 VARIABLES, STATE, MANIFEST = "variables.npz", "state.json", "manifest.json"
@@ -93,10 +92,8 @@ def write_checkpoint(folder: Path, state: State, variables: Mapping[str, np.ndar
     target = folder / f"{_PHASES.index(state.phase) + 1}-{state.phase}-{state.epoch:04d}"
     partial = Path(tempfile.mkdtemp(dir=folder, prefix=_PARTIAL))
     try:
-        with open(partial / VARIABLES, "wb") as file:
+        with whole_file(partial / VARIABLES) as file:
             np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
         write_json(partial / STATE, asdict(state))
         write_json(partial / MANIFEST, _checksums(partial))
         flush_folder(partial)

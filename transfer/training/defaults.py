@@ -31,7 +31,7 @@ def settle(config: Config, weights: Weights) -> Config:
     """
     if not weights.pretrained and not config.finetune_epochs:
         raise InputError(
-            "finetune_epochs is 0 and there are no pretrained weights: a frozen random backbone "
+            "--finetune-epochs is 0 and there are no pretrained weights: a frozen random backbone "
             "teaches nothing. Give --finetune-epochs, or --weights."
         )
     settled: dict[str, Any] = {

@@ -260,7 +260,8 @@ def _refuse_changes(run_dir: Path, config: Config, given: Mapping[str, Any]) -> 
     changed = {name: value for name, value in given.items() if value != getattr(config, name)}
     if changed:
         told = ", ".join(
-            f"{name} {getattr(config, name)} (received: {value})" for name, value in changed.items()
+            f"--{name.replace('_', '-')} {getattr(config, name)} (received: {value})"
+            for name, value in changed.items()
         )
         raise InputError(
             f"{run_dir} was begun with {told}. Resume it without these settings, or begin a new "
