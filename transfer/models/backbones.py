@@ -4,6 +4,7 @@ A row is plain data and needs no TensorFlow to read, so the command line can lis
 the names. A new backbone is one new row; the tests run over the table.
 """
 
+import pkgutil
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,14 +27,16 @@ _TORCH_VARIANCES = ((0.229 * 255) ** 2, (0.224 * 255) ** 2, (0.225 * 255) ** 2)
 class Backbone:
     """One row of `BACKBONES`."""
 
-    builder: str  # function in keras.applications
-    family: str  # module in keras.applications that holds its preprocess_input
-    scaling: str  # "tf": [-1, 1]; "caffe": BGR less means; "torch": standardised; "none": inside
+    builder: str  # function in keras.applications, or "module:function"
+    family: str | None  # module in keras.applications that holds its preprocess_input, if one does
+    # "tf": [-1, 1]; "lite": (x - 127) / 128; "caffe": BGR less means; "torch": standardised;
+    # "none": inside
+    scaling: str
     block: str  # regular expression; its match in a layer's name is the name of the layer's block
     bfloat16_training: bool  # whether mixed bfloat16 trains faster on a CPU that has the units
     bfloat16_inference: bool  # whether it infers faster on one
     scratch_learning_rate: float  # of Adam, from random weights
-    weights_url: str  # ImageNet weights without the top, as Keras names them
+    weights_url: str | None  # ImageNet weights without the top, as Keras names them, if it has any
     weights_checksum: str | None  # MD5 or SHA-256 as in Keras's source; None where it has none
 
 
@@ -127,6 +130,17 @@ BACKBONES: dict[str, Backbone] = {
         weights_url=_URL + "convnext/convnext_tiny_notop.h5",
         weights_checksum="d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
     ),
+    "efficientnetlite0": Backbone(
+        builder="transfer.models.efficientnet_lite:build_efficientnet_lite0",
+        family=None,
+        scaling="lite",
+        block=r"^(block\d[a-d]|top)",
+        bfloat16_training=False,
+        bfloat16_inference=True,
+        scratch_learning_rate=1e-3,
+        weights_url=None,
+        weights_checksum=None,
+    ),
 }
 
 
@@ -154,9 +168,8 @@ def build_backbone(name: str, image_size: int | None) -> "keras.Model":
         A model named "backbone": (B, image_size, image_size, 3), scaled as the row says,
         to (B, h, w, features).
     """
-    import keras
-
-    build = getattr(keras.applications, get_backbone(name).builder)
+    builder = get_backbone(name).builder
+    build = pkgutil.resolve_name(builder if ":" in builder else f"keras.applications:{builder}")
     shape = (image_size, image_size, 3)
     backbone = build(include_top=False, weights=None, input_shape=shape)
     backbone.name = "backbone"  # as an argument, EfficientNetV2's builder refuses it
@@ -174,6 +187,8 @@ def scale(name: str, images: "keras.KerasTensor") -> "keras.KerasTensor":
     scaling = get_backbone(name).scaling
     if scaling == "tf":
         return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(images)
+    if scaling == "lite":
+        return keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="scaling")(images)
     if scaling == "torch":
         return keras.layers.Normalization(
             mean=_TORCH_MEANS, variance=_TORCH_VARIANCES, name="scaling"

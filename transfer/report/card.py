@@ -19,6 +19,7 @@ HUB_NAMES = dict.fromkeys((FASHION_MNIST, SAMPLE), "zalando-datasets/fashion_mni
 START = {
     "none": "from scratch",
     "imagenet": "from ImageNet weights",
+    "photos": "from weights learnt from photos",
     "bundled": "from weights learnt from fractals",
     "fashion": "from weights learnt from Fashion-MNIST",
     "file": "from weights in a file of the user's",

@@ -11,7 +11,7 @@ from transfer.errors import InputError
 from transfer.models.backbones import get_backbone
 from transfer.models.head import LAST, MULTI, choose_hidden_units
 from transfer.models.pretrained import BUNDLED, FASHION
-from transfer.models.weights import Weights
+from transfer.models.weights import PHOTOS, Weights
 
 # Low for weights that know photographs, so that what they know is not lost at once. Fractals are
 # further from a user's images: after two epochs on 10,000 images of Fashion-MNIST at 64 pixels
@@ -40,7 +40,7 @@ def settle(config: Config, weights: Weights) -> Config:
     }
     chosen: dict[str, Any] = {
         "finetune_learning_rate": choose_finetune_learning_rate(config, weights),
-        "head_features": MULTI if weights.name in (BUNDLED, FASHION) else LAST,
+        "head_features": MULTI if weights.name in (PHOTOS, BUNDLED, FASHION) else LAST,
     }
     settled = {name: chosen[name] if value == "auto" else value for name, value in settled.items()}
     settled["hidden_units"] = choose_hidden_units(dataclasses.replace(config, **settled))

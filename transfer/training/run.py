@@ -190,7 +190,7 @@ def _load_backbone(
 
 
 def _say_settings(settled: Config, weights: Weights, policy: str, reason: str) -> None:
-    console.say(f"Weights: {weights.provenance}")
+    console.say(f"Weights: {weights.short}")
     if not weights.pretrained:
         console.say(
             "Head phase skipped: a frozen random backbone teaches nothing. All layers and "
