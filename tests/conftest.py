@@ -38,6 +38,10 @@ def pytest_runtest_setup(item):
 def no_network(monkeypatch, tmp_path_factory):
     """Keeps every test off the network and out of the user's own caches."""
     monkeypatch.setenv("TRANSFER_OFFLINE", "1")
+    monkeypatch.setenv(
+        "PIP_NO_INDEX", "1"
+    )  # nor from those tests that allow a network of their own
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras_home")))
     monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
 

@@ -16,6 +16,9 @@ def built():
     backbones = {}
     with pytest.MonkeyPatch.context() as patch:
         for name, row in BACKBONES.items():
+            if row.weights_url is None:  # not one of Keras's
+                backbones[name] = build_backbone(name, 96), {}
+                continue
             asked = {}
 
             def get_file(fname, origin, file_hash=None, asked=asked, **others):
@@ -38,8 +41,11 @@ def test_scaling_equals_the_familys_preprocess_input(name):
     inputs = keras.Input((8, 8, 3))
     # Adding 0 makes a model of the rows whose scaling is inside the network, too.
     model = keras.Model(inputs, scale(name, inputs) + 0.0)
-    family = getattr(keras.applications, BACKBONES[name].family)
-    expected = family.preprocess_input(images.copy())
+    if BACKBONES[name].scaling == "lite":
+        expected = (images - 127) / 128
+    else:
+        family = getattr(keras.applications, BACKBONES[name].family)
+        expected = family.preprocess_input(images.copy())
     np.testing.assert_allclose(model(images), expected, rtol=1e-5, atol=1e-4)
 
 
@@ -60,7 +66,7 @@ def test_blocks_cover_every_layer_with_weights_once_in_order(name, built):
     assert max(len(block) for block in blocks) < len(layers) / 2
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", [name for name, row in BACKBONES.items() if row.weights_url])
 def test_weights_address_and_checksum_are_those_in_keras(name, built):
     asked = built[name][1]
     assert imagenet_url(name, 96) == asked["url"]

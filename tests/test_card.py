@@ -95,7 +95,7 @@ def test_the_text_says_how_good_and_how_to_use_and_no_path_of_the_machine():
     assert "/home" not in card and "/home" not in make_card(weights="file")
 
 
-@pytest.mark.parametrize("weights", ["none", "imagenet", "bundled", "fashion", "file"])
+@pytest.mark.parametrize("weights", ["none", "imagenet", "photos", "bundled", "fashion", "file"])
 def test_every_start_of_a_training_has_words(weights):
     assert START[weights] in make_card(weights=weights)
 

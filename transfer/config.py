@@ -138,8 +138,8 @@ class ModelSettings:
     weights: str = _setting(
         "auto",
         str,
-        "auto, imagenet, photos (from a package), bundled (learnt from fractals), fashion (then from "
-        "Fashion-MNIST), none (train from scratch), or the path of a weights file.",
+        "auto, imagenet, photos (from a package), bundled (learnt from fractals), fashion (then "
+        "from Fashion-MNIST), none (train from scratch), or the path of a weights file.",
         matters_most=True,
         is_searched=False,
     )

@@ -1,8 +1,9 @@
-"""EfficientNet-Lite0, which Keras has not: the network of efficientnet_lite_builder.py in
-https://github.com/tensorflow/tpu (models/official/efficientnet/lite), in Keras layers.
+"""EfficientNet-Lite0, which Keras has not.
 
-EfficientNet (Tan and Le 2019, https://arxiv.org/abs/1905.11946) without squeeze-and-excitation
-and with ReLU6 in place of swish, for phones and quantization. Input is (x - 127) / 128.
+The network of efficientnet_lite_builder.py in https://github.com/tensorflow/tpu
+(models/official/efficientnet/lite), in Keras layers: EfficientNet (Tan and Le 2019,
+https://arxiv.org/abs/1905.11946) without squeeze-and-excitation and with ReLU6 in place of swish,
+for phones and quantization. Input is (x - 127) / 128.
 """
 
 import dataclasses
@@ -99,6 +100,6 @@ def _convolve(
 def _normalize(x: "keras.KerasTensor", name: str) -> "keras.KerasTensor":
     import keras
 
-    return keras.layers.BatchNormalization(
-        momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{name}_bn"
-    )(x)
+    return keras.layers.BatchNormalization(momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{name}_bn")(
+        x
+    )

@@ -101,7 +101,8 @@ def read_submodel(submodel: str, path: Path) -> Arrays:
         Its arrays, by layer and kind.
     """
     with h5py.File(path, "r") as file:
-        group, arrays = file["model_weights"][submodel], {}
+        group = file["model_weights"][submodel]
+        arrays: Arrays = {}
         for layer in group:
             arrays |= {f"{layer}/{kind}": array[()] for kind, array in group[layer].items()}
         return arrays
@@ -151,6 +152,14 @@ def read_efficientnet_lite(blocks: Mapping[int, str], path: Path) -> Arrays:
     return arrays
 
 
+_BATCH_NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+
+
 def _of_layer(tensors: Mapping[str, np.ndarray], name: str) -> Arrays:
     # One layer's tensors as Keras names and lays them out.
     found = {
@@ -159,9 +168,7 @@ def _of_layer(tensors: Mapping[str, np.ndarray], name: str) -> Arrays:
         if f"{name}.{kind}" in tensors
     }
     if "running_mean" in found:
-        kinds = ("weight", "gamma"), ("bias", "beta")
-        kinds += ("running_mean", "moving_mean"), ("running_var", "moving_variance")
-        return {ours: found[theirs] for theirs, ours in kinds}
+        return {ours: found[theirs] for theirs, ours in _BATCH_NORM.items()}
     values = {"bias": found["bias"]} if "bias" in found else {}
     if found and found["weight"].ndim == 2:
         return values | {"kernel": found["weight"].T}

