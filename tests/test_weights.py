@@ -171,7 +171,7 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch):
         _, found = load_backbone("mobilenetv2", 32)
         assert time.monotonic() - started < 8
         assert found.name == "none" and "no answer" in found.provenance
-        with pytest.raises(InputError, match="--weights none"):
+        with pytest.raises(InputError, match="--weights auto"):
             load_backbone("mobilenetv2", 32, "imagenet")
 
 

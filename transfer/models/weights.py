@@ -189,7 +189,7 @@ PLACES = (
     Place(
         IMAGENET,
         _load_from_download,
-        mend="Put the file from {url} there, or use --weights photos.",
+        mend="Put the file from {url} there, or use --weights auto.",
     ),
     Place(
         PHOTOS,

