@@ -22,7 +22,8 @@ from transfer.auditing.label_errors import find_label_errors
 from transfer.commands import main
 from transfer.config import Config
 from transfer.data.decode import measure_geometry
-from transfer.data.splits import Loaded, Split, Splits, fingerprint
+from transfer.data.fingerprints import fingerprint
+from transfer.data.splits import Loaded, Split, Splits
 from transfer.errors import InputError
 
 NAMES = ("tall", "wide")

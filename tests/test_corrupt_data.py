@@ -555,7 +555,10 @@ def test_polyglots_are_the_image_that_they_begin_with(tmp_path, file_format, tai
     ids=("zip", "pdf", "elf", "svg", "script", "jpeg"),
 )
 def test_what_is_no_image_is_refused(tmp_path, content):
-    assert reason(tmp_path, content) == "not a PNG, JPEG, BMP, WebP or GIF image"
+    assert (
+        reason(tmp_path, content)
+        == "not a PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF or HEIC image"
+    )
 
 
 def test_damaged_images_are_never_filled_up():

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tools.fuzz_data import decode_alone
+from tools.fuzz_data import decode_alone, png_chunk
 from transfer.data import decode
 from transfer.data.decode import (
     decode_readable,
@@ -137,6 +137,176 @@ def test_exif_orientation_is_applied(folder, orientation, file_format):
     assert images.shape == (1, 24, 16, 3)
     assert np.abs(images[0, 2:10, 2:6].astype(int) - RED).max() < 40
     assert images[0, 14:, :, 0].max() < 100 and images[0, :, 10:, 0].max() < 100
+
+
+def sideways(orientation=6):
+    """Returns an image as a camera that was held upright stores it, and its EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = Image.new("RGB", (16, 24), (0, 0, 255))
+    upright.paste(RED, (0, 0, 8, 12))  # the mark belongs to the upper left
+    return upright.transpose(Image.Transpose.ROTATE_90), exif
+
+
+def insert_chunk(png, name, content, *, late):
+    at = png.rindex(b"IEND") - 4 if late else 33  # after the header's chunk
+    return png[:at] + png_chunk(name, content) + png[at:]
+
+
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf tiff:Orientation='6'/></x:xmpmeta>"
+
+
+def orientation_files():
+    image, exif = sideways()
+    png, raw = to_bytes(image), exif.tobytes()
+    for name, content in (("exif", raw), ("APP1", raw)):
+        lines = "".join(content.hex()[i : i + 72] + "\n" for i in range(0, len(content.hex()), 72))
+        text = f"\n{name.lower()}\n{len(content):8}\n{lines}".encode()
+        profile = b"Raw profile type " + name.encode() + b"\0"
+        for late in (False, True):
+            yield (
+                f"zTXt {name} {late}",
+                insert_chunk(png, b"zTXt", profile + b"\0" + zlib.compress(text), late=late),
+            )
+            yield f"tEXt {name} {late}", insert_chunk(png, b"tEXt", profile + text, late=late)
+    for late in (False, True):
+        yield f"eXIf {late}", insert_chunk(png, b"eXIf", raw.removeprefix(b"Exif\0\0"), late=late)
+        itxt = b"XML:com.adobe.xmp\0\0\0\0\0" + XMP
+        yield f"XMP in PNG {late}", insert_chunk(png, b"iTXt", itxt, late=late)
+    yield "XMP in JPEG", to_bytes(image, "JPEG", xmp=XMP, quality=95)
+    yield "XMP in WebP", to_bytes(image, "WEBP", xmp=XMP, lossless=True)
+    yield "TIFF", to_bytes(image, "TIFF", tiffinfo={0x0112: 6})
+    yield "AVIF", to_bytes(image, "AVIF", exif=exif, quality=95)
+
+
+ORIENTATION = dict(orientation_files())
+
+
+@pytest.mark.parametrize("kind", ORIENTATION)
+def test_orientation_is_applied_wherever_a_file_keeps_it(folder, kind):
+    images = decode_alone(make_files(folder, ORIENTATION[kind]), 96).images
+    assert images.shape == (1, 24, 16, 3)
+    assert np.abs(images[0, 2:10, 2:6].astype(int) - RED).max() < 60
+    assert images[0, 15:, :, 0].max() < 100 and images[0, :, 11:, 0].max() < 100
+
+
+@pytest.mark.parametrize(
+    "profile", [b"not\nhexadecimal\n4\nzz", b"\nexif\n4\n00000000", XMP.replace(b"6", b"9")]
+)
+def test_a_broken_profile_turns_nothing(folder, profile):
+    image, _ = sideways()
+    text = b"Raw profile type exif\0" + profile
+    images = decode_alone(
+        make_files(folder, insert_chunk(to_bytes(image), b"tEXt", text, late=False)), 96
+    ).images
+    assert (images[0] == np.asarray(image)).all()
+
+
+def gray_png(values, bits, key):
+    """Returns a gray PNG of so many bits, in which the value `key` is transparent."""
+    height, width = values.shape
+    if bits == 16:
+        rows = values.astype(">u2").view(np.uint8)
+    else:
+        rows = np.packbits(
+            np.unpackbits(values[..., None], axis=2)[..., -bits:].reshape(height, -1), 1
+        )
+    header = struct.pack(">2I5B", width, height, bits, 0, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = (
+        (b"IHDR", header),
+        (b"tRNS", struct.pack(">H", key)),
+        (b"IDAT", pixels),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_transparent_gray_is_white_in_any_number_of_bits(folder, bits):
+    highest = 2**bits - 1
+    values = np.array([[0, highest], [highest, 0]], np.uint16 if bits == 16 else np.uint8)
+    images = decode_alone(make_files(folder, gray_png(values, bits, key=0)), 96).images
+    assert (images == 255).all()
+    images = decode_alone(make_files(folder, gray_png(values, bits, key=highest)), 96).images
+    assert images[0, ..., 0].tolist() == [[0, 255], [255, 0]]
+
+
+def test_a_transparent_colour_of_16_bits_is_white(folder):
+    header = struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0)
+    row = struct.pack(">6H", 65535, 0, 0, 0, 65535, 0)
+    key = struct.pack(">3H", 65535, 0, 0)
+    pixels = zlib.compress(b"\0" + row)
+    chunks = ((b"IHDR", header), (b"tRNS", key), (b"IDAT", pixels), (b"IEND", b""))
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+    images = decode_alone(make_files(folder, png), 96).images
+    assert images[0].tolist() == [[[255, 255, 255], [0, 255, 0]]]
+
+
+OTHERS = {".tif": "TIFF", ".jfif": "JPEG", ".jpe": "JPEG", ".ppm": "PPM", ".avif": "AVIF"}
+
+
+@pytest.mark.parametrize("suffix", OTHERS)
+def test_other_formats_of_photos_are_read(folder, suffix):
+    image = random_image(4, 4).resize((32, 32), Image.Resampling.BICUBIC)
+    content = to_bytes(image, OTHERS[suffix], **({"quality": 95} if suffix[1] in "ja" else {}))
+    images = decode_alone(make_files(folder, content, suffix=suffix), 96).images
+    assert np.abs(images[0].astype(int) - np.asarray(image)).mean() < 4
+
+
+def test_heic_is_read_with_pillow_heif_and_named_without(folder, monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    image = random_image(4, 4).resize((64, 64), Image.Resampling.BICUBIC)
+    files = make_files(folder, to_bytes(image, "HEIF", quality=95), suffix=".heic")
+    decode._readable_formats.cache_clear()
+    assert np.abs(decode_alone(files, 96).images[0].astype(int) - np.asarray(image)).mean() < 6
+    without = tuple(name for name in decode._readable_formats() if name != "HEIF")
+    monkeypatch.setattr(decode, "_readable_formats", lambda: without)
+    with pytest.raises(InputError, match=r"0.heic \(HEIC, which needs pillow-heif: pip install"):
+        decode_alone(files, 96)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(np.full((8, 8), 0.5, np.float32)),
+        Image.fromarray(np.full((8, 8), 1 << 20, np.int32)),
+    ],
+    ids=["floats", "32 bits"],
+)
+def test_pixels_whose_range_is_not_known_are_bad(folder, image):
+    with pytest.raises(InputError, match="whose range is not known"):
+        decode_alone(make_files(folder, to_bytes(image, "TIFF"), suffix=".tif"), 96)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "told"),
+    [
+        (np.eye(8, dtype=np.uint8), "1 in train"),
+        (np.arange(64, dtype=np.uint16).reshape(8, 8) * 65, "16 in train"),
+        (np.arange(64, dtype=np.uint8).reshape(8, 8) // 4, "15 in train"),
+    ],
+    ids=["a mask", "12 bits of 16", "4 bits of 8"],
+)
+def test_files_that_would_be_black_are_refused(folder, pixels, told):
+    image, bright = Image.fromarray(pixels), random_image(8, 8, 1)
+    with pytest.raises(InputError, match=told):
+        decode_splits(
+            make_splits(folder / "all", train=[image], validation=[image], test=[image]), 8
+        )
+    with pytest.raises(InputError, match="255 in train|25. in train"):
+        splits = make_splits(folder / "test", train=[bright], validation=[bright], test=[image])
+        decode_splits(splits, 8)
+
+
+def test_decoded_images_keep_the_paths_of_their_files(folder):
+    splits = make_splits(
+        folder, train=[random_image(), b"bad"], validation=[random_image()], test=[random_image()]
+    )
+    decoded = decode_splits(splits, 96, skip_bad_images=True)
+    assert decoded.train.names.tolist() == ["cat/0.png"]
+    assert decoded.train.take(np.array([0])).names.tolist() == ["cat/0.png"]
 
 
 def test_gif_gives_its_first_frame(folder):
@@ -375,7 +545,7 @@ def make_flipped():
 
 BAD = {
     "an empty file": b"",
-    "not a PNG, JPEG, BMP, WebP or GIF image": b"<html>404</html>",
+    "not a PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF or HEIC image": b"<html>404</html>",
     "truncated": to_bytes(random_image(40, 40))[:-2000],
     "checksum": make_flipped(),
     "too many pixels": make_bomb(),
@@ -406,7 +576,7 @@ def test_just_too_many_pixels_counts_as_bad(folder, monkeypatch):
         decode_alone(make_files(folder, random_image(12, 12)), 96)
 
 
-@pytest.mark.parametrize("file_format", ["TIFF", "PPM", "ICO"])
+@pytest.mark.parametrize("file_format", ["TGA", "SGI", "ICO"])
 def test_other_formats_are_never_opened(folder, file_format):
     content = to_bytes(random_image(16, 16), file_format)
     with pytest.raises(InputError, match="not a PNG, JPEG"):
@@ -468,8 +638,8 @@ def test_all_splits_are_told_at_once_or_noted(tmp_path):
     assert all(f"{part}/dog/bad.png" in str(caught.value) for part in ("train", "test"))
     bad: list = []
     decoded = decode_splits(splits, 96, skip_bad_images=True, bad=bad)
-    assert len(bad) == 3 and decoded.provenance.startswith(splits.provenance)
-    assert "3 image files that do not decode left out" in decoded.provenance
+    assert len(bad) == 3 and "4 training, 4 validation and 4 test" in decoded.provenance
+    assert "left out 3 image files that do not decode: train/dog/bad.png" in decoded.provenance
     assert [s.num_images for s in (decoded.train, decoded.validation, decoded.test)] == [4, 4, 4]
 
 
@@ -477,7 +647,7 @@ def test_good_splits_keep_their_provenance():
     images, labels = np.zeros((4, 30, 30, 1), np.uint8), np.array([0, 1, 0, 1])
     split = Split(images, labels)
     decoded = decode_splits(Splits(split, split, split, ("a", "b"), "n", "p"), 15)
-    assert decoded.provenance == "p" and decoded.test.images.shape == (4, 15, 15, 1)
+    assert decoded.origin == "p" and decoded.test.images.shape == (4, 15, 15, 1)
 
 
 SEEDS = [

@@ -18,9 +18,10 @@ from PIL import Image
 from tools import make_sample
 from transfer.data import places, sources
 from transfer.data.fashion_mnist import CLASS_NAMES, FASHION_MNIST_SHA256, SAMPLE_SHA256
-from transfer.data.formats import csv_files, npz
+from transfer.data.fingerprints import fingerprint, is_outdated
+from transfer.data.formats import csv_pixels, npz
 from transfer.data.sources import SOURCES, load_splits
-from transfer.data.splits import Split, fingerprint
+from transfer.data.splits import Split
 from transfer.errors import InputError
 from transfer.storage.downloads import DownloadError
 
@@ -340,7 +341,7 @@ def test_a_folder_cannot_pass_for_the_published_data_by_its_name(tmp_path, tiny)
         ("train-images-idx3-ubyte", to_idx(np.zeros((0, 4, 4), np.uint8)), "(0, 4, 4, 1)"),
         ("t10k-images-idx3-ubyte", to_idx(draw(20, 10, (5, 4))[0]), "one shape"),
         ("t10k-labels-idx1-ubyte", to_idx(np.full(20, 10, np.uint8)), "0 to 9. Received: 10"),
-        ("train-labels-idx1-ubyte", to_idx(draw(60, 10)[1] + np.uint8(1)), "without gaps"),
+        ("train-labels-idx1-ubyte", to_idx(draw(60, 10)[1] + np.uint8(1)), "Received: 0 for test"),
         ("train-labels-idx1-ubyte", to_idx(np.zeros(60, np.uint8)), "labels should be 0 to 0"),
     ],
 )
@@ -412,7 +413,7 @@ def test_damaged_idx_is_told_or_consistent(tmp_path, data):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("block_bytes", [100, 1 << 22])
 def test_csv_gives_the_same_as_arrays(tmp_path, monkeypatch, end, block_bytes):
-    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(csv_pixels, "_BLOCK_BYTES", block_bytes)
     train, test = draw(40, 10, (28, 28)), draw(20, 10, (28, 28), seed=1)
     write_csv(tmp_path / "fashion-mnist_train.csv", *train, end)
     write_csv(tmp_path / "fashion-mnist_test.csv", *test, end)
@@ -466,7 +467,7 @@ def test_what_parsers_of_numbers_take_besides_is_told(tmp_path, field):
 
 @pytest.mark.parametrize("line", ["", " ", "\t", "\r"])
 def test_blank_lines_between_rows_are_passed_over(tmp_path, monkeypatch, line):
-    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 1)  # some blocks are blank alone
+    monkeypatch.setattr(csv_pixels, "_BLOCK_BYTES", 1)  # some blocks are blank alone
     images, labels = draw(10, 2)
     path = write_csv(tmp_path / "d.csv", images, labels)
     text = path.read_text().replace("\n", f"\n{line}\n")
@@ -506,7 +507,7 @@ def test_wrong_pixel_is_told_with_row_and_column(tmp_path, field, told):
 
 
 def test_row_of_an_error_counts_all_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(csv_pixels, "_BLOCK_BYTES", 100)
     path = write_csv(tmp_path / "d.csv", *draw(30, 2))
     path.write_text(path.read_text() + "1,2\n")
     assert "row 32: there should be 17 columns, as in the header. Received: 2" in refused(path)
@@ -591,13 +592,6 @@ def test_npz_gives_back_the_pixels(tmp_path, shape, convert):
     check_invariants(loaded)
 
 
-def test_npz_dark_test_images_keep_the_scale_of_the_training_images(tmp_path):
-    train, test = draw(20, 2), draw(6, 2)
-    dark = np.ones(test[0].shape, np.float32)
-    path = write_npz(tmp_path / "d.npz", (train[0].astype(np.float32), train[1]), (dark, test[1]))
-    assert (sources._load_path(str(path)).test.images == 1).all()
-
-
 X, Y = draw(20, 2)
 
 
@@ -606,24 +600,33 @@ X, Y = draw(20, 2)
     [
         ({"x_train": np.where(X == X[0, 0, 0], np.nan, X)}, "without NaN"),
         ({"x_train": np.where(X == X[0, 0, 0], np.inf, X)}, "inf"),
-        ({"x_train": X / 255, "x_test": X.astype(float)}, "as x_train"),
+        ({"x_train": X / 255, "x_test": X.astype(float)}, "unclear"),
+        ({"x_test": X / 255}, "unclear"),
+        ({"x_test": X // 255}, "unclear"),
+        ({"x_test": np.ones(X.shape, np.float32)}, "unclear"),
+        ({"x_train": X // 16, "x_test": X // 16}, "0 to 15"),
+        ({"x_train": X / 250, "x_test": X / 250}, "to 1.02"),
         ({"x_train": X + 1000.0}, "[0, 255]"),
         ({"x_train": X.astype(int) - 300}, "[0, 255]"),
-        ({"x_train": X > 9}, "bool"),
+        ({"x_train": X > 9}, "unclear"),
         ({"x_train": X.astype(str)}, "uint8 images"),
         ({"x_train": X.astype(object)}, "Object arrays cannot be loaded"),
         ({"x_train": X.reshape(20, 16)}, "(20, 16)"),
         ({"x_train": np.zeros((20, 3, 4, 4), np.uint8)}, "(20, 3, 4, 4)"),
-        ({"x_train": X[:0]}, "(0, 4, 4)"),
+        ({"x_train": X[:0]}, "(0, 4, 4, 1)"),
         ({"x_test": X[:, :3]}, "one shape"),
         ({"y_train": Y[:19]}, "20 images, 19 labels"),
         ({"y_train": Y + 0.5}, "y_train[0] should be a whole number"),
         ({"y_train": np.where(Y == 1, np.nan, 0)}, "Received: nan"),
         ({"y_train": Y.astype(int) - 1}, "Received: -1"),
         ({"y_train": np.full(20, 2**63, np.uint64)}, "whole number"),
-        ({"y_train": Y.astype(int) + 2**30}, "without gaps"),
-        ({"y_train": np.eye(2)[Y]}, "(20, 2)"),
-        ({"y_train": Y.astype(str)}, "whole number for each image"),
+        ({"y_train": Y.astype(int) + 2**30}, "Received: 0 for test image 0"),
+        ({"y_train": np.eye(2)[Y]}, "y_test should have 2 columns, as"),
+        ({"y_train": np.eye(2)[Y] / 2}, "y_train[0] should be one-hot"),
+        ({"y_train": Y.astype(str)}, "all texts. Received: both"),
+        ({"y_train": Y.astype("M8[s]")}, "or a text for each image"),
+        ({"x_val": X, "y_val": Y, "x_valid": X}, "one validation part. Received: x_valid, x_val"),
+        ({"x_val": X}, "no y_val"),
         ({"y_train": np.zeros(20, int), "y_test": np.zeros(20, int)}, "two classes"),
         ({"y_test": Y + 1}, "labels should be 0 to 1. Received: 2 for test image 1"),
         ({"class_names": np.array(["a"])}, "0 to 0"),
@@ -923,15 +926,46 @@ def test_fingerprint_of_arrays_sees_every_change():
     assert fingerprint(fortran) == fingerprint(split)
 
 
-def test_fingerprint_of_files_sees_names_sizes_labels_but_not_the_place(tmp_path):
+def test_fingerprint_of_files_sees_pixels_and_labels_but_neither_names_nor_the_place(tmp_path):
     root = write_images(tmp_path / "one", ["a", "b"])
     first = fingerprint(load_splits(str(root)).train)
     root = root.rename(tmp_path / "two")
+    (root / "a" / "0.png").rename(root / "a" / "00.png")
     splits = load_splits(str(root))
     assert fingerprint(splits.train) == first
+    other = splits.train.labels.copy()
+    other[0] = 1
+    assert fingerprint(Split(splits.train.images, other)) != first
     path = Path(splits.train.images[0])
-    path.write_bytes(path.read_bytes() + b"x")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # the same name and size
+    path.write_bytes(content)
     assert fingerprint(splits.train) != first
     path.unlink()
-    with pytest.raises(InputError, match="cannot be read"):
-        fingerprint(splits.train)
+    path.symlink_to("nowhere")  # told when it is decoded
+    assert fingerprint(splits.train) != first
+
+
+@pytest.mark.parametrize("position", [0, 0.3, 0.7, 1])
+def test_fingerprint_of_large_files_takes_samples_from_all_over(tmp_path, position):
+    # A compressed image that differs in a pixel differs from there to its end.
+    content = np.random.RandomState(0).bytes(200_000)
+    path = tmp_path / "large.png"
+    path.write_bytes(content)
+    split = Split(np.array([str(path)], object), np.zeros(1, np.int64))
+    first = fingerprint(split)
+    start = int(position * 199_990)
+    path.write_bytes(content[:start] + np.random.RandomState(1).bytes(len(content) - start))
+    assert fingerprint(split) != first and path.stat().st_size == 200_000
+
+
+def test_a_fingerprint_of_names_is_compared_as_such(tmp_path):
+    # What a run of 0.1.0 kept: SHA-256 of "path\0size\0label\n" for each file.
+    root = write_images(tmp_path / "one", ["a", "b"], count=3)
+    split = Split(np.array([str(root / "a" / "0.png")], object), np.zeros(1, np.int64), str(root))
+    size = (root / "a" / "0.png").stat().st_size
+    kept = hashlib.sha256(f"a/0.png\0{size}\0{0}\n".encode()).hexdigest()
+    assert fingerprint(split, like=kept) == kept != fingerprint(split)
+    assert is_outdated(split, kept) and not is_outdated(split, fingerprint(split))
+    arrays = Split(X[..., np.newaxis], Y.astype(np.int64))
+    assert not is_outdated(arrays, kept) and fingerprint(arrays, like=kept) == fingerprint(arrays)

@@ -6,7 +6,9 @@ checksums, the other formats have none: of them, a file that is cut off is told,
 changed only where its decoder stumbles over it.
 """
 
+import contextlib
 import dataclasses
+import functools
 import os
 import re
 import shutil
@@ -24,13 +26,17 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from transfer.data.geometry import Geometry, Shape, choose_geometry, fit_image
+from transfer.data.orientation import UPRIGHT, has_late_profile, read_orientation
+from transfer.data.ranges import check_decoded
 from transfer.data.splits import Split, Splits
-from transfer.errors import InputError
+from transfer.errors import InputError, printable
 from transfer.machine import usable_memory
 
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")  # other decoders never see a user's file
+# Other decoders never see a user's file. HEIF is there with pillow-heif, AVIF from Pillow 11.3 on.
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+NO_HEIC = "HEIC, which needs pillow-heif: pip install 'transfer[heic]'"
 _GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
-_ORIENTATION_TAG = 0x0112
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -55,6 +61,7 @@ _DECODE_ERRORS = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+_MOST_BAD_NAMED = 3  # in the provenance line
 _BATCH = 32  # images a thread takes at a time
 _MOST_FILE_BYTES = 4 * 90_000_000  # what the most pixels that Pillow takes need uncompressed
 # Decoding takes up to 16 bytes a pixel: of larger images one is decoded at a time, always by
@@ -65,6 +72,8 @@ _large_images = ThreadPoolExecutor(1)
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _SCAN, _END = b"\xda", b"\xd9"
 _MOST_SCANS = 100  # progressive JPEGs have about ten
+# What the rawmode of a PNG's pixels does to them, and Pillow not to the key of transparency.
+_KEY_SCALES = {"1": 255.0, "L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
 _SIXTEEN_TO_EIGHT = ((np.arange(1 << 16, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
@@ -102,17 +111,23 @@ def decode_splits(
     _report(found, bad, total, splits.train.root, skip_bad_images)
     for name, split in decoded.items():
         _check_classes(parts[name], split)
-    provenance = splits.provenance
-    if found:
-        provenance += f"; {len(found):,} image files that do not decode left out"
+    if splits.train.are_files:
+        check_decoded({name: split.images for name, split in decoded.items()})
+    left_out = f"; left out {_count_bad(found)}" if found else ""
     return dataclasses.replace(
         splits,
         train=decoded["train"],
         validation=decoded["validation"],
         test=decoded["test"],
-        provenance=provenance,
+        origin=splits.origin + left_out,
         geometry=geometry,
     )
+
+
+def _count_bad(bad: list[str]) -> str:
+    others = ", ..." if len(bad) > _MOST_BAD_NAMED else ""
+    named = printable(", ".join(bad[:_MOST_BAD_NAMED]))
+    return f"{len(bad):,} image files that do not decode: {named}{others}"
 
 
 def decode_split(
@@ -222,7 +237,20 @@ def _decode(split: Split, shapes: list[Shape | None], geometry: Geometry, bad: l
         return True
 
     decoded = _map_files(decode_into, split, bad)
-    return _keep(dataclasses.replace(split, images=pixels), [done is not None for done in decoded])
+    named = dataclasses.replace(split, images=pixels, names=_names(split))
+    return _keep(named, [done is not None for done in decoded])
+
+
+def _names(split: Split) -> np.ndarray:
+    # Path of each file from the root: str in an object array (N,).
+    names = np.empty(split.num_images, object)
+    names[:] = [_relative(path, split.root) for path in split.images]
+    return names
+
+
+def _relative(path: str, root: str) -> str:
+    # As os.path.relpath, which takes seconds for 200,000 files.
+    return path.removeprefix(root + os.sep) if root else os.path.relpath(path)
 
 
 def _keep(split: Split, wanted: list[bool]) -> Split:
@@ -232,7 +260,8 @@ def _keep(split: Split, wanted: list[bool]) -> Split:
     indices = np.flatnonzero(wanted)
     for new, old in enumerate(indices):
         split.images[new] = split.images[old]
-    return Split(split.images[: len(indices)], split.labels[indices], split.root)
+    names = None if split.names is None else split.names[indices]
+    return Split(split.images[: len(indices)], split.labels[indices], split.root, names)
 
 
 def _map_files(function: Callable[..., Any], split: Split, bad: list[str]) -> list[Any]:
@@ -243,7 +272,7 @@ def _map_files(function: Callable[..., Any], split: Split, bad: list[str]) -> li
         try:
             return function(index, path), ""
         except _DECODE_ERRORS as error:
-            return None, f"{os.path.relpath(path, split.root or None)} ({_reason(error)})"
+            return None, f"{_relative(path, split.root)} ({_reason(error)})"
 
     with warnings.catch_warnings():
         # Set in this one thread, for all: these filters are the process's.
@@ -299,6 +328,28 @@ def _finish(image: Image.Image, orientation: int, geometry: Geometry) -> np.ndar
     return np.asarray(fit_image(image, geometry)).reshape(geometry.shape)
 
 
+def is_image_file(path: str) -> bool:
+    """Returns whether a file's content, whatever its name, is that of an image.
+
+    TIFF does not count: the raw files of cameras are TIFF by their first bytes, with a thumbnail.
+    """
+    try:
+        with _open_image(path) as image:
+            return image.format != "TIFF"
+    except _DECODE_ERRORS as error:
+        return NO_HEIC in str(error)
+
+
+@functools.cache
+def _readable_formats() -> tuple[str, ...]:
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
 def _open_image(path: str) -> ImageFile.ImageFile:
     facts = os.stat(path)
     if not stat.S_ISREG(facts.st_mode):  # opening a pipe might wait for ever
@@ -307,7 +358,34 @@ def _open_image(path: str) -> ImageFile.ImageFile:
         raise ValueError("an empty file")
     if facts.st_size > _MOST_FILE_BYTES:  # some decoders read the file whole
         raise ValueError("too many bytes")
-    return Image.open(path, formats=_FORMATS)
+    try:
+        image = Image.open(path, formats=_readable_formats())
+    except UnidentifiedImageError:
+        _refuse_heic(path)
+        raise
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known")
+    if image.format == "PNG" and image.fp and has_late_profile(image.fp):
+        image = _reopen_loaded(image, path)
+    return image
+
+
+def _reopen_loaded(image: ImageFile.ImageFile, path: str) -> ImageFile.ImageFile:
+    # Returns the image not loaded, as `verify` wants it, with what stands after its pixels.
+    with Image.open(path, formats=_readable_formats()) as loaded:
+        if loaded.width * loaded.height > _LARGE_PIXELS:
+            _large_images.submit(loaded.load).result()
+        else:
+            loaded.load()
+    image.info |= {name: value for name, value in loaded.info.items() if name not in image.info}
+    return image
+
+
+def _refuse_heic(path: str) -> None:
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if start[4:8] == b"ftyp" and start[8:] in _HEIC_BRANDS and "HEIF" not in _readable_formats():
+        raise ValueError(NO_HEIC)
 
 
 def _check_jpeg(file: IO[bytes]) -> None:
@@ -327,24 +405,43 @@ def _check_jpeg(file: IO[bytes]) -> None:
 
 
 def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
+    _scale_key(image)
     image.load()
-    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips at 255
-        image = Image.fromarray(_SIXTEEN_TO_EIGHT[np.asarray(image).clip(0, 65535)])
+    if image.mode.startswith("I"):
+        image = _from_sixteen_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == mode else image.convert(mode)
 
 
-def _orientation(image: Image.Image) -> int:
-    # 1 to 8. A broken EXIF block is no reason to lose a picture.
-    if "exif" not in image.info:  # asking further would decode a PNG to its end
-        return 1
+def _scale_key(image: Image.Image) -> None:
+    # The value of a PNG that is transparent is told in the file's own bits.
+    key, tiles = image.info.get("transparency"), getattr(image, "tile", ())
+    scale = _KEY_SCALES.get(tiles[0][3]) if tiles and isinstance(tiles[0][3], str) else None
+    if scale is None or key is None or isinstance(key, bytes):
+        return
+    values = [min(int(value * scale), 255) for value in (key if isinstance(key, tuple) else (key,))]
+    image.info["transparency"] = tuple(values) if isinstance(key, tuple) else values[0]
+
+
+def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion clips at 255, and forgets which value is transparent.
+    values, key = np.asarray(image), image.info.get("transparency")
+    if values.max() > 65535 or values.min() < 0:
+        raise ValueError("32-bit pixels, whose range is not known")
+    pixels = _SIXTEEN_TO_EIGHT[values]
+    if isinstance(key, int):
+        pixels[values == key] = 255
+    return Image.fromarray(pixels)
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    # A broken profile is no reason to lose a picture.
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        return read_orientation(image)
     except _DECODE_ERRORS:
-        return 1
-    return orientation if orientation in _TRANSPOSES else 1
+        return UPRIGHT
 
 
 def _fit_array(split: Split, geometry: Geometry) -> Split:
@@ -404,7 +501,7 @@ def _check_classes(before: Split, after: Split) -> None:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not a PNG, JPEG, BMP, WebP or GIF image"
+        return "not a PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF or HEIC image"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too many pixels"
     if isinstance(error, MemoryError):

@@ -146,6 +146,8 @@ def load_published(folder: Path) -> Loaded:
     Raises:
         InputError: a file is missing, damaged or not the published one.
     """
+    for stem in FASHION_MNIST_SHA256:
+        idx.find_idx_file(folder, stem)  # nothing is wrong with a place that lacks one
     loaded = idx.load_idx(folder)
     if loaded.name != FASHION_MNIST:
         raise InputError(

@@ -81,9 +81,8 @@ def load_undivided(data: str | Loaded = "auto", *, offline: bool = False) -> Loa
 
 def describe_origin(loaded: Loaded) -> str:
     """Returns one printable line: the name of the data, from where, whether verified."""
-    return printable(
-        f"{data_name(loaded)} from {loaded.origin or loaded.location} ({loaded.checked})"
-    )
+    remarks = "; ".join(loaded.remarks())
+    return printable(f"{data_name(loaded)} from {loaded.origin or loaded.location} ({remarks})")
 
 
 # --- Paths ----------------------------------------------------------------------------------

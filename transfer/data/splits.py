@@ -1,10 +1,11 @@
 """Images with their labels, and a data set divided into training, validation and test images."""
 
 import dataclasses
-import hashlib
-import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,11 +23,14 @@ class Split:
             str in an object array (N,).
         labels: int64 (N,) in [0, num_classes).
         root: folder that the paths of image files are told relative to; "" for arrays.
+        names: path of each image file from the root, str in an object array (N,), kept after the
+            files were decoded; None of images that are no files.
     """
 
     images: np.ndarray
     labels: np.ndarray
     root: str = ""
+    names: np.ndarray | None = None
 
     @property
     def num_images(self) -> int:
@@ -40,21 +44,69 @@ class Split:
 
     def take(self, indices: np.ndarray) -> "Split":
         """Returns the split of these images, in this order; indices int (M,) or bool (N,)."""
-        return dataclasses.replace(self, images=self.images[indices], labels=self.labels[indices])
+        return dataclasses.replace(
+            self,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            names=None if self.names is None else self.names[indices],
+        )
+
+
+class PassedOver(NamedTuple):
+    """A file, or an array or table within one, that is there and not used."""
+
+    path: str  # from the data set's root
+    reason: str  # a few words that follow a number: "3 hidden files"
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """What a loader returns: the parts that a data set has of its own, not yet divided."""
+    """What a loader returns: the parts that a data set has of its own, not yet divided.
+
+    Attributes:
+        train: images to learn from.
+        test: images to report on, or None.
+        class_names: name of each label.
+        location: what `load_splits` takes as `data` to find the same place again.
+        checked: a few words for the provenance line.
+        validation: images to choose by, or None.
+        name: of the data set, "" for that of the file or folder.
+        origin: where it came from in words, "" for the location.
+        notes: what was guessed or changed, a few words each.
+        passed_over: whatever is there and not used.
+    """
 
     train: Split
     test: Split | None
     class_names: tuple[str, ...]
     location: str
-    checked: str  # a few words for the provenance line
+    checked: str
     validation: Split | None = None
-    name: str = ""  # "" for the name of the file or folder
-    origin: str = ""  # "" for the location
+    name: str = ""
+    origin: str = ""
+    notes: tuple[str, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+
+    def parts(self) -> dict[str, Split]:
+        """Returns the parts it has by their names: train, and perhaps validation and test."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in parts.items() if split is not None}
+
+    def remarks(self) -> list[str]:
+        """Returns what a reader of its provenance must know, a few words each."""
+        passed_over = [f"passed over {count_passed_over(self.passed_over)}"]
+        return [self.checked, *self.notes, *(passed_over if self.passed_over else [])]
+
+
+_MOST_REASONS = 6  # told of what was passed over
+
+
+def count_passed_over(passed_over: Sequence[PassedOver]) -> str:
+    """Returns how many were passed over and why: "3 files: 2 hidden files, 1 .txt"."""
+    counts = Counter(one.reason for one in passed_over).most_common()
+    told = [f"{count:,} {reason}" for reason, count in counts[:_MOST_REASONS]]
+    others = sum(count for _, count in counts[_MOST_REASONS:])
+    return ", ".join(told + ([f"{others:,} others"] if others else []))
 
 
 _TEST_FRACTION = 0.2
@@ -72,8 +124,7 @@ class Splits:
         class_names: name of each label, `num_classes` of them.
         name: "fashion-mnist" for the published data set, checksums verified, and nothing else;
             "fashion-mnist-sample" for the embedded sample; else the name of the file or folder.
-        provenance: one printable line: what was taken, how many images, from where, whether
-            verified.
+        origin: where it came from, and what to know of it, printable.
         location: what `load_splits` takes as `data` to find the same place again.
         geometry: what every image was decoded to; None before they are decoded.
     """
@@ -83,40 +134,23 @@ class Splits:
     test: Split
     class_names: tuple[str, ...]
     name: str
-    provenance: str
+    origin: str
     location: str = ""
     geometry: Geometry | None = None
+
+    @property
+    def provenance(self) -> str:
+        """One printable line: what was taken, how many images, from where, whether verified."""
+        test = f"{self.test.num_images:,} test images"
+        return (
+            f"{self.name}: {self.train.num_images:,} training, {self.validation.num_images:,} "
+            f"validation and {test if self.test.num_images else 'the test images, left alone,'} "
+            f"from {self.origin}"
+        )
 
     def parts(self) -> dict[str, Split]:
         """Returns the splits by their names: train, validation, test."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
-
-
-def fingerprint(split: Split) -> str:
-    """Returns the SHA-256, 64 hexadecimal digits, of a split's images and labels, in order.
-
-    For arrays it covers shape, pixels and labels. For image files it covers each file's path
-    relative to the data set's root, its size in bytes and its label, not its content: reading
-    every file only for this would cost as much as an epoch.
-
-    Raises:
-        InputError: an image file is gone.
-    """
-    digest = hashlib.sha256()
-    if split.are_files:
-        for path, label in zip(split.images, split.labels, strict=True):
-            name = Path(os.path.relpath(path, split.root)).as_posix()
-            try:
-                size = os.path.getsize(path)
-            except OSError as error:
-                raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-            digest.update(f"{name}\0{size}\0{label}\n".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
-    digest.update(f"{split.images.shape}\n".encode())
-    for start in range(0, split.num_images, 4096):  # a memory-mapped array stays on the disk
-        digest.update(np.ascontiguousarray(split.images[start : start + 4096], np.uint8).data)
-    digest.update(np.ascontiguousarray(split.labels, "<i8").data)
-    return digest.hexdigest()
 
 
 # --- Dividing -------------------------------------------------------------------------------
@@ -135,7 +169,7 @@ def divide(loaded: Loaded, validation_fraction: float, seed: int, limit: int | N
         InputError: fewer than two classes, or too few training images of one.
     """
     train, validation, test = loaded.train, loaded.validation, loaded.test
-    notes = [loaded.checked]
+    notes = loaded.remarks()
     missing = [part for part in ("test", "validation") if getattr(loaded, part) is None]
     _check_class_sizes(train, loaded, missing)
     if test is None:
@@ -147,14 +181,8 @@ def divide(loaded: Loaded, validation_fraction: float, seed: int, limit: int | N
         train, validation, test = (_limit(part, limit) for part in (train, validation, test))
         notes.append(f"limited to at most {limit:,} of each split")
     name = data_name(loaded)
-    origin = loaded.origin or loaded.location
-    provenance = (
-        f"{name}: {train.num_images:,} training, {validation.num_images:,} validation and "
-        f"{test.num_images:,} test images from {origin} ({'; '.join(notes)})"
-    )
-    return Splits(
-        train, validation, test, loaded.class_names, name, printable(provenance), loaded.location
-    )
+    origin = printable(f"{loaded.origin or loaded.location} ({'; '.join(notes)})")
+    return Splits(train, validation, test, loaded.class_names, name, origin, loaded.location)
 
 
 def data_name(loaded: Loaded) -> str:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transfer import console
 from transfer.config import Config
 from transfer.data.decode import decode_split, measure_geometry
+from transfer.data.fingerprints import OUTDATED, fingerprint, is_outdated
 from transfer.data.geometry import Geometry
 from transfer.data.sources import load_splits
-from transfer.data.splits import Split, Splits, fingerprint
+from transfer.data.splits import Split, Splits
 from transfer.errors import InputError
 from transfer.runs import files
 from transfer.runs.facts import Facts, Summary, read_facts, read_summary
@@ -113,12 +115,18 @@ class FinishedRun:
         Raises:
             InputError: the data is gone, or the images of the part are not those of the run.
         """
-        if self.fingerprint(part) != self.facts.data.fingerprints[part]:
+        split, kept = self.splits.parts()[part], self.facts.data.fingerprints[part]
+        if is_outdated(split, kept):
+            console.say(f"Warning: {OUTDATED}")
+            found = fingerprint(split, like=kept)
+        else:
+            found = self.fingerprint(part)
+        if found != kept:
             raise InputError(
                 f"the {part} images in {self.facts.data.location} are not those of this run; "
                 "they have changed since it was trained."
             )
-        return self.splits.parts()[part]
+        return split
 
     def images(self, part: str) -> Split:
         """Returns a part of the data decoded as for training, uint8 (N, H, W, 1 or 3), once.

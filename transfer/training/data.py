@@ -1,6 +1,7 @@
 """The images of a training run: loaded, fingerprinted, decoded, and said."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 from transfer import console
 from transfer.config import Config
 from transfer.data.decode import decode_splits
+from transfer.data.fingerprints import OUTDATED, fingerprint, is_outdated
 from transfer.data.sources import load_splits
-from transfer.data.splits import Loaded, Splits, fingerprint
+from transfer.data.splits import Loaded, Splits
 from transfer.runs import files
 
 
@@ -36,6 +38,7 @@ def load_data(
     with_test: bool = True,
     arrays: Loaded | None = None,
     run_dir: Path | None = None,
+    kept_fingerprints: Mapping[str, str] | None = None,
 ) -> Data:
     """Loads, fingerprints and decodes the images that settings ask for, and says what they are.
 
@@ -45,6 +48,7 @@ def load_data(
         with_test: False leaves the test images out, for those who may not see them.
         arrays: images in memory, in place of `config.data`.
         run_dir: the run that kept such arrays, to take them from there.
+        kept_fingerprints: of that run, which those of the images will be compared with.
 
     Raises:
         InputError: the data cannot be used.
@@ -57,11 +61,15 @@ def load_data(
         limit=config.limit,
         offline=offline,
     )
-    console.say(f"Data: {splits.provenance}")
     if not with_test:
         splits = dataclasses.replace(splits, test=splits.test.take(np.arange(0)))
-    fingerprints = {name: fingerprint(split) for name, split in splits.parts().items()}
-    splits = decode_splits(splits, config.image_size, skip_bad_images=config.skip_bad_images)
+    with console.status("Reading the images"):
+        like = kept_fingerprints or dict.fromkeys(splits.parts(), "")
+        if any(is_outdated(split, like[name]) for name, split in splits.parts().items()):
+            console.say(f"Warning: {OUTDATED}")
+        fingerprints = {name: fingerprint(x, like[name]) for name, x in splits.parts().items()}
+        splits = decode_splits(splits, config.image_size, skip_bad_images=config.skip_bad_images)
+    console.say(f"Data: {splits.provenance}")
     test = f"{splits.test.num_images:,} test" if with_test else "the test images left alone"
     console.say(
         f"Images used: {splits.train.num_images:,} training, "

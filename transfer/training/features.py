@@ -15,7 +15,8 @@ import numpy as np
 
 from transfer.acceleration.doors import predict_batches
 from transfer.config import Config
-from transfer.data.splits import Split, fingerprint
+from transfer.data.fingerprints import fingerprint
+from transfer.data.splits import Split
 from transfer.machine import usable_memory
 from transfer.models.classifier import build_classifier, feature_extractor
 from transfer.models.fingerprints import fingerprint_variables

@@ -144,7 +144,8 @@ def resume(
             run_dir / files.CHECKPOINTS, lambda line: console.say(f"Warning: {line}")
         )
         console.say(f"Going on {_describe_checkpoint(checkpoint)}")
-        data = load_data(facts.settings, offline, run_dir=run_dir)
+        kept = facts.data.fingerprints
+        data = load_data(facts.settings, offline, run_dir=run_dir, kept_fingerprints=kept)
         _check_same_data(run_dir, facts, data)
         backbone = _load_backbone_again(run_dir, facts, checkpoint, offline)
         classifier = _build(facts.settled, backbone, data.splits, facts.precision)

@@ -10,11 +10,11 @@ that the size of the file does not make plausible.
 
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from transfer.data.splits import Split
 from transfer.errors import InputError
 from transfer.machine import usable_memory
 
@@ -80,16 +80,15 @@ def check_room(num_bytes: int, file_bytes: int, path: Path) -> None:
 # --- Checks that all formats share ----------------------------------------------------------
 
 
-def make_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
-    """Returns arrays as a split, images (N, H, W, 1 or 3) and labels int64 (N,).
+def with_channels(images: np.ndarray, where: str) -> np.ndarray:
+    """Returns images (N, H, W) or (N, H, W, 1 or 3) as (N, H, W, 1 or 3).
 
     Args:
-        images: uint8 (N, H, W) or (N, H, W, 1 or 3).
-        labels: (N,), integers of any type.
+        images: of any type.
         where: their place, for the error.
 
     Raises:
-        InputError: another shape, no image, or not as many labels as images.
+        InputError: another shape, or no image.
     """
     if images.ndim == 3:
         images = images[..., np.newaxis]
@@ -98,8 +97,7 @@ def make_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
             f"{where} should hold images (N, H, W), (N, H, W, 1) or (N, H, W, 3). "
             f"Received: {images.shape}."
         )
-    check_as_many(images, labels, where)
-    return Split(images, labels.astype(np.int64))
+    return images
 
 
 def check_as_many(images: np.ndarray, labels: np.ndarray, where: str) -> None:
@@ -135,48 +133,15 @@ def check_printable(class_names: tuple[str, ...], where: str) -> None:
             )
 
 
-def check_same_shape(train: Split, test: Split, where: str) -> None:
-    """Checks that training and test images, arrays both, have one (H, W, channels).
+def check_same_shape(parts: Mapping[str, np.ndarray], where: str) -> None:
+    """Checks that the images of all parts, arrays (N, ...), have one shape.
 
     Raises:
         InputError: they differ.
     """
-    if train.images.shape[1:] != test.images.shape[1:]:
+    shapes = {name: images.shape[1:] for name, images in parts.items()}
+    if len(set(shapes.values())) > 1:
+        told = ", ".join(f"{shape} in {name}" for name, shape in shapes.items())
         raise InputError(
-            f"{where}: training and test images should have one shape. "
-            f"Received: {train.images.shape[1:]} and {test.images.shape[1:]}."
+            f"{where}: the images of all parts should have one shape. Received: {told}."
         )
-
-
-def number_classes(train: Split, test: Split | None, where: str) -> tuple[str, ...]:
-    """Returns "0", "1", ... for data that has no names for its classes.
-
-    Raises:
-        InputError: the training labels leave a number out, or a test label is beyond them.
-    """
-    found = np.unique(train.labels)
-    if found[-1] != len(found) - 1:
-        raise InputError(
-            f"{where}: training labels should be 0, 1, 2, ... without gaps. "
-            f"Received: {len(found)} different ones from {found[0]} to {found[-1]}."
-        )
-    class_names = tuple(str(label) for label in found)
-    check_labels(train, test, class_names, where)
-    return class_names
-
-
-def check_labels(
-    train: Split, test: Split | None, class_names: tuple[str, ...], where: str
-) -> None:
-    """Checks that every label has a name.
-
-    Raises:
-        InputError: a label is beyond the names; tells the first such image.
-    """
-    for part, split in (("training", train), ("test", test)):
-        if split is not None and split.labels.max() >= len(class_names):
-            index = int((split.labels >= len(class_names)).argmax())
-            raise InputError(
-                f"{where}: labels should be 0 to {len(class_names) - 1}. "
-                f"Received: {split.labels[index]} for {part} image {index}."
-            )

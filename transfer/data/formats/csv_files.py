@@ -1,171 +1,212 @@
-"""CSV files of a label and the pixels of a square gray image a row, as Kaggle's."""
+"""CSV files: which of those there are hold which part, and whether pixels or names of images.
 
-import io
-import math
-import re
+`csv_pixels.py` reads tables of pixels, `csv_tables.py` tables of files.
+"""
+
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from transfer.data.fashion_mnist import CLASS_NAMES
-from transfer.data.formats.checks import (
-    check_same_shape,
-    make_split,
-    number_classes,
-    regular_size,
+from transfer.data.formats import csv_pixels, csv_tables
+from transfer.data.formats.arrays import Part, make_loaded
+from transfer.data.formats.image_folder import has_class_folders, is_image, reason_of
+from transfer.data.formats.labels import read_labels
+from transfer.data.formats.listing import list_tree
+from transfer.data.formats.part_names import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    find_part_in_file,
+    name_without_part,
 )
-from transfer.data.splits import Loaded, Split
+from transfer.data.splits import Loaded, PassedOver, Split
 from transfer.errors import InputError
+
+_MOST_HEADER_BYTES = 1 << 22
+_CHECKED = "CSV files have no published checksum"
+
 
 # --- CSV ------------------------------------------------------------------------------------
 
-_KAGGLE_CSV = ("fashion-mnist_train.csv", "fashion-mnist_test.csv")
-_WHOLE_NUMBER = re.compile(rb"\s*([0-9]{1,9})(\.0*)?\s*")
-_BLOCK_BYTES = 1 << 22
-_MOST_HEADER_BYTES = 1 << 22
-_MOST_FIELD_BYTES = 32  # of a number with blanks around it
-_PLAIN = b"0123456789, \t\r\n"
-_MANY_ZEROS = b"0" * 7  # of ten digits at least so many lead a number in range
-
 
 def holds_csv(path: Path) -> bool:
-    """Returns whether a path is a CSV file, or a folder with one of Kaggle's two."""
+    """Returns whether a path is a CSV file, or a folder with one that says what the images are."""
     if path.is_dir():
-        return any((path / name).exists() for name in _KAGGLE_CSV)
+        return _find_train(path) is not None
     return path.suffix.lower() == ".csv"
 
 
 def load_csv(path: Path) -> Loaded:
-    """Reads CSV files of a label and the pixels of a square gray image a row, as Kaggle's.
+    """Reads CSV files: a label and the pixels of a square gray image a row, or a file and a label.
+
+    A file of the training images is read with those beside it that have the same name but for the
+    part: `Train.csv` and `Test.csv`.
 
     Raises:
-        InputError: a file is missing, or a field is not a number in range; names the row, as
-            an editor counts lines, and the column.
+        InputError: a file is missing, or a field is not what it should be; names the row, as an
+            editor counts lines, and the column.
     """
-    train_path = path / _KAGGLE_CSV[0] if path.is_dir() else path
-    if "train" not in train_path.name and "test" in train_path.name:
+    train_path = (_find_train(path) or path) if path.is_dir() else path
+    if find_part_in_file(train_path.name) in (TEST, VALIDATION):
         raise InputError(
-            f"--data should name the CSV with the training images. Received: {path}, a test set."
+            f"--data should name the CSV with the training images. Received: {path}, by its name "
+            f"a {find_part_in_file(train_path.name)} set."
         )
-    paths = [train_path]
-    if "train" in train_path.name:
-        paths.append(train_path.with_name("test".join(train_path.name.rsplit("train", 1))))
-    splits = [_read_csv(part) for part in paths]
-    train, test = splits[0], splits[1] if len(splits) == 2 else None
-    if test is not None:
-        check_same_shape(train, test, str(path))
-    class_names = number_classes(train, test, str(path))
-    if _is_kaggle(train_path, train.images[0].size) and len(class_names) == len(CLASS_NAMES):
-        class_names = CLASS_NAMES
-    checked = "not compared with the published Fashion-MNIST: CSV files have no published checksum"
-    return Loaded(train, test, class_names, str(path), checked)
+    files = {TRAIN: train_path, **_find_others(train_path)}
+    if csv_tables.is_file_table(_read_header(train_path)):
+        return _load_tables(path, files)
+    return _load_pixels(path, files)
 
 
-def _is_kaggle(path: Path, num_pixels: int) -> bool:
-    return path.name in _KAGGLE_CSV and num_pixels == 28 * 28
-
-
-def _read_csv(path: Path) -> Split:
-    try:
-        regular_size(path)
-        with open(path, "rb") as file:
-            columns = _read_csv_header(file.readline(_MOST_HEADER_BYTES), path)
-            highest_label = 9 if _is_kaggle(path, len(columns) - 1) else 255
-            blocks, row = [], 2
-            while lines := _read_lines(file, row, len(columns), path):
-                values = _parse_rows(lines, len(columns), highest_label)
-                if values is None:
-                    values = _parse_rows_one_by_one(lines, row, columns, highest_label, path)
-                blocks.append((values[:, 0].astype(np.int64), values[:, 1:].astype(np.uint8)))
-                row += len(lines)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path} should be there, beside the other CSV file. Received: no such file."
-        ) from error
-    side = math.isqrt(len(columns) - 1)
-    if not any(len(labels) for labels, _ in blocks):
-        raise InputError(f"{path} should have a row for each image. Received: only the header.")
-    pixels = np.concatenate([pixels for _, pixels in blocks]).reshape(-1, side, side)
-    return make_split(pixels, np.concatenate([labels for labels, _ in blocks]), str(path))
-
-
-def _read_lines(file: IO[bytes], first_row: int, num_columns: int, path: Path) -> list[bytes]:
-    # Returns whole lines, about a block of them. A last row without a line break may be cut off
-    # within its last number, and a line without an end would fill the memory.
-    most = num_columns * _MOST_FIELD_BYTES
-    lines = io.BytesIO(file.read(_BLOCK_BYTES) + file.readline(most)).readlines()
-    last = lines[-1] if lines else b"\n"
-    if not last.endswith(b"\n") and (len(last) >= most or not last.isspace()):
-        raise InputError(
-            f"{path}, row {first_row + len(lines) - 1}: should end with a line break within "
-            f"{most:,} bytes. Received: none; the file is cut off (fetch it again), or only this "
-            "line break is missing (add it)."
-        )
-    return lines
-
-
-def _read_csv_header(line: bytes, path: Path) -> list[str]:
-    text = line.decode("utf-8-sig", "backslashreplace")
-    columns = [field.strip().strip('"')[:40] for field in text.split(",")]
-    if columns[0].lower() != "label":
-        raise InputError(
-            f"{path}, row 1: the first column should be called 'label' and the others be pixels. "
-            f"Received: {columns[0]!r}."
-        )
-    side = math.isqrt(len(columns) - 1)
-    if not side or side * side != len(columns) - 1:
-        raise InputError(
-            f"{path}, row 1: there should be the label and the pixels of a square image, as 785 "
-            f"columns for 28 x 28 pixels. Received: {len(columns)} columns."
-        )
-    return columns
-
-
-def _parse_rows(lines: list[bytes], num_columns: int, highest_label: int) -> np.ndarray | None:
-    # Returns uint8 (rows, columns), or None for anything but whole numbers in range. NumPy's own
-    # parser takes more than that for a number: signs, and any number of leading zeros.
-    text = b"".join(lines)
-    if text.isspace() or text.translate(None, _PLAIN) or _MANY_ZEROS in text:
+def _find_train(folder: Path) -> Path | None:
+    # The CSV of the training images; None where there is none, or the folder has class folders.
+    paths = _list_csv(folder)
+    if any(path.name in csv_pixels.KAGGLE for path in paths):
+        return folder / csv_pixels.KAGGLE[0]
+    headers = {path: _read_header(path) for path in paths}
+    readable = [path for path in paths if _is_readable(headers[path])]
+    trains = [path for path in readable if find_part_in_file(path.name) == TRAIN]
+    trains = trains or [path for path in readable if find_part_in_file(path.name) is None]
+    if not trains:
         return None
-    try:
-        values = np.loadtxt(lines, np.uint8, comments=None, delimiter=",", ndmin=2)
-    except (ValueError, OverflowError):
+    if any(csv_tables.is_file_table(headers[path]) for path in trains) and has_class_folders(
+        folder
+    ):
         return None
-    in_range = values.shape[1] == num_columns and values[:, 0].max() <= highest_label
-    return values if in_range else None
+    if len(trains) > 1:
+        raise InputError(
+            f"{folder} should hold one CSV of training images. Received: "
+            f"{', '.join(path.name for path in trains[:10])}; name it: --data {trains[0]}."
+        )
+    return trains[0]
 
 
-def _parse_rows_one_by_one(
-    lines: list[bytes], first_row: int, columns: list[str], highest_label: int, path: Path
-) -> np.ndarray:
-    # The slow way, for rows with "12.0", and to find the place of an error.
-    rows = []
-    for row, line in enumerate(lines, first_row):
-        if line.isspace():
+def _list_csv(folder: Path) -> list[Path]:
+    paths = (path for path in folder.iterdir() if path.suffix.lower() == ".csv")
+    return sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
+
+
+def _read_header(path: Path) -> list[str]:
+    if not path.is_file():  # opening a pipe might wait for ever
+        return []
+    with open(path, "rb") as file:
+        line = file.readline(_MOST_HEADER_BYTES)
+    for other in (b";", b"\t"):
+        line = line.replace(other, b",") if b"," not in line else line
+    return csv_pixels.read_columns(line)
+
+
+def _is_readable(header: list[str]) -> bool:
+    return csv_tables.is_file_table(header) or csv_pixels.is_pixel_table(header)
+
+
+def _find_others(train: Path) -> dict[str, Path]:
+    # The CSV files of the other parts, beside that of the training images.
+    if find_part_in_file(train.name) != TRAIN:
+        return {}
+    found: dict[str, Path] = {}
+    for path in _list_csv(train.parent):
+        part = find_part_in_file(path.name)
+        if part in (None, TRAIN) or name_without_part(path.name) != name_without_part(train.name):
             continue
-        fields = line.rstrip(b"\r\n").split(b",")
-        if len(fields) != len(columns):
+        if part in found:
             raise InputError(
-                f"{path}, row {row}: there should be {len(columns)} columns, as in the header. "
-                f"Received: {len(fields)}."
+                f"{train.parent} should have one CSV for {part}. "
+                f"Received: {found[part].name}, {path.name}."
             )
-        highest = [highest_label] + [255] * (len(columns) - 1)
-        place = f"{path}, row {row}, column "
-        rows.append(
-            [
-                _parse_field(field, top, place + column)
-                for column, field, top in zip(columns, fields, highest, strict=True)
-            ]
-        )
-    return np.array(rows, dtype=np.int32).reshape(-1, len(columns))
+        found[str(part)] = path
+    if train.name == csv_pixels.KAGGLE[0] and TEST not in found:
+        found[TEST] = train.with_name(csv_pixels.KAGGLE[1])  # missing, which is told
+    return found
 
 
-def _parse_field(field: bytes, highest: int, where: str) -> int:
-    match = _WHOLE_NUMBER.fullmatch(field)
-    if match and int(match[1]) <= highest:
-        return int(match[1])
-    received = field[:40].decode("ascii", "backslashreplace")
-    raise InputError(
-        f"{where}: there should be a whole number from 0 to {highest}. Received: {received!r}."
+def _without_labels(path: Path) -> PassedOver:
+    return PassedOver(path.name, f"{path.name}, which has no labels")
+
+
+def _pass_over_rest(path: Path, used: set[str]) -> Iterator[PassedOver]:
+    # What else is in the folder that --data names; of a single CSV nothing else is looked at.
+    if path.is_dir():
+        for file in list_tree(path).all_files():
+            if file not in used:
+                reason = "images that no row names" if is_image(file) else reason_of(file)
+                yield PassedOver(os.path.relpath(file, path), reason)
+
+
+# --- Pixels ---------------------------------------------------------------------------------
+
+
+def _load_pixels(path: Path, files: dict[str, Path]) -> Loaded:
+    unlabelled = [
+        file
+        for part, file in files.items()
+        if part != TRAIN and csv_pixels.lacks_labels(_read_header(file))
+    ]
+    files = {part: file for part, file in files.items() if file not in unlabelled}
+    tables = {part: csv_pixels.read_pixel_table(file) for part, file in files.items()}
+    parts = {
+        part: Part(table.images, table.labels, str(files[part]), f"{files[part]}, labels")
+        for part, table in tables.items()
+    }
+    train = tables[TRAIN]
+    is_kaggle = csv_pixels.is_kaggle(files[TRAIN], train.images[0].size)
+    named = is_kaggle and len(np.unique(train.labels)) == len(CLASS_NAMES)
+    used = {str(file) for file in (*files.values(), *unlabelled)}
+    return make_loaded(
+        parts,
+        str(path),
+        f"not compared with the published Fashion-MNIST: {_CHECKED}" if is_kaggle else _CHECKED,
+        class_names=CLASS_NAMES if named else None,
+        notes=[note for table in tables.values() for note in table.notes],
+        passed_over=[*map(_without_labels, unlabelled), *_pass_over_rest(path, used)],
     )
+
+
+# --- Files ----------------------------------------------------------------------------------
+
+
+def _load_tables(path: Path, files: dict[str, Path]) -> Loaded:
+    unlabelled = [x for x in list(files.values())[1:] if not csv_tables.has_labels(x)]
+    files = {part: file for part, file in files.items() if file not in unlabelled}
+    tables = {part: csv_tables.read_file_table(file) for part, file in files.items()}
+    rows = {part: _rows_of_part(tables, part) for part in (TRAIN, VALIDATION, TEST)}
+    rows = {part: found for part, found in rows.items() if len(found[0])}
+    train = tables[TRAIN]
+    if TRAIN not in rows:
+        raise InputError(f"{files[TRAIN]} should have rows of the part train. Received: none.")
+    labels = read_labels(
+        {part: found[1] for part, found in rows.items()},
+        str(path),
+        dict.fromkeys(rows, f"{files[TRAIN]}, labels"),
+        train.columns or None,
+    )
+    root = str(files[TRAIN].parent)
+    splits = {part: Split(found[0], labels.parts[part], root) for part, found in rows.items()}
+    used = {str(file) for file in (*files.values(), *unlabelled)}
+    used |= {file for split in splits.values() for file in split.images}
+    twice = sum(table.num_twice for table in tables.values())
+    return Loaded(
+        splits[TRAIN],
+        splits.get(TEST),
+        labels.class_names,
+        str(path),
+        f"image files, {_CHECKED}",
+        splits.get(VALIDATION),
+        notes=(*labels.notes, *([f"{twice:,} rows stand there twice"] if twice else [])),
+        passed_over=(*map(_without_labels, unlabelled), *_pass_over_rest(path, used)),
+    )
+
+
+def _rows_of_part(
+    tables: dict[str, csv_tables.FileTable], part: str
+) -> tuple[np.ndarray, np.ndarray]:
+    # Paths and labels of a part, which its own table has, or a column of the others says.
+    paths, labels = [], []
+    for of_table, table in tables.items():
+        is_here = np.array([(said or of_table) == part for said in table.parts])
+        paths.append(table.paths[is_here])
+        labels.append(table.labels[is_here])
+    return np.concatenate(paths), np.concatenate(labels)

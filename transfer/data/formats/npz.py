@@ -14,23 +14,25 @@ from typing import IO, Any
 
 import numpy as np
 
-from transfer.data.formats.checks import (
-    check_as_many,
-    check_labels,
-    check_printable,
-    check_room,
-    check_same_shape,
-    make_split,
-    number_classes,
-    regular_size,
-)
-from transfer.data.splits import Loaded
+from transfer.data.formats.arrays import Part, make_loaded
+from transfer.data.formats.checks import check_printable, check_room, regular_size
+from transfer.data.formats.part_names import TEST, TRAIN, VALIDATION
+from transfer.data.splits import Loaded, PassedOver
 from transfer.errors import InputError
 from transfer.storage.atomic import whole_file
 
 # --- NPZ ------------------------------------------------------------------------------------
 
-_TRAIN_KEYS, _TEST_KEYS = ("x_train", "y_train"), ("x_test", "y_test")
+_CLASS_NAMES = "class_names"
+# Keras's names first; MedMNIST's last.
+_KEYS = {
+    TRAIN: (("x_train", "y_train"), ("train_images", "train_labels")),
+    VALIDATION: (
+        *((f"x_{name}", f"y_{name}") for name in ("validation", "valid", "val", "dev")),
+        ("val_images", "val_labels"),
+    ),
+    TEST: (("x_test", "y_test"), ("test_images", "test_labels")),
+}
 _ZIP_END = struct.Struct("<10xH10x")  # the end of the list of members: how many there are
 _MOST_MEMBERS = 1000
 _MOST_NAME_LENGTH = 255
@@ -58,56 +60,74 @@ _NPZ_ERRORS = (
 
 
 def load_npz(path: Path) -> Loaded:
-    """Reads x_train, y_train, x_test, y_test (and class_names, where present) from an .npz file.
+    """Reads images and labels of train, validation and test from an .npz file.
 
-    Without x_test and y_test it has no test part of its own.
+    Arrays are called x_train and y_train, or as in `_KEYS`; class_names may name the labels.
 
     Raises:
         InputError: an array is missing, damaged, pickled, of a wrong shape or out of range.
     """
-    arrays = read_arrays(path, _TRAIN_KEYS, optional=(*_TEST_KEYS, "class_names"))
-    return from_arrays(arrays, f"{path}, ", str(path), "no published checksum")
+    keys = [key for of_part in _KEYS.values() for pair in of_part for key in pair]
+    arrays, others = read_present(path, [*keys, _CLASS_NAMES])
+    passed_over = tuple(PassedOver(name, "other arrays") for name in others)
+    return from_arrays(arrays, f"{path}, ", str(path), "no published checksum", passed_over)
 
 
 def from_arrays(
-    arrays: Mapping[str, np.ndarray], where: str, location: str, checked: str
+    arrays: Mapping[str, np.ndarray],
+    where: str,
+    location: str,
+    checked: str,
+    passed_over: Sequence[PassedOver] = (),
 ) -> Loaded:
     """Checks arrays of images and labels and returns them as a data set.
 
     Args:
-        arrays: x_train (N, H, W), (N, H, W, 1) or (N, H, W, 3), uint8 or floats in [0, 1] or
-            [0, 255]; y_train (N,), whole numbers from 0; if there is a test part x_test and
-            y_test; class_names, where there are any.
+        arrays: x_train (N, H, W), (N, H, W, 1) or (N, H, W, 3), bytes, bits, 16-bit numbers or
+            floats in [0, 1] or [0, 255]; y_train as `read_labels` takes labels; if there is a test
+            part x_test and y_test, likewise of a validation part; class_names, where there are
+            any. Others are passed over.
         where: what stands before an array's name in errors.
         location: what the data set says of its place.
         checked: a few words for the provenance line.
+        passed_over: whatever is there besides.
 
     Raises:
         InputError: an array is missing, of a wrong shape or out of range.
     """
-    has_test = any(key in arrays for key in _TEST_KEYS)
-    keys = _TRAIN_KEYS + (_TEST_KEYS if has_test else ())
-    if absent := [key for key in keys if key not in arrays]:
-        expected = ", ".join(_TRAIN_KEYS + _TEST_KEYS)
+    parts, used = {}, [_CLASS_NAMES]
+    for part, spellings in _KEYS.items():
+        if pair := _choose_keys(arrays, part, spellings, where):
+            images, labels = pair
+            used += pair
+            parts[part] = Part(
+                arrays[images], arrays[labels], f"{where}{images}", f"{where}{labels}"
+            )
+    class_names = None
+    if _CLASS_NAMES in arrays:
+        most = max(len(parts[TRAIN].labels), 1) if parts[TRAIN].labels.ndim else 1
+        class_names = _to_class_names(arrays[_CLASS_NAMES], most, f"{where}class_names")
+    others = [PassedOver(name, "other arrays") for name in arrays if name not in used]
+    return make_loaded(
+        parts, location, checked, class_names=class_names, passed_over=[*passed_over, *others]
+    )
+
+
+def _choose_keys(
+    arrays: Mapping[str, np.ndarray], part: str, spellings: Sequence[tuple[str, str]], where: str
+) -> tuple[str, str] | None:
+    # Returns the names of a part's images and labels, None where there is no such part.
+    present = [pair for pair in spellings if any(key in arrays for key in pair)]
+    if not present and part != TRAIN:
+        return None
+    if len(present) > 1:
+        told = ", ".join(key for pair in present for key in pair if key in arrays)
+        raise InputError(f"{where}should hold one {part} part. Received: {told}.")
+    pair = present[0] if present else spellings[0]
+    if absent := [key for key in pair if key not in arrays]:
+        expected = "x_train, y_train, x_test, y_test"
         raise InputError(f"{where}should hold {expected}. Received: no {', '.join(absent)}.")
-    unit_range = _is_unit_range(arrays["x_train"], f"{where}x_train")
-    splits = []
-    for part in ("train", "test")[: 1 + has_test]:
-        place = f"{where}{part} arrays"
-        check_as_many(arrays[f"x_{part}"], arrays[f"y_{part}"], place)
-        images = _to_uint8(arrays[f"x_{part}"], unit_range, f"{where}x_{part}")
-        labels = _to_labels(arrays[f"y_{part}"], f"{where}y_{part}")
-        splits.append(make_split(images, labels, place))
-    train, test = splits[0], splits[1] if has_test else None
-    if test is not None:
-        check_same_shape(train, test, location)
-    if "class_names" in arrays:
-        names = arrays["class_names"]
-        class_names = _to_class_names(names, train.num_images, f"{where}class_names")
-        check_labels(train, test, class_names, location)
-    else:
-        class_names = number_classes(train, test, location)
-    return Loaded(train, test, class_names, location, checked)
+    return pair
 
 
 def write_arrays(path: Path, loaded: Loaded) -> None:
@@ -117,9 +137,8 @@ def write_arrays(path: Path, loaded: Loaded) -> None:
         OSError: the disk is full, or the folder cannot be written.
     """
     arrays: dict[str, Any] = {"class_names": np.array(loaded.class_names)}
-    for part, split in (("train", loaded.train), ("test", loaded.test)):
-        if split is not None:
-            arrays |= {f"x_{part}": split.images, f"y_{part}": split.labels}
+    for part, split in loaded.parts().items():
+        arrays |= {f"x_{part}": split.images, f"y_{part}": split.labels}
     with whole_file(path) as file:
         np.savez(file, **arrays)
 
@@ -137,6 +156,17 @@ def read_arrays(
     Raises:
         InputError: an array is missing, damaged or pickled, or would not fit into memory.
     """
+    arrays, _ = read_present(path, (*required, *optional), required)
+    return arrays
+
+
+def read_present(
+    path: Path, wanted: Sequence[str], required: Sequence[str] = ()
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Returns those of the wanted arrays that an .npz file has, and the names of its others.
+
+    Arguments and errors as `read_arrays`.
+    """
     # Not np.load: it does not read a member to its end, where the zip file's checksum is compared.
     arrays = {}
     key = "the archive"
@@ -153,7 +183,7 @@ def read_arrays(
                 raise InputError(
                     f"{path} should hold {', '.join(required)}. Received: no {', '.join(absent)}."
                 )
-            keys = [*required, *(key for key in optional if key in members)]
+            keys = [key for key in wanted if key in members]
             check_room(sum(members[key].file_size for key in keys), file_bytes, path)
             for key in keys:
                 arrays[key] = _read_array(archive, members[key])
@@ -162,7 +192,7 @@ def read_arrays(
         raise InputError(
             f"{path}, {key}: should be a whole .npz of plain arrays. Received: {reason[:200]}."
         ) from error
-    return arrays
+    return arrays, [name for name in members if name not in wanted]
 
 
 def _list_members(archive: zipfile.ZipFile, file: IO[bytes]) -> dict[str, zipfile.ZipInfo]:
@@ -198,53 +228,6 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
         array = np.lib.format.read_array(file, allow_pickle=False)
         file.read(1)  # nothing, but only at its end the member's checksum is compared
     return array
-
-
-def _is_unit_range(images: np.ndarray, where: str) -> bool:
-    # Floats that never exceed 1 are taken for [0, 1], other numbers for [0, 255].
-    if images.dtype.kind not in "uif" or not images.size:
-        raise InputError(
-            f"{where} should hold uint8 images, or floats in [0, 1] or [0, 255]. "
-            f"Received: {images.dtype} {images.shape}."
-        )
-    with np.errstate(invalid="ignore"):
-        low, high = float(images.min()), float(images.max())  # NaN, if there is one
-    if not (0 <= low and high <= 255):
-        raise InputError(
-            f"{where} should be in [0, 1] or [0, 255], without NaN. Received: {low:g} to {high:g}."
-        )
-    return images.dtype.kind == "f" and high <= 1
-
-
-def _to_uint8(images: np.ndarray, unit_range: bool, where: str) -> np.ndarray:
-    # Returns uint8 of the same shape. `unit_range` is what the training images have.
-    within_one = _is_unit_range(images, where)
-    if unit_range and not within_one:
-        raise InputError(f"{where} should be in [0, 1], as x_train. Received: numbers above 1.")
-    if images.dtype == np.uint8:
-        return images
-    scaled = np.empty(images.shape, np.uint8)
-    for start in range(0, len(images), 1024):  # no second float copy of the whole
-        block = images[start : start + 1024].astype(np.float64)
-        scaled[start : start + 1024] = np.rint(block * 255 if unit_range else block)
-    return scaled
-
-
-def _to_labels(labels: np.ndarray, where: str) -> np.ndarray:
-    if labels.ndim == 2 and labels.shape[1] == 1:  # as keras.datasets.cifar10 has them
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "uif":
-        raise InputError(
-            f"{where} should hold one whole number for each image. "
-            f"Received: {labels.dtype} {labels.shape}."
-        )
-    wrong = ~((labels >= 0) & (labels < 2**31) & (labels == np.floor(labels)))  # NaN is wrong
-    if wrong.any():
-        index = int(wrong.argmax())
-        raise InputError(
-            f"{where}[{index}] should be a whole number from 0. Received: {labels[index]}."
-        )
-    return labels.astype(np.int64)
 
 
 def _to_class_names(names: np.ndarray, most: int, where: str) -> tuple[str, ...]:
