@@ -127,7 +127,8 @@ def decode_splits(
 def _count_bad(bad: list[str]) -> str:
     others = ", ..." if len(bad) > _MOST_BAD_NAMED else ""
     named = printable(", ".join(bad[:_MOST_BAD_NAMED]))
-    return f"{len(bad):,} image files that do not decode: {named}{others}"
+    what = "image file that does" if len(bad) == 1 else "image files that do"
+    return f"{len(bad):,} {what} not decode: {named}{others}"
 
 
 def decode_split(

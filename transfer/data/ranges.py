@@ -65,7 +65,7 @@ def choose_range(parts: Mapping[str, Extremes]) -> Range:
     if found is None or any(part.high * _MOST_APART < highest for part in parts.values()):
         told = ", ".join(f"{name} {part}" for name, part in parts.items())
         raise InputError(
-            "the pixels of all parts should be in [0, 1], all in [0, 255] or all in [0, 65535], and "
+            "all parts should have pixels in [0, 1], or all in [0, 255], or all in [0, 65535], and "
             f"some of each part bright. Received: {told}; what is white is unclear: scale them to "
             "[0, 255]."
         )
