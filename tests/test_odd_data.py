@@ -332,6 +332,10 @@ USED = {
             passed_over={"other files": 1},
         ),
     ),
+    "IDX in folders of the same name": (
+        idx_files("{part}-{kind}-idx{number}-ubyte/{part}-{kind}-idx{number}-ubyte"),
+        used("0", "1", "2", train=12, test=12, containers=4),
+    ),
     "IDX without a test": (
         idx_files("{part}-{kind}-idx{number}-ubyte", ("train",)),
         used("0", "1", "2", train=12, containers=2),

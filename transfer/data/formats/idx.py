@@ -113,9 +113,7 @@ def _describe(
             part: dataclasses.replace(one, images=one.images.transpose(0, 2, 1))
             for part, one in parts.items()
         }
-    other = [
-        f"{part}-{kind}" for (part, kind), digest in digests.items() if digest not in published
-    ]
+    other = [_NAMES[name] for name, digest in digests.items() if digest not in published]
     checked = f"not the published Fashion-MNIST: another SHA-256 for {', '.join(other)}"
     return make_loaded(parts, str(path), checked, notes=notes, passed_over=passed_over)
 
@@ -177,9 +175,13 @@ def _find_folder(folder: Path) -> Path | None:
 
 def _list_idx(folder: Path) -> list[_IdxFile]:
     try:
-        paths = sorted(path for path in folder.iterdir() if not path.is_dir())
+        entries = sorted(folder.iterdir())
+        # Kaggle unpacks a file into a folder of its name.
+        inner = [path for path in entries if path.is_dir() and _parse_name(path)]
+        entries += [path for one in inner for path in sorted(one.iterdir())]
     except OSError:
         return []
+    paths = [path for path in entries if not path.is_dir()]
     # Plain files go before packed ones.
     paths.sort(key=lambda path: path.suffix in _OPENERS)
     return [found for path in paths if (found := _parse_name(path))]

@@ -84,7 +84,7 @@ def _list(path: str, is_leftover: bool, seen: set[tuple[int, int]], depth: int) 
         folder.files.append(path)
         return folder
     for entry in entries:
-        if not entry.is_dir():
+        if not _is_folder(entry):
             folder.files.append(entry.path)
         elif not entry.is_symlink() or _is_new(entry, seen):
             leftover = is_leftover or is_leftover_folder(entry.name)
@@ -92,6 +92,13 @@ def _list(path: str, is_leftover: bool, seen: set[tuple[int, int]], depth: int) 
         else:
             folder.files.append(entry.path)  # a link to a folder that is listed already
     return folder
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
 
 
 def _is_new(entry: os.DirEntry, seen: set[tuple[int, int]]) -> bool:
