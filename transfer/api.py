@@ -94,15 +94,17 @@ def train(
     return load(result.run_dir)
 
 
-def load(run_dir: str | Path) -> "Run":
+def load(run_dir: str | Path, data: str | Path | None = None) -> "Run":
     """Returns a finished run, to be evaluated or used.
 
     Args:
         run_dir: its folder; or "included" for the model that comes with the package, which is
             unpacked into `runs/`.
+        data: where its data is now, if it was moved; or other labelled images of the same classes,
+            to score it on.
 
     Raises:
-        InputError: there is no finished run in it.
+        InputError: there is no finished run in it, or the data cannot be used.
     """
     with _python_door(verbose=False):
         from transfer.runs.finished import FinishedRun
@@ -112,7 +114,7 @@ def load(run_dir: str | Path) -> "Run":
             from transfer.runs.included import unpack_included
 
             run_dir = unpack_included()
-        return Run(FinishedRun(Path(run_dir)))
+        return Run(FinishedRun(Path(run_dir), None if data is None else str(data)))
 
 
 def tune(

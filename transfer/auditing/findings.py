@@ -7,6 +7,7 @@ to nothing, and which are there twice, within a part or across.
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from transfer.auditing.descriptors import CHUNK_IMAGES
 from transfer.auditing.duplicates import Pairs, find_exact_duplicates, find_near_duplicates
 from transfer.data.decode import decode_readable
-from transfer.data.splits import Loaded, Split, limited_indices
+from transfer.data.splits import Loaded, PassedOver, Split, limited_indices
 
 PARTS = ("train", "validation", "test")
 LEAST_CONTRAST = 0.05  # of the range from 0 to 255, as skimage.exposure.is_low_contrast has it
@@ -33,6 +34,7 @@ class Images:
         digests: N SHA-256 of the pixels, or of the file.
         class_names: name of each label.
         unreadable: a line ("path (reason)") for each file that does not decode.
+        passed_over: whatever lies there and is not used.
     """
 
     pixels: np.ndarray
@@ -42,6 +44,7 @@ class Images:
     digests: list[bytes]
     class_names: tuple[str, ...]
     unreadable: list[str]
+    passed_over: Sequence[PassedOver] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,7 @@ def read_images(loaded: Loaded, image_size: int, limit: int | None = None) -> Im
     Raises:
         InputError: no image can be decoded, or there is no room for the pixels.
     """
-    splits = {name: getattr(loaded, name) for name in PARTS if getattr(loaded, name) is not None}
+    splits = loaded.parts()
     indices = {
         name: np.arange(split.num_images) if limit is None else limited_indices(split.labels, limit)
         for name, split in splits.items()
@@ -110,6 +113,7 @@ def read_images(loaded: Loaded, image_size: int, limit: int | None = None) -> Im
         [_digest(image) for image in readable.images],
         loaded.class_names,
         unreadable,
+        loaded.passed_over,
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.text import Text
 from transfer import console
 from transfer.auditing.findings import PARTS, Findings, Images
 from transfer.auditing.label_errors import LEAST_IMAGES, LabelErrors
-from transfer.errors import InputError
+from transfer.errors import InputError, printable
 from transfer.formatting import format_percent
 from transfer.plots import charts, style
 from transfer.storage.atomic import write_atomically
@@ -30,6 +31,7 @@ def summarise(images: Images, findings: Findings, errors: LabelErrors | None) ->
     return {
         "num_images": {part: int(counts.sum()) for part, counts in findings.class_counts.items()},
         "unreadable": images.unreadable,
+        "passed_over": dict(Counter(printable(one.reason) for one in images.passed_over)),
         "class_counts": {
             part: dict(zip(images.class_names, counts.tolist(), strict=True))
             for part, counts in findings.class_counts.items()
@@ -59,6 +61,8 @@ def print_audit(summary: Mapping[str, Any]) -> None:
     lines += [("", line) for line in shown]
     if len(summary["unreadable"]) > len(shown):
         lines.append(("", "and others: unreadable.csv"))
+    reasons = [f"{count:,} {reason}" for reason, count in summary["passed_over"].items()]
+    lines.append(("Passed over", ", ".join(reasons) or "nothing"))
     for part, classes in summary["class_counts"].items():
         lines.append((f"Classes, {part}", _balance_sentence(classes)))
     lines.append(("Too little contrast", f"{summary['low_contrast']:,} images"))
@@ -122,6 +126,9 @@ def write_audit(
     summary = summarise(images, findings, errors)
     files = {
         "unreadable.csv": _csv(["file"], ([line] for line in images.unreadable)),
+        "passed_over.csv": _csv(
+            ["file", "reason"], (map(printable, one) for one in images.passed_over)
+        ),
         "low_contrast.csv": _low_contrast_csv(images, findings),
         "duplicates.csv": _duplicates_csv(images, findings),
         "label_errors.csv": _label_errors_csv(images, errors),
@@ -142,7 +149,7 @@ def write_audit(
     return summary
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
+def _csv(columns: Sequence[str], rows: Iterable[Iterable]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

@@ -12,6 +12,11 @@ from transfer.commands import options
 
 @click.command(context_settings=options.WIDTH)
 @click.argument("run_dirs", metavar="[RUN_DIR]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    help="Where the data is now, if it was moved; or other labelled images of the same classes, "
+    "to score the runs on.",
+)
 @click.option("--report", is_flag=True, help="Compare with other runs and published results.")
 @click.option("--all-baselines", is_flag=True, help="All published rows; implies --report.")
 @click.option(
@@ -25,6 +30,7 @@ from transfer.commands import options
 @options.conduct_options
 def main(
     run_dirs: tuple[Path, ...],
+    data: str | None,
     report: bool,
     all_baselines: bool,
     measure_baselines: bool,
@@ -41,6 +47,8 @@ def main(
     Every test image is predicted once; the predictions are kept in the run. Of several runs the
     first is compared with each other one. --report also writes a report, as report.md and
     report.html, and a model card into the first run's folder.
+
+    Of other images than the run's own (--data) nothing is kept but a report of its own.
     """
     from transfer.runs.folder import check_finished, finished_runs
 
@@ -57,7 +65,7 @@ def main(
     from transfer.runs.included import unpack_included
 
     run_dirs = run_dirs or (unpack_included(),)
-    evaluated = [evaluate_run(FinishedRun(run_dir)) for run_dir in run_dirs]
+    evaluated = [evaluate_run(FinishedRun(run_dir, data)) for run_dir in run_dirs]
     combined = evaluate_combinations(evaluated, ensemble=ensemble, tta=tta)
     for one in evaluated:
         run_report.print_run(one)

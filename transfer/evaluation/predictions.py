@@ -16,7 +16,7 @@ import numpy as np
 from transfer.config import Config
 from transfer.data.formats.npz import read_arrays
 from transfer.data.splits import Split
-from transfer.errors import InputError
+from transfer.errors import InputError, printable
 from transfer.runs import files
 from transfer.runs.finished import FinishedRun
 from transfer.storage.atomic import whole_file
@@ -64,13 +64,15 @@ def predict_run(run: FinishedRun, part: str = TEST) -> Predictions:
     Raises:
         InputError: the data is gone or has changed, or the model file does not fit the run.
     """
-    kept = load_predictions(run.run_dir, part)
+    is_kept = part == VALIDATION or not run.has_other_test  # of other images nothing is kept
+    kept = load_predictions(run.run_dir, part) if is_kept else None
     if kept is not None:
         return kept
     split = run.images(VALIDATION if part == VALIDATION else TEST)
     predictions = Predictions(split.labels, _predict(run, split, part))
-    with whole_file(run.run_dir / _FILES[part]) as file:
-        np.savez_compressed(file, y_true=predictions.y_true, y_prob=predictions.y_prob)
+    if is_kept:
+        with whole_file(run.run_dir / _FILES[part]) as file:
+            np.savez_compressed(file, y_true=predictions.y_true, y_prob=predictions.y_prob)
     return predictions
 
 
@@ -134,23 +136,31 @@ def mean_predictions(several: Sequence[Predictions]) -> Predictions:
     return Predictions(first.y_true, np.asarray(y_prob, np.float32))
 
 
-def predictions_csv(y_true: np.ndarray, y_prob: np.ndarray, class_names: Sequence[str]) -> str:
+def predictions_csv(
+    y_true: np.ndarray,
+    y_prob: np.ndarray,
+    class_names: Sequence[str],
+    paths: Sequence[str] | np.ndarray | None = None,
+) -> str:
     """Returns predictions as CSV: a line for each image, every number in full precision.
 
-    The columns are index, true, predicted (names of classes), confidence (probability of the
-    predicted class), and for each class "p " and its name.
+    The columns are index, image (of image files, their path), true, predicted (names of classes),
+    confidence (probability of the predicted class), and for each class "p " and its name.
 
     Args:
         y_true: (N,) integers in [0, C).
         y_prob: (N, C) floats in [0, 1].
         class_names: C names.
+        paths: of the N images, where they are files.
     """
     rows = np.asarray(y_prob, dtype=np.float64).tolist()  # floats, written with all their digits
     predicted = np.argmax(y_prob, axis=1).tolist()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = (f"p {name}" for name in class_names)
-    writer.writerow(["index", "true", "predicted", "confidence", *columns])
+    image = [] if paths is None else ["image"]
+    writer.writerow(["index", *image, "true", "predicted", "confidence", *columns])
     for index, (true, best, row) in enumerate(zip(y_true, predicted, rows, strict=True)):
-        writer.writerow([index, class_names[true], class_names[best], row[best], *row])
+        path = [] if paths is None else [printable(paths[index])]
+        writer.writerow([index, *path, class_names[true], class_names[best], row[best], *row])
     return text.getvalue()

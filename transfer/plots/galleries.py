@@ -14,6 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 
+from transfer.errors import printable
 from transfer.plots.style import BLUE, GREEN, LONGEST_LABEL, VERMILLION, shortened
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def plot_sample_predictions(
     class_names: Sequence[str],
     num_each: int = 12,
     seed: int = 0,
+    paths: Sequence[str] | np.ndarray | None = None,
 ) -> Figure:
     """Shows images that were predicted rightly and wrongly, with the model's confidence.
 
@@ -46,6 +48,7 @@ def plot_sample_predictions(
         num_each: at most so many right ones and so many wrong ones, drawn evenly by chance,
             so that the picture does not flatter.
         seed: which ones are drawn.
+        paths: of the N images, where they are files.
 
     Returns:
         A figure of two blocks, right and wrong; a block without images says so.
@@ -64,7 +67,7 @@ def plot_sample_predictions(
         for word, colour, mask in (("Right", GREEN, is_right), ("Wrong", VERMILLION, ~is_right))
     ]
     title = "Sample predictions on test images, with confidence"
-    return _plot_blocks(title, blocks, images, y_true, y_prob, class_names)
+    return _plot_blocks(title, blocks, images, y_true, y_prob, class_names, paths)
 
 
 def plot_mistakes_and_doubts(
@@ -73,6 +76,7 @@ def plot_mistakes_and_doubts(
     y_prob: np.ndarray,
     class_names: Sequence[str],
     num_each: int = 12,
+    paths: Sequence[str] | np.ndarray | None = None,
 ) -> Figure:
     """Shows the mistakes the model was surest of, and the images it was least sure of.
 
@@ -84,6 +88,7 @@ def plot_mistakes_and_doubts(
         y_prob: (N, C) floats in [0, 1].
         class_names: C names.
         num_each: at most so many of each kind.
+        paths: of the N images, where they are files.
 
     Returns:
         A figure of two blocks; a block without images says so.
@@ -109,7 +114,7 @@ def plot_mistakes_and_doubts(
         ),
     ]
     title = "The most confident mistakes and the least certain test images"
-    return _plot_blocks(title, blocks, images, y_true, y_prob, class_names)
+    return _plot_blocks(title, blocks, images, y_true, y_prob, class_names, paths)
 
 
 def plot_confused_pairs(
@@ -119,6 +124,7 @@ def plot_confused_pairs(
     class_names: Sequence[str],
     num_pairs: int = MOST_PAIRS_SHOWN,
     num_each: int = SAMPLE_COLUMNS,
+    paths: Sequence[str] | np.ndarray | None = None,
 ) -> Figure:
     """Shows the classes most often taken for each other, with examples of each side.
 
@@ -129,6 +135,7 @@ def plot_confused_pairs(
         class_names: C names.
         num_pairs: at most so many pairs, the one with the most mistakes of both sides first.
         num_each: at most so many images of each side, the surest mistakes first.
+        paths: of the N images, where they are files.
 
     Returns:
         A figure of two blocks for each pair; one empty block where nothing is confused.
@@ -149,7 +156,7 @@ def plot_confused_pairs(
             blocks.append(_Block(heading, VERMILLION, surest))
     blocks = blocks or [_Block("No class was taken for another", GREEN, np.array([], dtype=int))]
     title = "Classes taken for each other"
-    return _plot_blocks(title, blocks, images, y_true, y_prob, class_names)
+    return _plot_blocks(title, blocks, images, y_true, y_prob, class_names, paths)
 
 
 def _confused_pairs(
@@ -192,11 +199,15 @@ def _plot_blocks(
     y_true: np.ndarray,
     y_prob: np.ndarray,
     class_names: Sequence[str],
+    paths: Sequence[str] | np.ndarray | None,
 ) -> Figure:
     """Draws blocks of images under each other, each image with its caption."""
-    captions = [
-        [_caption(int(y_true[i]), y_prob[i], class_names) for i in b.chosen] for b in blocks
-    ]
+
+    def caption(index: int) -> str:
+        text = _caption(int(y_true[index]), y_prob[index], class_names)
+        return text if paths is None else f"{text}\n{_short_path(paths[index])}"
+
+    captions = [[caption(index) for index in block.chosen] for block in blocks]
     height, width = np.shape(images)[1:3]
     heights = [_block_height(lines, height / width) for lines in captions]
     figure = Figure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.4))
@@ -219,6 +230,12 @@ def _caption(true: int, probabilities: np.ndarray, class_names: Sequence[str]) -
     return "\n".join(textwrap.fill(line, CAPTION_WIDTH) for line in lines)
 
 
+def _short_path(path: str) -> str:
+    """Returns the end of a path, which names the file."""
+    path = printable(path)
+    return path if len(path) <= CAPTION_WIDTH else "\u2026" + path[1 - CAPTION_WIDTH :]
+
+
 def _block_height(captions: Sequence[str], height_by_width: float) -> float:
     """Returns the inches that a block needs: fixed ones would let long captions overlap."""
     rows = -(-len(captions) // SAMPLE_COLUMNS)
@@ -238,7 +255,7 @@ def _draw_block(
         axes.set_axis_off()
     for axes, image, caption in zip(all_axes, images, captions, strict=False):
         _show_image(axes, image)
-        axes.set_title(caption, fontsize=9)
+        axes.set_title(caption, fontsize=9, parse_math=False)
 
 
 def plot_augmentation(originals: np.ndarray, augmented: np.ndarray) -> Figure:

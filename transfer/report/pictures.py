@@ -80,11 +80,11 @@ def _galleries(evaluated: EvaluatedRun) -> Drawings:
     from transfer.plots import galleries
 
     run = evaluated.run
-    sample = _sample(evaluated)
+    sample, paths = _sample(evaluated), run.images("test").names
     return {
-        "sample_predictions": lambda: galleries.plot_sample_predictions(*sample),
-        "mistakes_and_doubts": lambda: galleries.plot_mistakes_and_doubts(*sample),
-        "confused_pairs": lambda: galleries.plot_confused_pairs(*sample),
+        "sample_predictions": lambda: galleries.plot_sample_predictions(*sample, paths=paths),
+        "mistakes_and_doubts": lambda: galleries.plot_mistakes_and_doubts(*sample, paths=paths),
+        "confused_pairs": lambda: galleries.plot_confused_pairs(*sample, paths=paths),
         "augmentation": lambda: galleries.plot_augmentation(*augmented_views(run)),
     }
 

@@ -249,19 +249,20 @@ def write_report(reported: Reported) -> Path:
     contents: dict[str, str | bytes] = {f"{one.name}.png": one.png for one in pictures}
     contents |= {
         sections.PREDICTIONS_FILE: predictions_csv(
-            predictions.y_true, predictions.y_prob, run.class_names
+            predictions.y_true, predictions.y_prob, run.class_names, run.images("test").names
         ),
         sections.METRICS_FILE: _metrics_json(reported, metrics),
         "report.html": document.to_html(title, blocks),
         # Last, so that a report.md never links a picture that is not there.
         REPORT_FILE: document.to_markdown(title, blocks),
     }
-    folder = run.run_dir / files.REPORT
+    folder = run.report_dir
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_atomically(folder / name, content)
-    card = model_card(run.name, run.facts, run.summary, evaluated.metrics, reported.calibration)
-    write_atomically(run.run_dir / files.CARD, card)
+    if not run.has_other_test:  # the card tells of the images that the run was made with
+        card = model_card(run.name, run.facts, run.summary, evaluated.metrics, reported.calibration)
+        write_atomically(run.run_dir / files.CARD, card)
     return folder / REPORT_FILE
 
 

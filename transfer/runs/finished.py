@@ -3,6 +3,7 @@
 Everything that reads a run folder goes through here; nobody else rebuilds a classifier from one.
 """
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from transfer.errors import InputError
 from transfer.runs import files
 from transfer.runs.facts import Facts, Summary, read_facts, read_summary
 from transfer.runs.folder import check_finished
+from transfer.runs.given_data import find_given_data
 from transfer.runs.history import read_history
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ class FinishedRun:
 
     Args:
         run_dir: the folder.
+        data: where its data is now, or other labelled images of the same classes to test it on;
+            None for where the run says.
 
     Attributes:
         run_dir: the folder.
@@ -41,9 +45,13 @@ class FinishedRun:
         InputError: there is no finished run, or what its folder says of it is damaged.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, data: str | None = None) -> None:
         self.run_dir = check_finished(run_dir)
         self.facts: Facts = read_facts(run_dir)
+        self._kept = self.facts.data
+        self._given = find_given_data(data, self.facts) if data is not None else None
+        if self._given is not None:
+            self.facts = dataclasses.replace(self.facts, data=self._given.facts)
         self.summary: Summary = read_summary(run_dir)
         self._decoded: dict[str, Split] = {}
         self._fingerprints: dict[str, str] = {}
@@ -52,6 +60,18 @@ class FinishedRun:
     def name(self) -> str:
         """Name of the folder."""
         return self.run_dir.resolve().name
+
+    @property
+    def has_other_test(self) -> bool:
+        """Whether it is tested on other images than those it was made with."""
+        return self._given is not None and self._given.other_test is not None
+
+    @property
+    def report_dir(self) -> Path:
+        """The folder of its report; that on other images has a name of its own."""
+        other = "".join(c if c.isalnum() else "-" for c in self.facts.data.name)
+        name = f"{files.REPORT}-on-{other}" if self.has_other_test else files.REPORT
+        return self.run_dir / name
 
     @property
     def settings(self) -> Config:
@@ -79,16 +99,27 @@ class FinishedRun:
         Raises:
             InputError: the data is gone or damaged.
         """
-        location = self.facts.data.location
+        if self._given is not None and self._given.splits is not None:
+            return self._given.splits
+        location = self._kept.location
         if location == files.DATA:
             location = str(self.run_dir / files.DATA)
-        return load_splits(
+        splits = load_splits(
             location,
             validation_fraction=self.settings.validation_fraction,
             seed=self.settings.seed,
             limit=self.settings.limit,
             offline=True,
         )
+        if self._given is not None and self._given.other_test is not None:
+            return dataclasses.replace(splits, test=self._given.other_test)
+        return splits
+
+    def _part(self, part: str) -> Split:
+        # Other test images are there where the run's own data is gone.
+        if part == "test" and self._given is not None and self._given.other_test is not None:
+            return self._given.other_test
+        return self.splits.parts()[part]
 
     @functools.cached_property
     def geometry(self) -> Geometry:
@@ -103,7 +134,7 @@ class FinishedRun:
             part: "train", "validation" or "test".
         """
         if part not in self._fingerprints:
-            self._fingerprints[part] = fingerprint(self.splits.parts()[part])
+            self._fingerprints[part] = fingerprint(self._part(part))
         return self._fingerprints[part]
 
     def split(self, part: str) -> Split:
@@ -115,7 +146,7 @@ class FinishedRun:
         Raises:
             InputError: the data is gone, or the images of the part are not those of the run.
         """
-        split, kept = self.splits.parts()[part], self.facts.data.fingerprints[part]
+        split, kept = self._part(part), self.facts.data.fingerprints[part]
         if is_outdated(split, kept):
             console.say(f"Warning: {OUTDATED}")
             found = fingerprint(split, like=kept)
@@ -124,7 +155,8 @@ class FinishedRun:
         if found != kept:
             raise InputError(
                 f"the {part} images in {self.facts.data.location} are not those of this run; "
-                "they have changed since it was trained."
+                "they have changed since it was trained. Put them back, or name where they are: "
+                "--data PATH."
             )
         return split
 
@@ -144,7 +176,7 @@ class FinishedRun:
             part: "train", "validation" or "test".
             indices: int (K,), into the part as it is found, files that do not decode included.
         """
-        split = self.splits.parts()[part].take(indices)
+        split = self._part(part).take(indices)
         return self._decode(split).images
 
     def _decode(self, split: Split) -> Split:
