@@ -203,6 +203,7 @@ def test_the_command_goes_on_past_bad_files_and_lists_all_that_it_found(tmp_path
     save_folder(tmp_path / "data", test_images, test_labels, "test")
     for name in ("bad1.png", "bad2.png"):
         (tmp_path / "data" / "train" / "tall" / name).write_bytes(b"no picture")
+    (tmp_path / "data" / "train" / "tall" / "notes.txt").write_text("no picture")
     out = tmp_path / "out"
     result = run_audit("--data", tmp_path / "data", "--out", out)
     assert result.exit_code == 0, result.output
@@ -211,6 +212,9 @@ def test_the_command_goes_on_past_bad_files_and_lists_all_that_it_found(tmp_path
     assert summary["duplicates"]["test_images_also_in_other_parts"] == 1
     assert len(summary["unreadable"]) == len(read_rows(out / "unreadable.csv")) == 2
     assert re.search(r"Unreadable files +2", result.output) and "bad2.png" in result.output
+    assert re.search(r"Passed over +1 .txt files", result.output)
+    (row,) = read_rows(out / "passed_over.csv")
+    assert row == {"file": "train/tall/notes.txt", "reason": ".txt files"}
     (row,) = read_rows(out / "duplicates.csv")
     assert (row["image"], row["other image"]) == ("train/tall/6.png", "test/tall/2.png")
     doubted = {Path(row["image"]).name for row in read_rows(out / "label_errors.csv")}

@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from tests.conftest import make_stripes, printed
 from transfer import machine
@@ -364,3 +365,74 @@ def test_augmented_views_are_those_of_training(run_dir, config):
         assert (shown == view).all(axis=(1, 2, 3)).any()
     assert originals.shape == (4, 28, 28, 1) and augmented.shape == (4, 6, 32, 32, 3)
     assert not np.allclose(augmented[:, 0], augmented[:, 1])
+
+
+# --- Data named by --data -------------------------------------------------------------------
+
+
+def write_photos(root, count=12, names=("0", "1")):
+    """Writes stripes as image files of classes, and returns images and labels in their order."""
+    images, labels = make_stripes(count, seed=7)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = root / names[label] / "more"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(folder / f"{number:02}.png")
+    order = np.argsort(labels, kind="stable")
+    return images[order], labels[order]
+
+
+def test_data_that_was_moved_is_known_by_its_fingerprint(run_dir, data, tmp_path):
+    expected = predict_run(FinishedRun(run_dir))
+    (run_dir / files.PREDICTIONS).unlink()
+    change_facts(run_dir, location=str(tmp_path / "gone.npz"))
+    with pytest.raises(InputError, match="does not exist"):
+        predict_run(FinishedRun(run_dir))
+    moved = shutil.copy(data, tmp_path / "moved.npz")
+    run = FinishedRun(run_dir, str(moved))
+    np.testing.assert_array_equal(predict_run(run).y_prob, expected.y_prob)
+    assert not run.has_other_test and "the same test images" in run.facts.data.provenance
+    assert run.images("validation").num_images == 12 and (run_dir / files.PREDICTIONS).exists()
+
+
+def test_other_images_of_the_same_classes_are_scored_and_nothing_of_them_is_kept(
+    run_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("transfer.plots.style.PICTURE_DPI", 45)
+    own = predict_run(FinishedRun(run_dir))
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir() if path.is_file()}
+    _, labels = write_photos(tmp_path / "photos")
+    options = [str(run_dir), "--data", str(tmp_path / "photos"), "--report"]
+    result = CliRunner().invoke(evaluate_command, options)
+    assert result.exit_code == 0, result.output
+    assert "OTHER DATA than the run's own: 12 images, all there are" in result.output
+    report = run_dir / "report-on-photos"
+    assert "OTHER DATA than the run's own" in (report / "report.md").read_text("utf-8")
+    rows = list(csv.DictReader((report / "predictions.csv").open(newline="", encoding="utf-8")))
+    assert [row["true"] for row in rows] == [str(label) for label in labels]
+    assert [row["image"] for row in rows][:2] == ["0/more/00.png", "0/more/02.png"]
+    assert json.loads((report / "metrics.json").read_text())["num_images"] == 12
+    kept = {name: content for name, content in before.items() if name != files.CALIBRATION}
+    assert all((run_dir / name).read_bytes() == content for name, content in kept.items())
+    np.testing.assert_array_equal(load_predictions(run_dir).y_prob, own.y_prob)
+
+
+def test_labels_of_other_images_are_those_of_the_run_by_name(run_dir, tmp_path):
+    change_facts(run_dir, class_names=("wide", "tall"))
+    _, labels = write_photos(tmp_path / "photos", names=("wide", "tall"))
+    run = FinishedRun(run_dir, str(tmp_path / "photos"))
+    split = run.images("test")  # the folder's classes come in the order of their names
+    assert sorted(split.labels.tolist()) == sorted(labels.tolist())
+    assert all(
+        ("wide", "tall")[y] in name for y, name in zip(split.labels, split.names, strict=True)
+    )
+    csv_path = tmp_path / "numbers.csv"
+    rows = [",".join(["label", *(f"p{i}" for i in range(4))]), "1,0,255,0,0", "0,0,255,0,0"]
+    csv_path.write_text("\n".join([*rows, ""]))
+    run = FinishedRun(run_dir, str(csv_path))
+    assert run.split("test").labels.tolist() == [1, 0]
+    assert "taken for the run's classes in order" in run.facts.data.provenance
+    write_photos(tmp_path / "others", names=("wide", "round"))
+    with pytest.raises(InputError, match="classes of the run, wide, tall.*'round' besides"):
+        FinishedRun(run_dir, str(tmp_path / "others"))
+    with pytest.raises(InputError, match="does not exist"):
+        FinishedRun(run_dir, str(tmp_path / "nowhere"))
