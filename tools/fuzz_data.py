@@ -186,6 +186,14 @@ def _make_images(file_format: str) -> Format:
         "BMP": [(colour, {}), (palette, {})],
         "WEBP": [(colour, {}), (alpha, {"lossless": True}), (small, frames)],
         "GIF": [(palette, {"transparency": 0}), (gray, {}), (small, frames)],
+        "TIFF": [
+            (colour, {}),
+            (gray, {"compression": "tiff_lzw", "tiffinfo": {0x0112: 6}}),
+            (wide, {}),
+            (alpha, {"compression": "tiff_adobe_deflate"}),
+        ],
+        "PPM": [(colour, {}), (gray, {}), (gray.convert("1"), {})],
+        "AVIF": [(colour, {"exif": exif}), (alpha, {})],
     }[file_format]
     contents = [_save(image, file_format, **options) for image, options in rows]
     if file_format == "PNG":
@@ -208,6 +216,9 @@ FORMATS: dict[str, Callable[[], Format]] = {
     "bmp": lambda: _make_images("BMP"),
     "webp": lambda: _make_images("WEBP"),
     "gif": lambda: _make_images("GIF"),
+    "tiff": lambda: _make_images("TIFF"),
+    "ppm": lambda: _make_images("PPM"),
+    "avif": lambda: _make_images("AVIF"),
 }
 
 

@@ -14,6 +14,7 @@ from transfer.commands import options
 @click.argument("run_dirs", metavar="[RUN_DIR]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--data",
+    show_default="the data of each run",
     help="Where the data is now, if it was moved; or other labelled images of the same classes, "
     "to score the runs on.",
 )

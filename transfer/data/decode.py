@@ -15,6 +15,7 @@ import shutil
 import stat
 import struct
 import tempfile
+import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -56,6 +57,7 @@ _DECODE_ERRORS = (
     ArithmeticError,
     EOFError,
     MemoryError,
+    RuntimeError,  # of the AVIF and HEIF decoders
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -68,6 +70,7 @@ _MOST_FILE_BYTES = 4 * 90_000_000  # what the most pixels that Pillow takes need
 # the same thread, because each thread keeps some of the memory that it has freed.
 _LARGE_PIXELS = 8_000_000
 _large_images = ThreadPoolExecutor(1)
+_silencing = threading.Lock()
 # Every marker but those that may stand within a scan: stuffed zeros, fill bytes, restarts.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _SCAN, _END = b"\xda", b"\xd9"
@@ -275,13 +278,36 @@ def _map_files(function: Callable[..., Any], split: Split, bad: list[str]) -> li
         except _DECODE_ERRORS as error:
             return None, f"{_relative(path, split.root)} ({_reason(error)})"
 
-    with warnings.catch_warnings():
+    with _silent_libtiff(), warnings.catch_warnings():
         # Set in this one thread, for all: these filters are the process's.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         results = _map_threaded(call, split.num_images)
     bad.extend(line for _, line in results if line)
     return [result for result, _ in results]
+
+
+@contextlib.contextmanager
+def _silent_libtiff() -> Iterator[None]:
+    # It writes what is damaged in a file to stderr, around Python: many lines for each. The one
+    # line that Pillow raises says as much.
+    if not _silencing.acquire(blocking=False):  # another thread has silenced it
+        yield
+        return
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without stderr
+        kept = None
+    try:
+        if kept is not None:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
+        _silencing.release()
 
 
 def _map_threaded(function: Callable[[int], Any], count: int) -> list[Any]:
