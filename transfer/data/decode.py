@@ -360,11 +360,13 @@ def is_image_file(path: str) -> bool:
 
     TIFF does not count: the raw files of cameras are TIFF by their first bytes, with a thumbnail.
     """
-    try:
-        with _open_image(path) as image:
-            return image.format != "TIFF"
-    except _DECODE_ERRORS as error:
-        return NO_HEIC in str(error)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is large is told where it is decoded
+        try:
+            with _open_image(path) as image:
+                return image.format != "TIFF"
+        except _DECODE_ERRORS as error:
+            return NO_HEIC in str(error)
 
 
 @functools.cache
