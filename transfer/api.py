@@ -64,7 +64,8 @@ def train(
             folder; or arrays: (x, y), ((x_train, y_train), (x_test, y_test)) as Keras's data
             sets come, or a dict of x_train, y_train and, if you like, x_test, y_test and
             class_names. Images are (N, H, W), (N, H, W, 1) or (N, H, W, 3), uint8 or floats in
-            [0, 1] or [0, 255]; labels whole numbers, texts or one-hot rows. Arrays are kept in the run folder.
+            [0, 1] or [0, 255]; labels whole numbers, texts or one-hot rows. Arrays are kept in the
+            run folder.
         config: settings to begin with, such as `Search.best`; `settings` win over them.
         run_dir: the folder to make, or None for `runs/<time>-<backbone>`.
         offline: never use the network.
