@@ -30,7 +30,7 @@ def test_facts_and_summary_come_back_as_they_were(tmp_path):
     GOOD.write(tmp_path)
     SUMMARY.write(tmp_path)
     assert read_facts(tmp_path) == GOOD and read_summary(tmp_path) == SUMMARY
-    assert read_summary(tmp_path).last_phase.val_accuracy == 0.75
+    assert read_summary(tmp_path).kept_phase.val_accuracy == 0.75
 
 
 def test_a_geometry_is_kept_and_a_run_without_one_is_read_too(tmp_path):

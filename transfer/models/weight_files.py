@@ -6,6 +6,7 @@ shapes that this architecture has are copied into a fresh file, which alone Kera
 What Keras would never have written is refused by name, for the sake of whoever wants to know.
 """
 
+import errno
 import json
 import math
 import mmap
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from transfer.errors import InputError
+from transfer.errors import DiskError, InputError, disk_error, is_disk_full
 
 if TYPE_CHECKING:
     import keras
@@ -106,13 +107,28 @@ def read_weights(model: "keras.Model", path: Path, expected: str) -> None:
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             model.load_weights(_copy_plain(model, path, Path(folder)))
-    except InputError:
+        _check_finite(model, path, expected)
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # Keras, h5py and zipfile raise many kinds for a file that fails
+        # A number of the system's: the place is at fault, not what the file holds.
+        if getattr(error, "errno", None) not in (None, errno.ENOENT) or is_disk_full(error):
+            raise DiskError(f"{disk_error(error, path)}; mend that.") from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(
             f"{path} should hold {expected}. Received: {reason}; copy it again, or name another."
         ) from error
+
+
+def _check_finite(model: "keras.Model", path: Path, expected: str) -> None:
+    from keras import ops
+
+    for weight in model.weights:
+        if not np.isfinite(ops.convert_to_numpy(weight)).all():
+            raise InputError(
+                f"{path} should hold {expected}. Received: NaN or infinity in {weight.path}; name "
+                "another."
+            )
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path) -> None:

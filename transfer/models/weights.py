@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer.errors import InputError
+from transfer.errors import DiskError, InputError
 from transfer.models import packages, pretrained
 from transfer.models.backbones import BACKBONES, build_backbone, get_backbone
 from transfer.models.pretrained import BUNDLED, FASHION
@@ -137,6 +137,8 @@ def _load_from_keras_cache(request: Request) -> str:
         try:
             _load_checked(request.backbone, request.name, path)
             return f"ImageNet weights from {path}"
+        except DiskError:
+            raise
         except InputError:
             pass  # a killed download of an earlier day, set aside
     raise NoWeightsHere(f"no ImageNet weights at {path}")
@@ -279,6 +281,8 @@ def _load_checked(backbone: "keras.Model", name: str, path: Path) -> None:
         if checksum is not None:
             _check_checksum(path, checksum)
         _load_file(backbone, name, path)
+    except DiskError:  # of the place, not of the file
+        raise
     except InputError:
         # Set aside, not deleted: it may be somebody's own file.
         path.replace(path.with_name(path.name + ".damaged"))

@@ -40,10 +40,16 @@ from transfer.training.callbacks import (
     HistoryRecorder,
     keras_callbacks,
 )
-from transfer.training.checkpoint import Checkpoint, Checkpointer, list_checkpoints
+from transfer.training.checkpoint import (
+    Checkpoint,
+    Checkpointer,
+    HeadPhaseWeights,
+    list_checkpoints,
+)
 from transfer.training.features import frozen_extractor, load_features
 from transfer.training.interruption import StopAfterStep
 from transfer.training.optimizers import make_optimizer
+from transfer.training.scores import best_loss
 
 HEAD_VALIDATION_BATCH = 1024  # features; Keras's own 32 would take a third of a head epoch
 
@@ -130,10 +136,14 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
 def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
     """Unfreezes the upper blocks of the backbone and trains them with the head.
 
+    Where that ends worse than the head phase, by the validation loss, the weights of the head
+    phase are put back.
+
     Returns:
         The classifier.
     """
     config, num_classes = run.config, len(splits.class_names)
+    before = HeadPhaseWeights(classifier, run.recorder, run.checkpoint)
     backbone = classifier.get_layer("backbone")
     unfreeze_backbone(
         config.backbone, backbone, config.unfreeze, train_batch_norm=config.train_batch_norm
@@ -163,7 +173,9 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         if recalibrates
         else [],
         steps=steps,
+        before=before,
     )
+    before.put_back_if_better(classifier)
     return classifier
 
 
@@ -195,12 +207,13 @@ def _fit(
     run: Run,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     steps: int | None = None,  # an epoch; None: the batches end with it
+    before: HeadPhaseWeights | None = None,
 ) -> None:
     run.recorder.phase = phase
     progress = _progress(run, phase, train.num_images, run.epochs(phase), run.first_epoch(phase))
     kerases = list(keras_callbacks(phase, run.config, run.recorder.run_dir))
     resumed = run.checkpoint if run.first_epoch(phase) else None
-    checkpointer = Checkpointer(run.recorder, kerases, run.started, resumed)
+    checkpointer = Checkpointer(run.recorder, kerases, run.started, resumed, before)
     try:
         with StopAfterStep() as stop:
             model.fit(
@@ -217,7 +230,8 @@ def _fit(
             )
     finally:
         progress.close()
-    if not math.isfinite(run.recorder.rows[-1]["loss"]):
+    last, best = run.recorder.rows[-1], best_loss(run.recorder.rows, phase)
+    if not (math.isfinite(last["loss"]) and math.isfinite(best)):
         raise InputError(_told_divergence(phase, run))
 
 
