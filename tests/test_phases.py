@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import threading
 import weakref
 
@@ -268,6 +269,38 @@ def test_the_cosine_falls_from_the_rate_towards_the_minimum(config, tmp_path):
 def test_a_loss_that_is_not_a_number_is_told_with_the_mend(scratch, tmp_path):
     config = dataclasses.replace(scratch, finetune_learning_rate=10.0, optimizer="sgd", l2=10.0)
     with pytest.raises(InputError, match="--finetune-learning-rate, now 10"):
+        train(config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / files.SUMMARY).exists()
+
+
+@pytest.mark.parametrize("phases_left", ["head", "both"])
+def test_weights_that_make_the_loss_no_number_end_in_one_line(
+    config, tiny_backbone, tmp_path, phases_left
+):
+    backbone = build_backbone(tiny_backbone, 32)
+    values = backbone.get_weights()
+    values[-1][:] = -1.0  # a variance: a number, whose square root is none
+    backbone.set_weights(values)
+    backbone.save_weights(config.weights)
+    config = dataclasses.replace(config, finetune_epochs=0 if phases_left == "head" else 2)
+    with pytest.raises(InputError, match="no longer a number in the head phase"):
+        train(config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / files.MODEL).exists()
+
+
+@pytest.mark.parametrize("phase", ["head", "fine-tune"])
+def test_a_validation_loss_that_is_no_number_is_nothing_to_keep(
+    config, monkeypatch, tmp_path, phase
+):
+    recorded = phases.HistoryRecorder.on_epoch_end
+
+    def lose(self, epoch, logs):
+        if self.phase == phase:
+            logs["val_loss"] = math.nan
+        recorded(self, epoch, logs)
+
+    monkeypatch.setattr(phases.HistoryRecorder, "on_epoch_end", lose)
+    with pytest.raises(InputError, match=f"no longer a number in the {phase} phase"):
         train(config, run_dir=tmp_path / "run")
     assert not (tmp_path / "run" / files.SUMMARY).exists()
 

@@ -15,7 +15,6 @@ import reprlib
 import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -25,6 +24,7 @@ import h5py
 import numpy as np
 
 from transfer.errors import DiskError, InputError, disk_error, is_disk_full
+from transfer.storage.atomic import scratch_folder
 
 if TYPE_CHECKING:
     import keras
@@ -105,8 +105,8 @@ def read_weights(model: "keras.Model", path: Path, expected: str) -> None:
             f"{'another kind of file' if path.is_file() else 'no file'}; name such a file."
         )
     try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            model.load_weights(_copy_plain(model, path, Path(folder)))
+        with scratch_folder() as folder:
+            model.load_weights(_copy_plain(model, path, folder))
         _check_finite(model, path, expected)
     except (InputError, MemoryError):
         raise

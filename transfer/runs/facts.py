@@ -290,7 +290,7 @@ def _parse_data(read: "_Reader") -> DataFacts:
     counts, fingerprints = read.part("num_images"), read.part("fingerprints")
     return DataFacts(
         name=read.text("name"),
-        location=read.text("location"),
+        location=read.path("location"),
         provenance=read.text("provenance"),
         class_names=class_names,
         num_images={part: counts.count(part) for part in PARTS},
@@ -386,6 +386,10 @@ class _Reader:
         """Returns a text, made printable."""
         expected = f"a text of at most {_LONGEST_TEXT:,} characters"
         return printable(self._take(key, expected, _is_text))
+
+    def path(self, key: str) -> str:
+        """Returns a text as it is: only so does it find what it names. Print it in errors alone."""
+        return str(self._take(key, f"a text of at most {_LONGEST_TEXT:,} characters", _is_text))
 
     def choice(self, key: str, choices: tuple[str, ...]) -> str:
         """Returns one of the words."""

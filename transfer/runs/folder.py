@@ -61,6 +61,12 @@ def check_new(run_dir: Path | None) -> None:
     """
     if run_dir is None:
         return
+    try:
+        str(run_dir).encode()
+    except UnicodeEncodeError as error:  # which TensorBoard's log cannot lie in
+        raise InputError(
+            f"--run-dir should be a path in UTF-8. Received: {run_dir}; choose another."
+        ) from error
     _remove_unbegun(run_dir)
     if os.path.lexists(run_dir):
         raise InputError(_EXISTS.format(run_dir))

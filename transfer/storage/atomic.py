@@ -11,6 +11,8 @@ import json
 import os
 import re
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import IO, Any
 from transfer.errors import InputError
 
 _STALE_SECONDS = 3600  # a file that is being written is written to far more often than this
+_SCRATCH = "transfer"  # what temporary folders are called
 # Machine and process that write it, and a number of its own.
 _TEMPORARY = re.compile(r"\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{8}\.(.+)", re.DOTALL)
 
@@ -40,8 +43,7 @@ def whole_path(path: Path) -> Iterator[Path]:
 
     The name ends as that of `path` does, for libraries that look at the ending.
     """
-    owner = f"{_machine()}-{os.getpid()}"
-    temporary = path.with_name(f".{owner}-{secrets.token_hex(4)}.{path.name}")
+    temporary = path.with_name(f".{_own_mark()}.{path.name}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -124,6 +126,34 @@ def is_temporary(found: str, name: str = ".+") -> bool:
     """
     parts = _TEMPORARY.fullmatch(found)
     return parts is not None and re.fullmatch(name, parts[3], re.DOTALL) is not None
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yields a folder among the system's temporary files, gone when the context ends.
+
+    Those of processes that were killed go with it.
+
+    Raises:
+        OSError: there is no place for it.
+    """
+    place = tempfile.gettempdir()
+    name = f".{_own_mark()}.{_SCRATCH}"
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(place):
+            if is_temporary(entry.name, _SCRATCH) and entry.is_dir(follow_symlinks=False):
+                if _is_abandoned(entry):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+    folder = Path(place, name)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_mark() -> str:
+    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _is_abandoned(entry: os.DirEntry) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer import console
+from transfer import console, signals
 from transfer.config import Config
 from transfer.data.decode import decode_splits
 from transfer.data.sources import load_splits
@@ -68,4 +68,5 @@ def load_data(
         f"{splits.validation.num_images:,} validation, {test}; "
         f"{len(splits.class_names)} classes"
     )
+    signals.obey()  # where a decoder swallowed the stop
     return Data(splits, fingerprints, arrays)

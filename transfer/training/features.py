@@ -16,6 +16,7 @@ import numpy as np
 from transfer.acceleration.doors import predict_batches
 from transfer.config import Config
 from transfer.data.splits import Split, fingerprint
+from transfer.errors import disk_error
 from transfer.machine import usable_memory
 from transfer.models.classifier import build_classifier, feature_extractor
 from transfer.models.fingerprints import fingerprint_variables
@@ -49,7 +50,7 @@ def load_features(
         config: uses `image_size` and `batch_size`.
         flipped: mirror the images left to right.
         callbacks: for progress while computing.
-        tell: called with a line when they come from the cache.
+        tell: called with a line when they come from the cache, or cannot be kept there.
 
     Returns:
         float16 (N, features); read from the disk as needed where they are more than
@@ -64,7 +65,8 @@ def load_features(
             else:
                 _compute_to(path, shape, _batches(extractor, split, config, flipped, callbacks))
             return _open(path)
-    except OSError:  # no place for a cache: then without one
+    except OSError as error:  # no place for a cache, or one that somebody blocks: then without
+        tell(f"not kept, {disk_error(error, path)}")
         return compute_features(extractor, split, config, flipped=flipped, callbacks=callbacks)
 
 

@@ -239,8 +239,10 @@ def _told_divergence(phase: str, run: Run) -> str:
     option = "head" if phase == HEAD else "finetune"
     checkpoints = list_checkpoints(run.recorder.run_dir / files.CHECKPOINTS)
     return (
-        f"the loss is no longer a number in the {phase} phase; begin again with a lower "
-        f"--{option}-learning-rate, now {getattr(run.config, option + '_learning_rate'):g}. "
+        f"the loss, or that of the validation images, is no longer a number in the {phase} phase; "
+        f"begin again with a lower "
+        f"--{option}-learning-rate, now {getattr(run.config, option + '_learning_rate'):g}, or "
+        "with other weights where it never was one. "
         f"The last good state is {checkpoints[-1] if checkpoints else 'the beginning'}."
     )
 
