@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 
 from tests import commands
-from tools.kill_training import add_tiny_backbone, write_inputs
+from tools.kill_training import add_tiny_backbone, end, write_inputs
 from transfer.backend import load_keras
 from transfer.storage.atomic import is_temporary
 
@@ -44,14 +44,15 @@ class Tally:
     wrong_words: int = 0  # a traceback, or more or less than a line
     set_aside: int = 0
     left_over: int = 0
+    hung: int = 0
     broken: int = 0  # commands that do not run through afterwards
     seconds: dict[str, float] = field(default_factory=dict, repr=False)  # of each undisturbed
 
     @property
     def bad(self) -> bool:
         """Whether anything went wrong."""
-        wrong = (self.wrong_codes, self.wrong_words, self.set_aside, self.left_over, self.broken)
-        return any(wrong)
+        wrong = (self.wrong_codes, self.wrong_words, self.set_aside, self.left_over)
+        return any((*wrong, self.hung, self.broken))
 
 
 def add_backbone_in_cache() -> None:
@@ -118,7 +119,7 @@ def _stop_one(tally: Tally, name: str, number: int, folder: Path, generator) -> 
     was_alive = process.is_alive()
     if was_alive:
         os.kill(process.pid, sent)
-    process.join()
+    tally.hung += not end(process)
     tally.stops += 1
     _judge(tally, f"{name} {number}, {sent.name}", process.exitcode, sent, errors.read_text())
     for path in _left(folder):
