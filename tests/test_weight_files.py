@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -24,9 +25,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
+from transfer import signals
 from transfer.config import Config
 from transfer.data.formats.npz import read_arrays
-from transfer.errors import DiskError, InputError
+from transfer.errors import DiskError, InputError, Interrupted
 from transfer.models import weight_files, weights
 from transfer.models.backbones import BACKBONES, build_backbone
 from transfer.models.classifier import build_classifier
@@ -730,7 +732,19 @@ def test_any_text_is_accepted_or_refused_in_one_line(text):
         check_architecture(text, Path("x.keras"))
 
 
-# --- Numbers that are none, and places at fault ---------------------------------------------------
+# --- Numbers that are none, places at fault, and stops --------------------------------------------
+
+
+@pytest.fixture
+def cached_file(tiny_backbone, tmp_path, monkeypatch):
+    """The "ImageNet" weights of the tiny backbone, where Keras keeps such files."""
+    place = weights.keras_cache() / weights.imagenet_url(tiny_backbone, 96).rsplit("/", 1)[1]
+    place.parent.mkdir(parents=True)
+    build_backbone(tiny_backbone, 96).save_weights(tmp_path / "tiny.weights.h5")
+    shutil.copy(tmp_path / "tiny.weights.h5", place)
+    row = dataclasses.replace(BACKBONES[tiny_backbone], weights_checksum=None)
+    monkeypatch.setitem(BACKBONES, tiny_backbone, row)
+    return place
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -755,25 +769,39 @@ def test_weights_that_are_no_numbers_are_refused_by_name(value, name, model, tmp
     ],
     ids=repr,
 )
-def test_a_full_disk_or_memory_does_not_set_a_good_file_aside(
-    tiny_backbone, tmp_path, monkeypatch, error
-):
+def test_a_full_disk_or_memory_does_not_set_a_good_file_aside(cached_file, monkeypatch, error):
     def fail(*args):
         raise error
 
-    place = weights.keras_cache() / weights.imagenet_url(tiny_backbone, 96).rsplit("/", 1)[1]
-    place.parent.mkdir(parents=True)
-    build_backbone(tiny_backbone, 96).save_weights(tmp_path / "tiny.weights.h5")
-    shutil.copy(tmp_path / "tiny.weights.h5", place)
-    monkeypatch.setitem(
-        BACKBONES,
-        tiny_backbone,
-        dataclasses.replace(BACKBONES[tiny_backbone], weights_checksum=None),
-    )
     monkeypatch.setattr(weight_files, "_copy_plain", fail)
     with pytest.raises((DiskError, MemoryError)):
-        load_backbone(tiny_backbone, 96, offline=True)
-    assert [path.name for path in place.parent.iterdir()] == [place.name]
+        load_backbone("tiny", 96, offline=True)
+    assert [path.name for path in cached_file.parent.iterdir()] == [cached_file.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("makes_of_it", [OSError("truncated file"), KeyError("x"), None])
+def test_a_stop_while_weights_load_sets_nothing_aside_and_takes_no_others(
+    cached_file, monkeypatch, number, makes_of_it
+):
+    copy = weight_files._copy_plain
+
+    def swallow(*args):
+        with contextlib.suppress(Interrupted):
+            os.kill(os.getpid(), number)
+        if makes_of_it:
+            raise makes_of_it
+        return copy(*args)
+
+    monkeypatch.setattr(weight_files, "_copy_plain", swallow)
+    signals.raise_on_stop()
+    try:
+        with pytest.raises(Interrupted) as stopped:
+            load_backbone("tiny", 96, offline=True)
+    finally:
+        signals.raise_on_stop()  # forgets it
+    assert stopped.value.number == number
+    assert [path.name for path in cached_file.parent.iterdir()] == [cached_file.name]
 
 
 def test_scratch_files_of_killed_processes_go_with_the_next(model, tmp_path, monkeypatch):
