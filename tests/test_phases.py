@@ -273,21 +273,6 @@ def test_a_loss_that_is_not_a_number_is_told_with_the_mend(scratch, tmp_path):
     assert not (tmp_path / "run" / files.SUMMARY).exists()
 
 
-@pytest.mark.parametrize("phases_left", ["head", "both"])
-def test_weights_that_make_the_loss_no_number_end_in_one_line(
-    config, tiny_backbone, tmp_path, phases_left
-):
-    backbone = build_backbone(tiny_backbone, 32)
-    values = backbone.get_weights()
-    values[-1][:] = -1.0  # a variance: a number, whose square root is none
-    backbone.set_weights(values)
-    backbone.save_weights(config.weights)
-    config = dataclasses.replace(config, finetune_epochs=0 if phases_left == "head" else 2)
-    with pytest.raises(InputError, match="no longer a number in the head phase"):
-        train(config, run_dir=tmp_path / "run")
-    assert not (tmp_path / "run" / files.MODEL).exists()
-
-
 @pytest.mark.parametrize("phase", ["head", "fine-tune"])
 def test_a_validation_loss_that_is_no_number_is_nothing_to_keep(
     config, monkeypatch, tmp_path, phase
@@ -303,6 +288,26 @@ def test_a_validation_loss_that_is_no_number_is_nothing_to_keep(
     with pytest.raises(InputError, match=f"no longer a number in the {phase} phase"):
         train(config, run_dir=tmp_path / "run")
     assert not (tmp_path / "run" / files.SUMMARY).exists()
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch_size", "ema_momentum", "expected"),
+    [
+        (128 * 300, 128, 0.0, False),
+        (128 * 300 + 112, 128, 0.0, False),
+        (128 * 300 + 1, 128, 0.0, True),  # a last batch of one
+        (128 * 300, 128, 0.9, True),
+        (128 * 10, 128, 0.0, True),
+        (1000, 1, 0.0, False),
+    ],
+)
+def test_where_the_moving_average_is_wrong_batch_norm_is_recalibrated(
+    num_images, batch_size, ema_momentum, expected
+):
+    config = Config(train_batch_norm=True, batch_size=batch_size, ema_momentum=ema_momentum)
+    assert phases.recalibrates_batch_norm(config, num_images) == expected
+    frozen = dataclasses.replace(config, train_batch_norm=False)
+    assert not phases.recalibrates_batch_norm(frozen, num_images)
 
 
 def test_a_batch_that_cannot_fit_into_memory_is_told_before_anything_is_made(

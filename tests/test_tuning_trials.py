@@ -129,8 +129,7 @@ def test_whatever_ends_a_trial_is_one_line(config, context, tmp_path, monkeypatc
 
 
 def test_a_full_disk_ends_the_search_and_not_each_trial(config, context, tmp_path, monkeypatch):
-    error = InputError("run: No space left on device")
-    error.__cause__ = OSError(28, "No space left on device")
+    error = DiskError("run: No space left on device")
     monkeypatch.setattr(run, "train", ends_with(error))
     with pytest.raises(InputError, match="No space left"):
         run_trial(config, context, tmp_path, "local")

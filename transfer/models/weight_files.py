@@ -42,6 +42,7 @@ _MAX_OBJECTS = 20_000  # groups and arrays; DenseNet121 with its optimizer has 2
 _MAX_DEPTH = 32
 _MAX_TEXTS_BYTES = 64 << 20  # of one attribute; at the most 14 MB with weights alone
 _MAX_NAME = 1000
+_LEAST_EPSILON = 1e-5  # that a BatchNorm of these networks adds to its variance
 
 # What a file's description of its model may name, by the module that Keras writes beside it. All
 # of it is arithmetic. Nothing here takes code (Lambda, "function"), a path (TFSMLayer, the lookup
@@ -107,7 +108,7 @@ def read_weights(model: "keras.Model", path: Path, expected: str) -> None:
     try:
         with scratch_folder() as folder:
             model.load_weights(_copy_plain(model, path, folder))
-        _check_finite(model, path, expected)
+        _check_numbers(model, path, expected)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # Keras, h5py and zipfile raise many kinds for a file that fails
@@ -120,14 +121,18 @@ def read_weights(model: "keras.Model", path: Path, expected: str) -> None:
         ) from error
 
 
-def _check_finite(model: "keras.Model", path: Path, expected: str) -> None:
+def _check_numbers(model: "keras.Model", path: Path, expected: str) -> None:
     from keras import ops
 
     for weight in model.weights:
-        if not np.isfinite(ops.convert_to_numpy(weight)).all():
+        value, found = ops.convert_to_numpy(weight), ""
+        if not np.isfinite(value).all():
+            found = "NaN or infinity"
+        elif weight.path.endswith("/moving_variance") and value.min() < -_LEAST_EPSILON:
+            found = "a negative number"  # its root is none, and ReLU makes zeros of that
+        if found:
             raise InputError(
-                f"{path} should hold {expected}. Received: NaN or infinity in {weight.path}; name "
-                "another."
+                f"{path} should hold {expected}. Received: {found} in {weight.path}; name another."
             )
 
 

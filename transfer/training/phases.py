@@ -159,8 +159,6 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         splits.validation, config.image_size, config.batch_size, num_classes
     )
     steps = steps_per_epoch(splits.train.num_images, config.batch_size)
-    # The statistics follow the weights that train, and these are not the average of the weights.
-    recalibrates = config.train_batch_norm and (config.ema_momentum or steps < SHORT_EPOCH_STEPS)
     _fit(
         classifier,
         FINETUNE,
@@ -170,13 +168,30 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         run,
         # Always on the batches of epoch 0: a resumed run takes the same ones.
         [BatchNormRecalibration(classifier, batches_from(0), config.batch_size)]
-        if recalibrates
+        if recalibrates_batch_norm(config, splits.train.num_images)
         else [],
         steps=steps,
         before=before,
     )
     before.put_back_if_better(classifier)
     return classifier
+
+
+def recalibrates_batch_norm(config: Config, num_images: int) -> bool:
+    """Returns whether BatchNorm's statistics are computed anew before each validation.
+
+    The moving average is not what belongs to the weights in short epochs, nor where it follows
+    weights of which an average is kept, nor behind a last batch of a few images, which counts as
+    much as a full one.
+
+    Args:
+        config: the settings.
+        num_images: number of training images.
+    """
+    is_short = steps_per_epoch(num_images, config.batch_size) < SHORT_EPOCH_STEPS
+    rest = num_images % config.batch_size
+    has_small_batch = 0 < rest < config.batch_size / 4
+    return config.train_batch_norm and (bool(config.ema_momentum) or is_short or has_small_batch)
 
 
 def _compile(
