@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from transfer.backend import load_keras
 from transfer.commands import exit_codes
 from transfer.commands.streams import Steady
 from transfer.errors import InputError, Interrupted
+from transfer.tuning.deadline import Deadline
 
 ROOT = Path(__file__).parents[1]
 FULL = Path("/dev/full")
@@ -148,6 +150,21 @@ def test_a_stop_is_obeyed_whatever_a_library_makes_of_it(capsys, number, way):
         exit_codes.run(click.command()(work), "transfer")
     assert ended.value.code == 128 + number
     assert capsys.readouterr() == ("", "Stopped.\n")
+
+
+@pytest.mark.usefixtures("no_options")
+def test_a_time_limit_is_no_stop(capsys):
+    def work():
+        with pytest.raises(Interrupted):
+            with Deadline(0.0):
+                time.sleep(5)
+        signals.forget()
+        signals.obey()
+        click.echo("all that was found")
+
+    with pytest.raises(SystemExit) as ended:
+        exit_codes.run(click.command()(work), "transfer")
+    assert ended.value.code == 0 and capsys.readouterr() == ("all that was found\n", "")
 
 
 @pytest.mark.usefixtures("no_options")

@@ -29,6 +29,12 @@ class Noted:
             raise Interrupted(self.number)
 
 
+def forget() -> None:
+    """Takes up again what `raise_on_stop` did, where what came was no stop but a time limit's."""
+    if _came:
+        raise_on_stop()
+
+
 @contextlib.contextmanager
 def noting() -> Iterator[Noted]:
     """Notes the first Ctrl-C or SIGTERM instead of obeying it; a second one ends the process.

@@ -32,7 +32,7 @@ import keras_tuner
 from filelock import Timeout
 from keras_tuner.engine.trial import TrialStatus
 
-from transfer import console
+from transfer import console, signals
 from transfer.config import Config
 from transfer.data.splits import Loaded
 from transfer.errors import InputError, Interrupted
@@ -360,6 +360,7 @@ def _told(
             ) from error
     rows = results.read_rows(oracle)
     if deadline.passed:
+        signals.forget()
         console.say(
             f"Time limit of {format_seconds(options.time_limit)} reached; the same command with "
             "another limit goes on.",
