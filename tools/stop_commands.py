@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,29 +83,29 @@ def command_words(number: int) -> dict[str, list[str]]:
     }
 
 
-def stop_commands(folder: Path, stops: int, seed: int) -> Tally:
+def stop_commands(folder: Path, stops: int, seed: int, names: Sequence[str]) -> Tally:
     """Stops commands until `stops` of them were, and counts what went wrong.
 
     Args:
         folder: an empty folder to work in.
         stops: how many.
         seed: of the moments and signals.
+        names: of the commands.
     """
     generator, tally = random.Random(seed), Tally()
     os.environ["KERAS_HOME"] = str(folder / "keras")
     write_inputs(folder)
     words = [*SMALL, "--weights", "imagenet", "--run-dir", "runs/first"]
     commands.run("train", words, folder, add_backbone_in_cache)
-    for name, arguments in command_words(0).items():
+    for name in names:
         started = time.perf_counter()
-        _check_through(tally, name, arguments, folder)
+        _check_through(tally, name, command_words(0)[name], folder)
         tally.seconds[name] = time.perf_counter() - started
-    names = list(tally.seconds)
     for number in range(1, stops + 1):
         name = names[number % len(names)]
         _stop_one(tally, name, number, folder, generator)
-    for name, arguments in command_words(stops + 1).items():
-        _check_through(tally, name, arguments, folder)
+    for name in names:
+        _check_through(tally, name, command_words(stops + 1)[name], folder)
     return tally
 
 
@@ -162,12 +163,20 @@ def _check_through(tally: Tally, name: str, arguments: list[str], folder: Path) 
 @click.command()
 @click.option("--stops", default=20, show_default=True, help="How many commands to stop.")
 @click.option("--seed", default=0, show_default=True, help="Of the moments and signals.")
-def main(stops: int, seed: int) -> None:
+@click.option(
+    "--only",
+    type=click.Choice(list(command_words(0))),
+    multiple=True,
+    default=list(command_words(0)),
+    show_default=True,
+    help="The commands to stop; may be given several times.",
+)
+def main(stops: int, seed: int, only: tuple[str, ...]) -> None:
     """Stop every command at random moments and count what goes wrong: nothing should."""
     load_keras()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        tally = stop_commands(Path(folder), stops, seed)
+        tally = stop_commands(Path(folder), stops, seed, only)
     for name, count in vars(tally).items():
         if name != "seconds":
             click.echo(f"{name.replace('_', ' '):>12}  {count:>5}")
