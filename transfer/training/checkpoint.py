@@ -229,7 +229,8 @@ class HeadPhaseWeights:
             if self._weights and [array.shape for array in self._weights] != shapes:
                 raise CheckpointError(f"checkpoint {resumed.path} belongs to another model.")
         else:
-            self._weights = classifier.get_weights()
+            has_scores = math.isfinite(best_loss(recorder.rows, HEAD))
+            self._weights = classifier.get_weights() if has_scores else []
 
     def if_better(self) -> list[np.ndarray]:
         """Returns the weights, none where an epoch of fine-tuning was as good as the head phase."""
