@@ -80,12 +80,7 @@ FORGERIES = {
     "other predictions": forge,
     "another model": lambda run_dir: (run_dir / files.MODEL).write_bytes(b"another"),
     "no model": lambda run_dir: (run_dir / files.MODEL).unlink(),
-    "other images": lambda run_dir: dataclasses.replace(
-        FACTS,
-        data=dataclasses.replace(
-            FACTS.data, fingerprints={"test": "x", "train": "", "validation": ""}
-        ),
-    ).write(run_dir),
+    "other images": lambda run_dir: OTHER_IMAGES.write(run_dir),
     "damage": lambda run_dir: (run_dir / files.PREDICTIONS).write_bytes(b"PK"),
 }
 

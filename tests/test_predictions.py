@@ -306,6 +306,8 @@ def test_an_ensemble_of_other_images_is_refused(two_runs):
     a, b = two_runs
     prints = read_facts(b.run_dir).data.fingerprints
     change_facts(b.run_dir, fingerprints=prints | {"test": "of other images"})
+    facts = read_facts(b.run_dir)
+    predictions.keep_predictions(b.run_dir, facts, b.predictions, predictions.TEST)
     other = evaluate_run(FinishedRun(b.run_dir))
     with pytest.raises(InputError, match="the same test images and classes"):
         evaluate_combinations([a, other], ensemble=True, tta=False)
