@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import dataclasses  # noqa: E402
 import io  # noqa: E402
+import signal  # noqa: E402
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
@@ -50,6 +51,15 @@ def no_network(monkeypatch, tmp_path_factory):
 def no_voice(monkeypatch):
     """Makes a test silent again that let the process speak, as every command does."""
     monkeypatch.setattr(console, "_current", None)
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """Puts back what a command does to Ctrl-C and SIGTERM."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def build_tiny(include_top, weights, input_shape):

@@ -7,22 +7,30 @@ import keras
 import numpy as np
 import pytest
 
+from tests.conftest import printed
 from transfer import console
 from transfer.config import Config
 from transfer.errors import InputError, Interrupted
+from transfer.evaluation.predictions import predict_run
 from transfer.models.backbones import build_backbone
+from transfer.report.training_report import write_training_report
 from transfer.runs import files
+from transfer.runs.facts import read_summary
+from transfer.runs.finished import FinishedRun
+from transfer.runs.folder import newest_unfinished_run
 from transfer.runs.history import read_history
 from transfer.training import checkpoint as checkpoints
-from transfer.training import phases
+from transfer.training import phases, result
 from transfer.training.checkpoint import (
     CheckpointError,
     State,
     list_checkpoints,
     newest_checkpoint,
     read_checkpoint,
+    remove_checkpoints,
     write_checkpoint,
 )
+from transfer.training.result import print_summary
 from transfer.training.run import resume, train
 
 
@@ -100,6 +108,26 @@ def test_what_a_killed_writer_left_is_no_checkpoint_and_is_removed(tmp_path):
     shutil.copytree(path, tmp_path / ".partial-abc")
     assert newest_checkpoint(tmp_path, silent).path == path
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_not_ours_stays_and_no_link_is_followed(tmp_path):
+    theirs, folder = tmp_path / "theirs", tmp_path / "run" / files.CHECKPOINTS
+    other = write_checkpoint(theirs, make_state(epoch=7), VARIABLES)
+    folder.parent.mkdir()
+    mine = write_checkpoint(folder, make_state(epoch=1), VARIABLES)
+    (folder / "1-head-0007").symlink_to(other)
+    (folder / ".partial-0123abcd").symlink_to(other)
+    (folder / "1-head-notes").mkdir()
+    (mine / "notes.txt").write_text("mine")
+    assert newest_checkpoint(folder, silent).path == mine
+    remove_checkpoints(folder)
+    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
+    assert (folder / "1-head-notes").is_dir() and read_checkpoint(other).state.epoch == 7
+    (tmp_path / "link").symlink_to(theirs)
+    with pytest.raises(InputError, match="Received: a link"):
+        newest_checkpoint(tmp_path / "link", silent)
+    remove_checkpoints(tmp_path / "link")
+    assert read_checkpoint(other).state.epoch == 7
 
 
 def test_pickles_are_not_read(tmp_path):
@@ -189,11 +217,11 @@ def test_a_killed_and_resumed_run_is_the_same_to_the_last_bit(config, undisturbe
     with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
         kill_with(monkeypatch, *where)
         train(config, run_dir=tmp_path / "killed")
-    result = resume(tmp_path / "killed")
-    assert result.summary.sha256 == undisturbed["sha256"]
-    assert [row["epoch"] for row in result.history] == undisturbed["epochs"]
-    assert read_history(result.run_dir) == result.history
-    assert not (result.run_dir / files.CHECKPOINTS).exists()
+    done = resume(tmp_path / "killed")
+    assert done.summary.sha256 == undisturbed["sha256"]
+    assert [row["epoch"] for row in done.history] == undisturbed["epochs"]
+    assert read_history(done.run_dir) == done.history
+    assert not (done.run_dir / files.CHECKPOINTS).exists()
 
 
 @pytest.mark.parametrize("name", ["2-fine-tune-0003", "2-fine-tune-0005"])
@@ -287,6 +315,44 @@ def test_a_finished_run_is_not_resumed(config, tmp_path):
     run_dir = train(config, run_dir=tmp_path / "run").run_dir
     with pytest.raises(InputError, match="has finished"):
         resume(run_dir)
+
+
+def test_a_kill_after_the_summary_is_tidied_up_by_resume(config, tmp_path, monkeypatch):
+    config = dataclasses.replace(config, head_epochs=1, finetune_epochs=0)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(result, "remove_checkpoints", lambda folder: (_ for _ in ()).throw(Killed))
+        train(config, run_dir=tmp_path / "run", describe=write_training_report)
+    (tmp_path / "run" / files.CARD).unlink()  # as of a version that wrote it later
+    assert newest_unfinished_run(tmp_path) == tmp_path / "run"
+    done = resume(tmp_path / "run", describe=write_training_report)
+    assert done.summary == read_summary(tmp_path / "run") and len(done.history) == 1
+    assert (tmp_path / "run" / files.CARD).is_file()
+    assert not (tmp_path / "run" / files.CHECKPOINTS).exists()
+    with pytest.raises(InputError, match="has finished"):
+        resume(tmp_path / "run")
+
+
+def test_a_fine_tuning_that_ends_worse_than_the_head_gives_way_to_it(config, tmp_path):
+    config = dataclasses.replace(
+        config, head_learning_rate=0.01, finetune_epochs=2, finetune_learning_rate=10.0
+    )
+    whole = train(config, run_dir=tmp_path / "whole", describe=write_training_report)
+    phases = whole.summary.phases
+    assert whole.summary.kept == "head"
+    assert phases["head"].val_loss < phases["fine-tune"].val_loss
+    told = f"({phases['fine-tune'].val_loss:.4f} against {phases['head'].val_loss:.4f})"
+    told = told.replace("(", "(validation loss ")
+    assert told in printed(print_summary, whole, width=300)
+    assert told in (tmp_path / "whole" / files.CARD).read_text().replace("\n", " ")
+    run = FinishedRun(tmp_path / "whole")
+    y_prob = predict_run(run, "validation").y_prob
+    chosen = y_prob[np.arange(len(y_prob)), run.split("validation").labels]
+    assert -np.log(chosen).mean() == pytest.approx(phases["head"].val_loss, abs=1e-3)
+    # Killed when the better weights are those of the phase before, it comes to the same.
+    resumed = resume(killed_run(config, tmp_path / "killed", "2-fine-tune-0001"))
+    assert resumed.summary.sha256 == whole.summary.sha256 and resumed.summary.kept == "head"
+    better = train(dataclasses.replace(config, finetune_learning_rate=1e-5), run_dir=tmp_path / "b")
+    assert better.summary.kept == "fine-tune" and not better.summary.tell_kept()
 
 
 def test_a_diverged_epoch_is_no_checkpoint(config, tmp_path):

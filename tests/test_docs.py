@@ -210,6 +210,7 @@ def test_every_command_parses(command, config_file, capsys):
         "python -m benchmarks --only nosuch",
         "python -m benchmarks.nosuch",
         "python -m tools.kill_training --kill 3",
+        "python -m tools.stop_commands --kills 3",
         "python -m tools.fuzz_data --forms npz",
         "python predict.py",
         'pip install ".[nosuch]"',

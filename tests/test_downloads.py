@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import http.server
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 
 from transfer.errors import InputError
 from transfer.storage import downloads
+from transfer.storage.atomic import is_temporary
 from transfer.storage.downloads import DownloadError, download
 
 CONTENT = bytes(range(256)) * 1000
@@ -158,14 +158,14 @@ def test_killed_download_is_never_taken_for_a_whole_one(server, tmp_path):
     assert not target.exists()
     leftovers = sorted(path.name for path in tmp_path.iterdir())
     assert len(leftovers) == 2 and leftovers[1] == "file.bin.lock"
-    assert re.fullmatch(r"\.[0-9a-f]{8}\.file\.bin", leftovers[0])
+    assert is_temporary(leftovers[0], r"file\.bin")
     download(server + "/good", target, sha256=SHA256)
     assert target.read_bytes() == CONTENT
 
 
 def test_old_leftovers_are_removed_and_a_running_download_is_not(server, tmp_path):
     target = tmp_path / "file.bin"
-    old, running = (tmp_path / f".{number:08x}.file.bin" for number in (1, 2))
+    old, running = (tmp_path / f".{'0' * 8}-{number}-{'a' * 8}.file.bin" for number in (1, 2))
     for leftover in (old, running):
         leftover.write_bytes(CONTENT[:10])
     os.utime(old, (0, 0))

@@ -1,7 +1,9 @@
 """What a run knows of itself: whatever a folder says is checked in one place, and bounded."""
 
 import copy
+import dataclasses
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -30,7 +32,35 @@ def test_facts_and_summary_come_back_as_they_were(tmp_path):
     GOOD.write(tmp_path)
     SUMMARY.write(tmp_path)
     assert read_facts(tmp_path) == GOOD and read_summary(tmp_path) == SUMMARY
-    assert read_summary(tmp_path).last_phase.val_accuracy == 0.75
+    assert read_summary(tmp_path).kept_phase.val_accuracy == 0.75
+
+
+def test_the_phase_whose_weights_were_kept_is_named_and_checked(tmp_path):
+    both = {
+        "head": PhaseSummary(2, 1, 0.25, 0.75, 1.5),
+        "fine-tune": PhaseSummary(2, 1, 0.5, 0.5, 1.5),
+    }
+    last, kept = Summary(both, 3.0), Summary(both, 3.0, kept="head")
+    assert last.kept_phase.val_accuracy == 0.5 and last.tell_kept() == ""
+    assert kept.kept_phase.val_accuracy == 0.75 and "0.5000 against 0.2500" in kept.tell_kept()
+    kept.write(tmp_path)
+    assert read_summary(tmp_path) == kept
+    for wrong in ("nosuch", 3, None, ["head"]):
+        with pytest.raises(InputError, match="kept: should be one of"):
+            parse_summary(kept.to_json() | {"kept": wrong}, tmp_path)
+    old = kept.to_json()
+    del old["kept"]
+    assert parse_summary(old, tmp_path) == last
+
+
+def test_a_place_whose_name_is_not_utf_8_is_found_again(tmp_path):
+    place = os.fsdecode(b"/photos/\xff")
+    data = dataclasses.replace(GOOD.data, location=place)
+    facts = dataclasses.replace(GOOD, data=data, settings=Config(data=place), command=f"x {place}")
+    facts.write(tmp_path)
+    again = read_facts(tmp_path)
+    assert again.data.location == place == again.settings.data
+    assert again.command == "x /photos/\\udcff"  # which is printed
 
 
 def test_a_geometry_is_kept_and_a_run_without_one_is_read_too(tmp_path):

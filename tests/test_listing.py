@@ -1,5 +1,6 @@
 """`transfer runs`: every run of a folder, the newest first, whatever state it is in."""
 
+import dataclasses
 import json
 import os
 
@@ -15,7 +16,13 @@ from transfer.runs import files
 from transfer.runs.facts import PhaseSummary, Summary
 from transfer.runs.folder import lock_run
 from transfer.runs.listing import list_runs
+from transfer.runs.predictions import TEST, Predictions, keep_predictions
 
+FACTS = make_facts(Config())
+OTHER_IMAGES = dataclasses.replace(
+    FACTS,
+    data=dataclasses.replace(FACTS.data, fingerprints=FACTS.data.fingerprints | {"test": "x"}),
+)
 SUMMARY = Summary({"fine-tune": PhaseSummary(2, 1, 0.5, 0.875, 1.5)}, 3.0)
 
 
@@ -31,7 +38,8 @@ def folder(tmp_path):
             SUMMARY.write(run_dir)
         os.utime(run_dir / files.CONFIG, (1e9 - age, 1e9 - age))
     y_prob = np.array([[0.9, 0.1], [0.8, 0.2]], np.float32)
-    np.savez(runs / "evaluated" / files.PREDICTIONS, y_true=np.array([0, 1]), y_prob=y_prob)
+    (runs / "evaluated" / files.MODEL).write_bytes(b"a model")
+    keep_predictions(runs / "evaluated", FACTS, Predictions(np.array([0, 1]), y_prob), TEST)
     (runs / "damaged" / files.CONFIG).write_text("{}")
     os.utime(runs / "damaged" / files.CONFIG, (1e9 - 9, 1e9 - 9))
     (runs / "no run").mkdir()
@@ -62,11 +70,26 @@ def test_a_run_that_trains_says_so(folder):
     assert states["unfinished"] == "training"
 
 
-def test_predictions_of_something_else_are_damage(folder):
-    y_prob = np.ones((3, 2), np.float32) / 2
-    np.savez(folder / "evaluated" / files.PREDICTIONS, y_true=np.zeros(3, int), y_prob=y_prob)
+def forge(run_dir):
+    path = run_dir / files.PREDICTIONS
+    with np.load(path) as kept:
+        np.savez(path, **{**kept, "y_prob": np.eye(2, dtype=np.float32)})
+
+
+FORGERIES = {
+    "other predictions": forge,
+    "another model": lambda run_dir: (run_dir / files.MODEL).write_bytes(b"another"),
+    "no model": lambda run_dir: (run_dir / files.MODEL).unlink(),
+    "other images": lambda run_dir: OTHER_IMAGES.write(run_dir),
+    "damage": lambda run_dir: (run_dir / files.PREDICTIONS).write_bytes(b"PK"),
+}
+
+
+@pytest.mark.parametrize("change", FORGERIES.values(), ids=FORGERIES)
+def test_predictions_of_something_else_are_no_result(folder, change):
+    change(folder / "evaluated")
     (row,) = [row for row in list_runs(folder) if row.name == "evaluated"]
-    assert row.state == "damaged" and "evaluate again" in row.problem
+    assert row.test_accuracy is None and row.state == "finished"
 
 
 def test_the_command_shows_a_table_or_json(folder, tmp_path):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import threading
 import weakref
 
@@ -270,6 +271,43 @@ def test_a_loss_that_is_not_a_number_is_told_with_the_mend(scratch, tmp_path):
     with pytest.raises(InputError, match="--finetune-learning-rate, now 10"):
         train(config, run_dir=tmp_path / "run")
     assert not (tmp_path / "run" / files.SUMMARY).exists()
+
+
+@pytest.mark.parametrize("phase", ["head", "fine-tune"])
+def test_a_validation_loss_that_is_no_number_is_nothing_to_keep(
+    config, monkeypatch, tmp_path, phase
+):
+    recorded = phases.HistoryRecorder.on_epoch_end
+
+    def lose(self, epoch, logs):
+        if self.phase == phase:
+            logs["val_loss"] = math.nan
+        recorded(self, epoch, logs)
+
+    monkeypatch.setattr(phases.HistoryRecorder, "on_epoch_end", lose)
+    with pytest.raises(InputError, match=f"no longer a number in the {phase} phase"):
+        train(config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / files.SUMMARY).exists()
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch_size", "ema_momentum", "expected"),
+    [
+        (128 * 300, 128, 0.0, False),
+        (128 * 300 + 112, 128, 0.0, False),
+        (128 * 300 + 1, 128, 0.0, True),  # a last batch of one
+        (128 * 300, 128, 0.9, True),
+        (128 * 10, 128, 0.0, True),
+        (1000, 1, 0.0, False),
+    ],
+)
+def test_where_the_moving_average_is_wrong_batch_norm_is_recalibrated(
+    num_images, batch_size, ema_momentum, expected
+):
+    config = Config(train_batch_norm=True, batch_size=batch_size, ema_momentum=ema_momentum)
+    assert phases.recalibrates_batch_norm(config, num_images) == expected
+    frozen = dataclasses.replace(config, train_batch_norm=False)
+    assert not phases.recalibrates_batch_norm(frozen, num_images)
 
 
 def test_a_batch_that_cannot_fit_into_memory_is_told_before_anything_is_made(

@@ -23,8 +23,6 @@ from transfer.evaluation.calibration import fit_calibration
 from transfer.evaluation.evaluated import evaluate_combinations, evaluate_run, to_json
 from transfer.evaluation.metrics import compute_metrics
 from transfer.evaluation.predictions import (
-    Predictions,
-    load_predictions,
     mean_predictions,
     predict_run,
     predictions_csv,
@@ -36,6 +34,7 @@ from transfer.report.pictures import augmented_views
 from transfer.runs import files
 from transfer.runs.facts import read_facts
 from transfer.runs.finished import FinishedRun
+from transfer.runs.predictions import Predictions, load_predictions
 from transfer.storage.atomic import read_json, write_json
 from transfer.training.run import train
 
@@ -91,7 +90,7 @@ def test_every_test_image_is_counted_once_in_order(run_dir):
     correct = int((kept.y_prob.argmax(axis=1) == labels).sum())
     assert metrics["num_images"] == 1001 == np.sum(metrics["confusion_matrix"])
     assert metrics["accuracy"] == correct / 1001
-    again = load_predictions(run_dir)
+    again = load_predictions(run_dir, read_facts(run_dir))
     np.testing.assert_array_equal(again.y_prob, kept.y_prob)
 
 
@@ -127,7 +126,8 @@ def test_validation_and_mirrored_images_are_predicted_and_kept_apart(run_dir, co
     assert not np.allclose(flipped.y_prob, test.y_prob, atol=1e-4)
     monkeypatch.setattr(predictions, "_predict", lambda *args: pytest.fail("predicted twice"))
     for part, kept in (("test", test), ("validation", validation), ("flipped", flipped)):
-        np.testing.assert_array_equal(load_predictions(run_dir, part).y_prob, kept.y_prob)
+        again = load_predictions(run_dir, run.facts, part)
+        np.testing.assert_array_equal(again.y_prob, kept.y_prob)
 
 
 def test_the_mean_of_predictions_is_of_probabilities_and_of_the_same_images():
@@ -176,10 +176,27 @@ def test_it_predicts_in_the_format_that_is_fastest_and_explains_in_that_of_the_t
     assert ("bfloat16" in formats) == to_predict
 
 
-def test_damaged_predictions_are_told(run_dir):
-    (run_dir / files.PREDICTIONS).write_bytes(b"PK\x03\x04")
-    with pytest.raises(InputError, match="Delete it"):
-        load_predictions(run_dir)
+def test_predictions_that_are_damaged_or_forged_are_made_again_and_that_is_said(run_dir):
+    run, path = FinishedRun(run_dir), run_dir / files.PREDICTIONS
+    kept = predict_run(run)
+    content = path.read_bytes()
+    with np.load(path) as arrays:
+        forged = {**arrays, "y_prob": np.eye(2, dtype=np.float32)[kept.y_true]}
+    np.savez(path, **forged)
+    assert "not of this model" in printed(predict_run, run, width=300)
+    np.testing.assert_array_equal(predict_run(run).y_prob, kept.y_prob)
+    path.write_bytes(content[:-30])
+    assert "predicted again" in printed(predict_run, run, width=300)
+    assert printed(predict_run, run) == ""
+
+
+def test_predictions_that_cannot_be_kept_are_a_result_all_the_same(run_dir, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device", str(run_dir))
+
+    monkeypatch.setattr(predictions, "keep_predictions", full)
+    told = printed(predict_run, FinishedRun(run_dir), width=500)
+    assert "are not kept" in told and "No space left on device" in told
 
 
 def test_other_runs_on_the_same_images_join_the_table(run_dir):
@@ -205,10 +222,11 @@ def two_runs(run_dir):
     evaluated = []
     for name, skill in (("a", 0.9), ("b", 0.3)):
         folder = shutil.copytree(run_dir, run_dir.with_name(name))
-        for file in (files.PREDICTIONS, files.FLIPPED_PREDICTIONS):
+        for part in (predictions.TEST, predictions.FLIPPED):
             y_prob = generator.dirichlet(np.ones(2), 1001) * (1 - skill) + np.eye(2)[y_true] * skill
             y_prob[:100] = y_prob[:100, ::-1]  # mistakes of both
-            np.savez(folder / file, y_true=y_true, y_prob=y_prob.astype(np.float32))
+            made = Predictions(y_true, y_prob.astype(np.float32))
+            predictions.keep_predictions(folder, read_facts(folder), made, part)
         evaluated.append(evaluate_run(FinishedRun(folder)))
     return evaluated
 
@@ -222,7 +240,7 @@ def test_ensembles_and_flips_are_rows_of_their_own(two_runs):
         assert again.metrics == run.metrics
     mean = (a.predictions.y_prob + b.predictions.y_prob) / 2
     np.testing.assert_allclose(ensemble.predictions.y_prob, mean, rtol=1e-6)
-    flipped = load_predictions(a.run_dir, predictions.FLIPPED).y_prob
+    flipped = load_predictions(a.run_dir, a.facts, predictions.FLIPPED).y_prob
     mean = (a.predictions.y_prob + flipped) / 2
     np.testing.assert_allclose(flips_a.predictions.y_prob, mean, rtol=1e-6)
     mean = (flips_a.predictions.y_prob + flips_b.predictions.y_prob) / 2
@@ -289,6 +307,8 @@ def test_an_ensemble_of_other_images_is_refused(two_runs):
     a, b = two_runs
     prints = read_facts(b.run_dir).data.fingerprints
     change_facts(b.run_dir, fingerprints=prints | {"test": "of other images"})
+    facts = read_facts(b.run_dir)
+    predictions.keep_predictions(b.run_dir, facts, b.predictions, predictions.TEST)
     other = evaluate_run(FinishedRun(b.run_dir))
     with pytest.raises(InputError, match="the same test images and classes"):
         evaluate_combinations([a, other], ensemble=True, tta=False)
@@ -346,7 +366,7 @@ def test_the_report_names_what_was_used_and_shows_its_pictures(run_dir, monkeypa
     assert f"Report: {path}\nReport: {path.with_suffix('.html')}\n" in shown
     assert re.search(r"best validation accuracy [\d.]+ % \[[\d.]+, [\d.]+\] in epoch", text)
     kept = read_json(run_dir / files.CALIBRATION)
-    validation = load_predictions(run_dir, predictions.VALIDATION)
+    validation = load_predictions(run_dir, read_facts(run_dir), predictions.VALIDATION)
     assert kept == fit_calibration(validation.y_true, validation.y_prob)
     assert f"with temperature {kept['temperature']:.3f}" in text
     values = read_json(path.parent / "metrics.json")

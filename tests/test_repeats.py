@@ -10,13 +10,14 @@ from tests.conftest import make_facts
 from transfer import console
 from transfer.config import Config
 from transfer.errors import InputError, Interrupted
+from transfer.runs import files
 from transfer.runs.facts import (
     PhaseSummary,
     RepeatsFacts,
     Summary,
     read_facts,
 )
-from transfer.runs.folder import check_resumable, finished_runs
+from transfer.runs.folder import check_new, check_resumable, finished_runs
 from transfer.training import repeats, run
 from transfer.training.result import Result
 
@@ -89,7 +90,7 @@ def test_each_repeat_is_the_run_that_its_seed_alone_makes(
         result.run_dir for result in results
     }
     repeats.print_repeats(results)
-    figures = [result.summary.last_phase.val_accuracy for result in results]
+    figures = [result.summary.kept_phase.val_accuracy for result in results]
     mean, low, high = (f"{100 * x:.2f} %" for x in (sum(figures) / 2, min(figures), max(figures)))
     assert f"accuracy mean {mean}, min {low}, max {high}, n = 2; loss mean" in output.getvalue()
 
@@ -101,6 +102,7 @@ def test_a_single_run_is_no_repeat(output, tmp_path):
 
 def test_a_folder_that_exists_is_refused_before_anything_is_trained(trained, tmp_path):
     (tmp_path / "x-seed2").mkdir()
+    (tmp_path / "x-seed2" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="x-seed2 exists already"):
         list(repeats.train_repeats(Config(), 3, run_dir=tmp_path / "x"))
     assert trained[0] == []
@@ -127,6 +129,21 @@ def test_a_stop_between_two_repeats_names_the_last_one_that_began(trained, tmp_p
     assert str(stopped.value) == f"Stopped. To go on: transfer train --resume {tmp_path}/x-seed1"
     assert stopped.value.number == signal.SIGINT
     list(repeats.resume_repeats(tmp_path / "x-seed1"))
+    assert done == [0, 1, 2]
+
+
+def test_a_kill_between_a_folder_and_its_config_does_not_keep_repeats_from_going_on(
+    trained, tmp_path
+):
+    done, _ = trained
+    with pytest.raises(InputError, match="is not a run folder"):
+        list(repeats.resume_repeats(tmp_path / "x-seed1"))
+    for seed, left in ((1, files.LOCK), (2, f".00000000-1-00000000.{files.CONFIG}")):
+        (tmp_path / f"x-seed{seed}").mkdir()
+        (tmp_path / f"x-seed{seed}" / left).write_text("")
+        check_new(tmp_path / f"x-seed{seed}")  # as the same command does
+        assert not (tmp_path / f"x-seed{seed}").exists()
+    list(repeats.train_repeats(Config(), 3, run_dir=tmp_path / "x"))
     assert done == [0, 1, 2]
 
 

@@ -24,7 +24,8 @@ from transfer.models.backbones import BACKBONES
 from transfer.report import document, run_report, sections
 from transfer.report.run_report import Reported, write_report
 from transfer.report.table import TableRow, published_rows
-from transfer.runs import files, finished
+from transfer.runs import files, finished, predictions
+from transfer.runs.facts import read_facts
 from transfer.runs.finished import FinishedRun
 from transfer.training.run import train
 
@@ -164,9 +165,9 @@ def make_evaluated(folder, patch, *, num_classes=3, channels=1, mistakes=2):
     run_dir = train(config, run_dir=folder / "20250101_tiny", command="python train.py x").run_dir
     y_prob = np.eye(num_classes)[y_true] * 0.6 + 0.4 / num_classes
     y_prob[:mistakes] = np.roll(y_prob[:mistakes], 1, axis=1)
-    for name, count in ((files.PREDICTIONS, 60), (files.VALIDATION_PREDICTIONS, 30)):
-        kept = {"y_true": y_true[:count], "y_prob": y_prob[:count].astype(np.float32)}
-        np.savez(run_dir / name, **kept)
+    for part, count in ((predictions.TEST, 60), (predictions.VALIDATION, 30)):
+        kept = predictions.Predictions(y_true[:count], y_prob[:count].astype(np.float32))
+        predictions.keep_predictions(run_dir, read_facts(run_dir), kept, part)
     return evaluate_run(FinishedRun(run_dir))
 
 

@@ -179,6 +179,11 @@ def test_a_wished_folder_is_made_with_its_parents_and_only_once(tmp_path):
     assert "exists already" in message and "--run-dir" in message and str(wished) in message
 
 
+def test_a_folder_whose_name_is_not_utf_8_is_refused_before_anything_is_made(tmp_path):
+    message = refused(folder.check_new, tmp_path / os.fsdecode(b"run-\xff"))
+    assert "in UTF-8" in message and message.endswith("run-\\udcff; choose another.")
+
+
 def test_of_runs_that_wish_for_one_folder_only_one_gets_it(tmp_path):
     start = threading.Barrier(20)
 

@@ -1,5 +1,6 @@
 """Storage: whole or not at all, read only as it was written, and nobody else's files touched."""
 
+import errno
 import os
 import signal
 import stat
@@ -13,8 +14,11 @@ import numpy as np
 import pytest
 
 import transfer
-from transfer.errors import InputError
-from transfer.storage import atomic
+from transfer import console
+from transfer.errors import InputError, disk_error
+from transfer.runs import files
+from transfer.runs.folder import lock_run
+from transfer.storage import atomic, locks
 from transfer.storage.atomic import (
     read_json,
     remove_leftovers,
@@ -76,6 +80,40 @@ def test_an_error_leaves_what_was_there(tmp_path, error, before):
     assert before is None or path.read_bytes() == before
 
 
+def test_a_folder_that_is_missing_is_told_by_the_name_that_the_user_knows(tmp_path):
+    with pytest.raises(OSError) as caught:
+        write_atomically(tmp_path / "missing" / "a.txt", "x")
+    assert str(disk_error(caught.value)) == f"{tmp_path}/missing/a.txt: No such file or directory"
+
+
+def test_a_path_that_is_not_utf_8_is_written_as_json_has_it(tmp_path):
+    path = os.fsdecode(b"photos-\xff")
+    write_json(tmp_path / "a.json", {"data": path})
+    assert read_json(tmp_path / "a.json") == {"data": path}
+    write_atomically(tmp_path / "a.txt", path)
+    assert (tmp_path / "a.txt").read_bytes() == b"photos-\\udcff"
+
+
+FULL = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+    OSError("Can't write data (errno = 28, error message = 'No space left on device')"),
+    OSError("1048576 requested and 4064 written"),  # NumPy
+    RuntimeError("{{function_node ...}} /runs/a; No space left on device [Op:FlushSummaryWriter]"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=str)
+def test_a_full_disk_is_told_as_such_whoever_met_it(error):
+    assert str(disk_error(error, Path("runs/a"))) == "runs/a: No space left on device"
+
+
+def test_other_failures_are_nothing_of_the_disk():
+    assert disk_error(ValueError("no space")) is None
+    assert disk_error(MemoryError()) is None
+    assert str(disk_error(PermissionError(13, "Permission denied", "a"))) == "a: Permission denied"
+
+
 def test_a_library_that_writes_nothing_is_an_error(tmp_path):
     with pytest.raises(OSError, match="No such file"), whole_path(tmp_path / "a.bin"):
         pass
@@ -112,13 +150,11 @@ def test_a_killed_write_leaves_nothing_under_the_name(things):
     assert leftover.endswith(path.name) and leftover.startswith(".")
     keep(things, "killed", b"whole")
     assert things.holds(path) and path.read_bytes() == b"whole"
-    assert leftover in names(things.folder)  # it may be being written
-    os.utime(things.folder / leftover, (0, 0))
-    checksum = things.folder / f"{leftover}{CHECKSUM}"  # killed while this was written
-    checksum.write_bytes(b"0")
-    os.utime(checksum, (0, 0))
-    keep(things, "another", b"whole")
-    assert not {leftover, checksum.name} & set(names(things.folder))
+    assert leftover not in names(things.folder)
+    for abandoned in (leftover, leftover + CHECKSUM):  # killed while a checksum was written
+        (things.folder / abandoned).write_bytes(b"0")
+    with things.locked(things.path("another")):  # whoever comes next, to read or to write
+        assert not {leftover, leftover + CHECKSUM} & set(names(things.folder))
 
 
 def test_the_folder_is_on_the_disk_too(tmp_path, monkeypatch):
@@ -135,26 +171,37 @@ def test_the_folder_is_on_the_disk_too(tmp_path, monkeypatch):
 # --- Leftovers ------------------------------------------------------------------------------
 
 
-def test_leftovers_are_removed_only_when_stale(tmp_path):
-    old, fresh = tmp_path / ".0123abcd.a.bin", tmp_path / ".fedc9876.a.bin"
-    for path in (old, fresh):
-        path.write_bytes(b"half")
-    os.utime(old, times=(time.time() - STALE - 60,) * 2)
-    os.utime(fresh, times=(time.time() - STALE + 60,) * 2)
+def temporary(name, process=None, machine=None):
+    return f".{machine or atomic._machine()}-{process or os.getpid()}-0123abcd.{name}"
+
+
+def test_leftovers_of_processes_that_are_gone_are_removed_at_once(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    dead, alive = temporary("a.bin", ended.pid), temporary("a.bin")
+    elsewhere = temporary("a.bin", ended.pid, "00000000")  # whose processes nobody here sees
+    for name in (dead, alive, elsewhere):
+        (tmp_path / name).write_bytes(b"half")
     remove_leftovers(tmp_path, r"a\.bin")
-    assert names(tmp_path) == [fresh.name]
+    assert names(tmp_path) == sorted([alive, elsewhere])
+    os.utime(tmp_path / alive, times=(time.time() - STALE + 60,) * 2)
+    os.utime(tmp_path / elsewhere, times=(time.time() - STALE - 60,) * 2)
+    remove_leftovers(tmp_path, r"a\.bin")
+    assert names(tmp_path) == [alive]
+    remove_leftovers(tmp_path / "missing", ".+")
 
 
 def test_other_names_are_nobodys_leftovers(tmp_path):
-    kept = [".hidden", ".0123abcd.b.bin", "0123abcd.a.bin", ".0123ABCD.a.bin", ".0123abcd.a.binx"]
-    kept += ["a.bin", ".0123abcde.a.bin", ".123.a.bin", ".0123abcd.axbin"]
+    mine = temporary("a.bin")
+    kept = [".hidden", temporary("b.bin"), mine[1:], mine.upper(), mine + "x", "a.bin"]
+    kept += [".0123abcd.a.bin", mine.replace("-", ""), temporary("axbin")]
     for name in kept:
         (tmp_path / name).write_bytes(b"mine")
         os.utime(tmp_path / name, (0, 0))
-    (tmp_path / ".0123abcd.a.bin").mkdir()  # a folder of that name stays as well
-    os.utime(tmp_path / ".0123abcd.a.bin", (0, 0))
+    (tmp_path / mine).mkdir()  # a folder of that name stays as well
+    os.utime(tmp_path / mine, (0, 0))
     remove_leftovers(tmp_path, r"a\.bin")
-    assert names(tmp_path) == sorted([*kept, ".0123abcd.a.bin"])
+    assert names(tmp_path) == sorted([*kept, mine])
 
 
 @LINKS
@@ -163,7 +210,7 @@ def test_no_link_is_followed_to_a_leftover(tmp_path):
     target = tmp_path / "elsewhere" / "precious"
     target.write_bytes(b"mine")
     os.utime(target, (0, 0))
-    link = tmp_path / ".0123abcd.a.bin"
+    link = tmp_path / temporary("a.bin")
     link.symlink_to(target)
     remove_leftovers(tmp_path, r"a\.bin")
     assert target.read_bytes() == b"mine" and link.is_symlink()  # the link itself is new
@@ -334,6 +381,15 @@ def test_the_newest_stays_however_large_it_is():
     assert cache.holds(path) and not cache.path("a").exists()
 
 
+def test_what_is_being_written_takes_room_too():
+    cache = FolderCache("things", ".bin", most_bytes=30)
+    keep_at(cache, "a", b"a" * 10, 10)
+    writing = cache.folder / temporary(cache.path("b").name)
+    writing.write_bytes(b"b" * 15)
+    keep(cache, "c", b"c" * 10)
+    assert not cache.path("a").exists() and cache.holds(cache.path("c")) and writing.exists()
+
+
 def test_without_a_limit_nothing_goes(things):
     for number in range(5):
         keep_at(things, number, b"x" * 1000, number)
@@ -409,6 +465,59 @@ def test_of_several_at_once_one_computes(things):
         thread.join()
     assert computed == [1] and things.holds(path)
     assert len(names(things.folder)) == 2  # no lock is left
+
+
+HOLDER = """
+import pathlib, sys
+from transfer.storage.locks import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/locks").is_file(), reason="who holds it is not known")
+def test_who_is_waited_for_is_said_and_a_stopped_process_not_for_ever(things, monkeypatch, capsys):
+    path = things.path("a")
+    path.parent.mkdir(parents=True)
+    monkeypatch.setattr(locks, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(locks, "STOPPED_SECONDS", 0.5)
+    environment = {**os.environ, "PYTHONPATH": str(Path(transfer.__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    ) as holder:
+        try:
+            assert holder.stdout.readline() == b"held\n"
+            holder.send_signal(signal.SIGSTOP)
+            told = f"process {holder.pid}, stopped"
+            with console.speaking(), pytest.raises(InputError, match=f"{told} has held its lock"):
+                with things.locked(path):
+                    pass
+            assert capsys.readouterr().out.splitlines() == [
+                f"Waiting for {told}, which is making {path}"
+            ]
+        finally:
+            holder.kill()
+    with things.locked(path):  # of a process that is gone
+        pass
+
+
+@LINKS
+def test_a_lock_that_is_a_link_empties_nobodys_file(things, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"mine")
+    path = things.path("a")
+    path.parent.mkdir(parents=True)
+    path.with_name(path.name + ".lock").symlink_to(precious)
+    with pytest.raises(InputError, match="a link"), things.locked(path):
+        pass
+    (tmp_path / files.LOCK).symlink_to(precious)
+    with pytest.raises(InputError, match="a link"), lock_run(tmp_path):
+        pass
+    assert precious.read_bytes() == b"mine"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="may write anywhere")

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from transfer.config import Config
 from transfer.data.splits import Split
-from transfer.errors import InputError
+from transfer.errors import DiskError, InputError
 from transfer.models.backbones import build_backbone
 from transfer.runs import files
 from transfer.runs.folder import create_run
@@ -129,8 +129,7 @@ def test_whatever_ends_a_trial_is_one_line(config, context, tmp_path, monkeypatc
 
 
 def test_a_full_disk_ends_the_search_and_not_each_trial(config, context, tmp_path, monkeypatch):
-    error = InputError("run: No space left on device")
-    error.__cause__ = OSError(28, "No space left on device")
+    error = DiskError("run: No space left on device")
     monkeypatch.setattr(run, "train", ends_with(error))
     with pytest.raises(InputError, match="No space left"):
         run_trial(config, context, tmp_path, "local")
@@ -154,3 +153,40 @@ def test_the_test_images_are_never_there(config, context, tmp_path):
     assert isinstance(there.data.splits.test, Split)
     facts = json.loads((tmp_path / "oned.npz" / trials.RUN / files.CONFIG).read_text())
     assert facts["data"]["num_images"]["test"] == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        tf.errors.ResourceExhaustedError(None, None, "run/logs; No space left on device"),
+    ],
+    ids=["system", "TensorFlow"],
+)
+def test_a_full_disk_ends_the_search_and_is_no_fault_of_the_trial(
+    config, context, tmp_path, monkeypatch, error
+):
+    def full(*args):
+        raise error
+
+    monkeypatch.setattr(run, "fit_finetune", full)
+    with pytest.raises(DiskError, match="No space left on device"):
+        run_trial(config, context, tmp_path / "trial_0000", "local")
+
+
+def test_of_an_attempt_that_was_killed_nobody_elses_file_is_removed(
+    config, context, tmp_path, monkeypatch
+):
+    run_dir = tmp_path / "trial_0000" / trials.RUN
+    run_trial(config, context, run_dir.parent, "local")
+    (run_dir / files.SUMMARY).unlink()  # as of one that was killed
+    run_trial(config, context, run_dir.parent, "local")
+    assert (run_dir / files.SUMMARY).is_file()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "events.out.tfevents.1").write_text("theirs")
+    (run_dir / files.LOGS / "linked").symlink_to(elsewhere)
+    (run_dir / "notes.txt").write_text("mine")
+    trials._remove_run(run_dir)
+    assert sorted(path.name for path in run_dir.iterdir()) == [files.LOGS, "notes.txt"]
+    assert (elsewhere / "events.out.tfevents.1").read_text() == "theirs"

@@ -1,11 +1,18 @@
 """Hostile model files, each made here; and what honest people send, which still loads."""
 
 import contextlib
+import dataclasses
+import errno
 import io
 import json
 import os
 import pickle
+import shutil
+import signal
 import stat
+import subprocess
+import sys
+import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,16 +25,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
+from transfer import signals
 from transfer.config import Config
 from transfer.data.formats.npz import read_arrays
-from transfer.errors import InputError
-from transfer.models import weight_files
+from transfer.errors import DiskError, InputError, Interrupted
+from transfer.models import weight_files, weights
 from transfer.models.backbones import BACKBONES, build_backbone
 from transfer.models.classifier import build_classifier
 from transfer.models.precision import dtype_policy
 from transfer.models.saving import restore_classifier
 from transfer.models.weight_files import check_architecture, read_weights
 from transfer.models.weights import load_backbone
+from transfer.storage import atomic
 
 GROWTH_MB = 200
 KERNEL = "layers/conv2d/vars/0"  # of the model below, in the file it is saved to
@@ -721,3 +730,89 @@ def test_harm_is_found_however_deep_it_lies(beside, harm, path):
 def test_any_text_is_accepted_or_refused_in_one_line(text):
     with contextlib.suppress(InputError):
         check_architecture(text, Path("x.keras"))
+
+
+# --- Numbers that are none, places at fault, and stops --------------------------------------------
+
+
+@pytest.fixture
+def cached_file(tiny_backbone, tmp_path, monkeypatch):
+    """The "ImageNet" weights of the tiny backbone, where Keras keeps such files."""
+    place = weights.keras_cache() / weights.imagenet_url(tiny_backbone, 96).rsplit("/", 1)[1]
+    place.parent.mkdir(parents=True)
+    build_backbone(tiny_backbone, 96).save_weights(tmp_path / "tiny.weights.h5")
+    shutil.copy(tmp_path / "tiny.weights.h5", place)
+    row = dataclasses.replace(BACKBONES[tiny_backbone], weights_checksum=None)
+    monkeypatch.setitem(BACKBONES, tiny_backbone, row)
+    return place
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0])  # of a variance
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model.weights.h5"])
+def test_weights_that_are_no_numbers_are_refused_by_name(value, name, model, tmp_path):
+    bad = make_model(seed=1)
+    values = bad.get_weights()
+    values[-1][0] = value  # of BatchNorm's variance, the last
+    bad.set_weights(values)
+    (bad.save_weights if name.endswith(".weights.h5") else bad.save)(tmp_path / name)
+    told = "a negative number" if value == -1 else "NaN or infinity"
+    with pytest.raises(InputError, match=f"{told} in norm/moving_variance"):
+        read_weights(model, tmp_path / name, "weights")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("Can't write data (errno = 28, error message = 'No space left on device')"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        MemoryError(),
+    ],
+    ids=repr,
+)
+def test_a_full_disk_or_memory_does_not_set_a_good_file_aside(cached_file, monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(weight_files, "_copy_plain", fail)
+    with pytest.raises((DiskError, MemoryError)):
+        load_backbone("tiny", 96, offline=True)
+    assert [path.name for path in cached_file.parent.iterdir()] == [cached_file.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("makes_of_it", [OSError("truncated file"), KeyError("x"), None])
+def test_a_stop_while_weights_load_sets_nothing_aside_and_takes_no_others(
+    cached_file, monkeypatch, number, makes_of_it
+):
+    copy = weight_files._copy_plain
+
+    def swallow(*args):
+        with contextlib.suppress(Interrupted):
+            os.kill(os.getpid(), number)
+        if makes_of_it:
+            raise makes_of_it
+        return copy(*args)
+
+    monkeypatch.setattr(weight_files, "_copy_plain", swallow)
+    signals.raise_on_stop()
+    try:
+        with pytest.raises(Interrupted) as stopped:
+            load_backbone("tiny", 96, offline=True)
+    finally:
+        signals.raise_on_stop()  # forgets it
+    assert stopped.value.number == number
+    assert [path.name for path in cached_file.parent.iterdir()] == [cached_file.name]
+
+
+def test_scratch_files_of_killed_processes_go_with_the_next(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make_model(seed=1).save_weights(tmp_path / "model.weights.h5")
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    for number in (ended.pid, os.getpid()):
+        folder = tmp_path / f".{atomic._machine()}-{number}-0123abcd.transfer"
+        folder.mkdir()
+        (folder / "plain.h5").write_bytes(b"half")
+    read_weights(model, tmp_path / "model.weights.h5", "weights")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name, "model.weights.h5"]

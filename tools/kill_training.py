@@ -16,6 +16,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from transfer.runs.facts import read_facts
 from transfer.runs.history import read_history
 
 EPOCHS = 6
+MOST_SECONDS = 300  # of one process, which takes seconds; then it hangs
 OPTIONS = (
     "--backbone tiny --data stripes.npz --weights tiny.weights.h5 --image-size 32 --batch-size 32 "
     "--head-epochs 2 --finetune-epochs 4 --head-learning-rate 0.01 --finetune-learning-rate 0.1 "
@@ -45,11 +47,12 @@ class Tally:
     lost_epochs: int = 0
     unreadable: int = 0
     different: int = 0
+    hung: int = 0
 
     @property
     def bad(self) -> bool:
         """Whether anything was lost."""
-        return bool(self.lost_epochs or self.unreadable or self.different)
+        return bool(self.lost_epochs or self.unreadable or self.different or self.hung)
 
 
 def kill_runs(folder: Path, kills: int, seed: int) -> Tally:
@@ -75,7 +78,7 @@ def kill_runs(folder: Path, kills: int, seed: int) -> Tally:
                 if process.is_alive():
                     process.kill()
                     tally.kills += 1
-            process.join()
+            tally.hung += not end(process)
             _check(tally, run_dir, output)
         tally.runs += 1
         tally.different += _sha256(run_dir) != expected
@@ -112,19 +115,21 @@ def add_tiny_backbone() -> None:
 
 
 def _start(folder: Path, run_dir: Path) -> tuple:
+    # Killed before it had begun, a run is begun again by the same command.
     begun = (run_dir / "config.json").exists()
     output = run_dir.with_suffix(".txt")
-    if not begun and run_dir.exists():
-        _remove_unbegun(run_dir)
     arguments = ["--resume", run_dir] if begun else [*OPTIONS, "--run-dir", run_dir]
     return commands.start("train", arguments, folder, output, add_tiny_backbone), output
 
 
-def _remove_unbegun(run_dir: Path) -> None:
-    # Killed before config.json was whole: there may be the lock and an unfinished config.json.
-    for path in (run_dir / files.LOCK, *run_dir.glob(f".{files.CONFIG}.*")):
-        path.unlink(missing_ok=True)
-    run_dir.rmdir()
+def end(process) -> bool:
+    """Waits for the end of a process; returns False where it hung and had to be killed."""
+    process.join(MOST_SECONDS)
+    if not process.is_alive():
+        return True
+    process.kill()
+    process.join()
+    return False
 
 
 def _train_undisturbed(folder: Path) -> tuple[float, dict]:
@@ -137,17 +142,22 @@ def _train_undisturbed(folder: Path) -> tuple[float, dict]:
     return (time.perf_counter() - started) / EPOCHS, _sha256(folder / "undisturbed")
 
 
+def wait_until(process, ready: Callable[[], bool]) -> None:
+    """Waits until something is so, the process has ended, or it hangs."""
+    deadline = time.monotonic() + MOST_SECONDS
+    while process.is_alive() and not ready() and time.monotonic() < deadline:
+        time.sleep(0.0005)
+
+
 def _wait(process, output: Path, epochs: int, seconds: float) -> None:
     # Until so many more epochs are told, and some time of the next one.
-    told = _told(output)
-    while process.is_alive() and len(_told(output)) < len(told) + epochs:
-        time.sleep(0.002)
+    told = len(_told(output))
+    wait_until(process, lambda: len(_told(output)) >= told + epochs)
     process.join(seconds)
 
 
 def _wait_for_save(process, run_dir: Path, seconds: float) -> None:
-    while process.is_alive() and not _saving(run_dir):
-        time.sleep(0.0005)
+    wait_until(process, lambda: _saving(run_dir))
     time.sleep(seconds)
 
 

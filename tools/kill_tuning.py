@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 
 from tests import commands
-from tools.kill_training import add_tiny_backbone, write_inputs
+from tools.kill_training import add_tiny_backbone, end, wait_until, write_inputs
 from transfer.backend import load_keras
 
 OPTIONS = (
@@ -41,12 +41,13 @@ class Tally:
     lost_trials: int = 0
     trained_again: int = 0
     broken: int = 0
+    hung: int = 0
     told: dict = field(default_factory=dict, repr=False)  # trial -> line, of the present search
 
     @property
     def bad(self) -> bool:
         """Whether anything was lost."""
-        return bool(self.lost_trials or self.trained_again or self.broken)
+        return bool(self.lost_trials or self.trained_again or self.broken or self.hung)
 
 
 def kill_searches(folder: Path, kills: int, seed: int, tuner: str = "hyperband") -> Tally:
@@ -79,7 +80,9 @@ def _search_to_the_end(folder: Path, kills: int, generator, tally: Tally, tuner:
             if process.is_alive():
                 process.kill()
                 tally.kills += 1
-        process.join()
+        if not end(process):
+            tally.hung += 1
+            break
         _check(tally, folder, output)
         if process.exitcode == 0:
             break
@@ -94,17 +97,14 @@ def _search_to_the_end(folder: Path, kills: int, generator, tally: Tally, tuner:
 
 def _wait(process, output: Path, seconds: float) -> None:
     # Until the search itself has begun, and some time of it.
-    while process.is_alive() and "Search: " not in (output.read_text() if output.exists() else ""):
-        time.sleep(0.005)
+    wait_until(process, lambda: output.exists() and "Search: " in output.read_text())
     process.join(seconds)
 
 
 def _wait_for_save(process, folder: Path) -> None:
     # A temporary file of `write_atomically` in a project or one of its trials.
-    while process.is_alive():
-        if any(folder.glob("tuning/*/.*")) or any(folder.glob("tuning/*/trial_*/.*")):
-            return
-        time.sleep(0.0003)
+    places = ("tuning/*/.*", "tuning/*/trial_*/.*")
+    wait_until(process, lambda: any(any(folder.glob(place)) for place in places))
 
 
 def _check(tally: Tally, folder: Path, output: Path) -> None:

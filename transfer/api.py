@@ -230,7 +230,7 @@ class Run:
         self.history = finished.history
 
     def __repr__(self) -> str:
-        phase = self._finished.summary.last_phase
+        phase = self._finished.summary.kept_phase
         return f"<Run {self.run_dir}: validation accuracy {100 * phase.val_accuracy:.2f} %>"
 
     @property

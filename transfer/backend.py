@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from transfer.errors import InputError
 
@@ -16,13 +17,15 @@ INSTALL = "run `pip install -r requirements.txt`"
 def load_keras(verbose: bool = False) -> None:
     """Imports Keras on $KERAS_BACKEND, else on TensorFlow, else, where that is missing, on JAX.
 
-    Whatever keras.json says: no file of the user's home changes what a run computes.
+    Whatever keras.json, the environment or code before this call says: nothing that lies about
+    changes what a run computes.
 
     Args:
         verbose: let the libraries log and warn.
 
     Raises:
-        InputError: it is another backend, or not installed.
+        InputError: it is another backend, or not installed, or keras.json keeps Keras from
+            starting.
     """
     has_tensorflow = importlib.util.find_spec("tensorflow") is not None
     backend = os.environ.get("KERAS_BACKEND") or ("tensorflow" if has_tensorflow else "jax")
@@ -42,8 +45,29 @@ def load_keras(verbose: bool = False) -> None:
                 importlib.import_module(name)
     except ImportError as error:
         raise InputError(f"{error}; {INSTALL}.") from error
-    keras.config.set_floatx("float32")
-    keras.config.set_image_data_format("channels_last")
+    except (ValueError, TypeError, AttributeError) as error:
+        told = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"Keras does not start: {told}; mend ~/.keras/keras.json.") from error
+    _check_backend(keras.backend.backend(), backend)
+    _set_defaults(keras.config)
+
+
+def _check_backend(there: str, wanted: str) -> None:
+    # Imported before, as in a notebook, it stays on the backend that it had then.
+    if there != wanted:
+        raise InputError(
+            f"Keras runs on {there} in this process already, and should on {wanted}: start Python "
+            f"anew and set KERAS_BACKEND={wanted} before Keras is imported."
+        )
+
+
+def _set_defaults(config: Any) -> None:
+    config.set_floatx("float32")
+    config.set_epsilon(1e-7)
+    config.set_image_data_format("channels_last")
+    config.set_dtype_policy("float32")
+    for limit in ("set_max_epochs", "set_max_steps_per_epoch"):  # not in every version
+        getattr(config, limit, lambda most: None)(None)
 
 
 def has_computed() -> bool:

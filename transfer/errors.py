@@ -1,5 +1,7 @@
 """The exceptions that end a command: told in one line, never traced."""
 
+import errno
+import os
 import re
 import signal
 from collections.abc import Container
@@ -21,6 +23,37 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+class DiskError(InputError):
+    """The disk is full, or a place cannot be read or written: no fault of what was asked for."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# NumPy, HDF5 and TensorFlow tell a full disk in words alone.
+_FULL_IN_WORDS = re.compile(r"No space left on device|quota exceeded|\d+ requested and \d+ written")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Returns whether an error says that there is no room on a disk, whichever library's it is."""
+    return getattr(error, "errno", None) in _FULL or bool(_FULL_IN_WORDS.search(str(error)))
+
+
+def disk_error(error: BaseException, place: object = None) -> DiskError | None:
+    """Returns what the system says of a file as an error in one line, None where it is no such.
+
+    Args:
+        error: an OSError, or what a library made of one.
+        place: the file or folder at fault, where the error does not know it.
+    """
+    is_full = is_disk_full(error)
+    if not isinstance(error, OSError) and not is_full:
+        return None
+    reason = os.strerror(errno.ENOSPC) if is_full else getattr(error, "strerror", None)
+    where = getattr(error, "filename", None) or place
+    where = os.fsdecode(where) if isinstance(where, bytes) else where
+    told = (str(reason or error) or type(error).__name__).splitlines()[0].rstrip(".")
+    return DiskError(f"{where}: {told}" if where else told)
 
 
 class Interrupted(BaseException):

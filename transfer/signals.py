@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM, the only code that listens to them: noted and obeyed at a good moment.
 
-Where nobody notes them, Python raises KeyboardInterrupt for the first, and `raise_on_sigterm`
-makes the second an `Interrupted`, which no handler of failures catches.
+Where nobody notes them, `raise_on_stop` makes both an `Interrupted`, which no handler of failures
+catches. A library that swallows it nevertheless does not make it unheard: `obey` raises it again.
 """
 
 import _thread
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from transfer.errors import Interrupted
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+_came = 0  # the signal that `raise_on_stop` made an exception of
 
 
 class Noted:
@@ -27,6 +29,12 @@ class Noted:
             raise Interrupted(self.number)
 
 
+def forget() -> None:
+    """Takes up again what `raise_on_stop` did, where what came was no stop but a time limit's."""
+    if _came:
+        raise_on_stop()
+
+
 @contextlib.contextmanager
 def noting() -> Iterator[Noted]:
     """Notes the first Ctrl-C or SIGTERM instead of obeying it; a second one ends the process.
@@ -37,8 +45,7 @@ def noting() -> Iterator[Noted]:
 
     def note(number: int, frame: object) -> None:
         noted.number = number
-        for each in NUMBERS:
-            signal.signal(each, signal.SIG_DFL)
+        obey_the_system()
 
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, note) for number in NUMBERS}
@@ -49,13 +56,38 @@ def noting() -> Iterator[Noted]:
             signal.signal(number, handler)
 
 
-def raise_on_sigterm() -> None:
-    """Makes SIGTERM raise `Interrupted` from here on."""
+def raise_on_stop() -> None:
+    """Makes the first Ctrl-C or SIGTERM raise `Interrupted`; a second one ends the process."""
+    global _came
+    _came = 0
 
     def stop(number: int, frame: object) -> None:
+        global _came
+        _came = number
+        obey_the_system()
         raise Interrupted(number)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in NUMBERS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's & want it
+            signal.signal(number, stop)
+
+
+def obey_the_system() -> None:
+    """Lets both end the process at once, without a word, unless they are ignored."""
+    for number in NUMBERS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def came() -> int:
+    """Returns the number of the signal that ended what was running, 0 where none came."""
+    return _came
+
+
+def obey() -> None:
+    """Raises `Interrupted` where a signal came and a library went on all the same."""
+    if _came:
+        raise Interrupted(_came)
 
 
 def ignore() -> None:

@@ -3,13 +3,18 @@
 0 done, 1 an error told in one line, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
 """
 
+import errno
+import os
 import signal
 import sys
 
 import click
 
-from transfer.errors import InputError, Interrupted
-from transfer.signals import raise_on_sigterm
+from transfer import signals
+from transfer.commands.streams import Steady, steady_streams
+from transfer.errors import InputError, Interrupted, disk_error, printable
+
+_NO_MEMORY = "there is not enough memory; take less at a time (--batch-size, --image-size)."
 
 
 def run(command: click.Command, name: str | None = None) -> None:
@@ -19,19 +24,59 @@ def run(command: click.Command, name: str | None = None) -> None:
         command: the command.
         name: what its usage line calls it; None for the script's name.
     """
-    raise_on_sigterm()
+    signals.raise_on_stop()
+    with steady_streams() as output:
+        code = _run(command, name)
+        signals.obey_the_system()  # Python's own end is nothing to wait for
+        output.flush()
+        sys.exit(code or _tell_lost_output(output))
+
+
+def _run(command: click.Command, name: str | None) -> int:
+    """Returns the exit code, after telling on stderr whatever went wrong."""
     try:
-        sys.exit(command.main(prog_name=name, standalone_mode=False) or 0)
+        code = command.main(prog_name=name, standalone_mode=False) or 0
     except click.UsageError as error:
         error.show()
-        sys.exit(2)
-    except (click.ClickException, InputError) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        click.echo(f"Error: {message}", err=True)
-        sys.exit(1)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Stopped.", err=True)
-        sys.exit(128 + signal.SIGINT)
+        return 2
     except Interrupted as error:
-        click.echo(str(error), err=True)
-        sys.exit(128 + error.number)
+        return _tell_stop(error.number, str(error))
+    except (click.Abort, KeyboardInterrupt):
+        return _tell_stop(signal.SIGINT)
+    except Exception as error:
+        if signals.came():  # an error that a library made of the stop, or met on the way out
+            return _tell_stop(signals.came())
+        message = _message(error)
+        if message is None:
+            raise
+        click.echo(f"Error: {message}", err=True)
+        return 1
+    return _tell_stop(signals.came()) if signals.came() else code
+
+
+def _tell_stop(number: int, message: str = "Stopped.") -> int:
+    click.echo(message, err=True)
+    return 128 + number
+
+
+def _message(error: Exception) -> str | None:
+    """Returns an error in one line, None for one that nobody foresaw."""
+    if isinstance(error, click.ClickException):
+        return printable(error.format_message())
+    if isinstance(error, InputError):
+        return str(error)
+    if told := disk_error(error):
+        return str(told)
+    # TensorFlow's own, which is not imported for its name.
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return _NO_MEMORY
+    return None
+
+
+def _tell_lost_output(output: Steady) -> int:
+    """Returns the exit code of a command that did its work: a reader may go, a disk not be full."""
+    if output.error is None or output.error.errno == errno.EPIPE:
+        return 0
+    reason = os.strerror(output.error.errno or errno.EIO)
+    click.echo(f"Error: standard output: {reason}; what was printed is lost.", err=True)
+    return 1

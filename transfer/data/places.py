@@ -115,8 +115,9 @@ def _set_aside_damaged(cache: Path) -> None:
             damaged = hashlib.sha256(idx.read_bytes(path)).hexdigest() != expected
         except checks.MissingFileError:
             continue
-        except InputError:
-            damaged = True
+        except InputError as error:
+            # With a number of the system's the place is at fault: a good file stays where it is.
+            damaged = getattr(error.__cause__, "errno", None) is None
         if damaged:
             try:
                 path.replace(path.with_name(path.name + ".damaged"))

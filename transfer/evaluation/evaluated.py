@@ -8,14 +8,10 @@ from typing import Any
 
 from transfer.errors import InputError
 from transfer.evaluation.metrics import compute_metrics
-from transfer.evaluation.predictions import (
-    FLIPPED,
-    Predictions,
-    mean_predictions,
-    predict_run,
-)
+from transfer.evaluation.predictions import mean_predictions, predict_run
 from transfer.runs.facts import Facts
 from transfer.runs.finished import FinishedRun
+from transfer.runs.predictions import FLIPPED, Predictions
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from transfer.data.augment import resize
-from transfer.evaluation.predictions import Predictions
 from transfer.runs.finished import FinishedRun
+from transfer.runs.predictions import Predictions
 
 SMALLEST_SIDE = 4  # cells; a coarser map says nothing of where
 IMAGES_AT_ONCE = 8  # bounds the memory: all activations of an image are kept for the gradient

@@ -7,48 +7,27 @@ arrays alone.
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transfer import console
 from transfer.config import Config
-from transfer.data.formats.npz import read_arrays
 from transfer.data.splits import Split
-from transfer.errors import InputError, printable
-from transfer.runs import files
+from transfer.errors import disk_error, printable
 from transfer.runs.finished import FinishedRun
-from transfer.storage.atomic import whole_file
+from transfer.runs.predictions import (
+    FILES,
+    FLIPPED,
+    TEST,
+    VALIDATION,
+    Predictions,
+    keep_predictions,
+    load_predictions,
+)
 
 if TYPE_CHECKING:
     import keras
-
-TEST, VALIDATION, FLIPPED = "test", "validation", "flipped"
-_FILES = {
-    TEST: files.PREDICTIONS,
-    VALIDATION: files.VALIDATION_PREDICTIONS,
-    FLIPPED: files.FLIPPED_PREDICTIONS,
-}
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a classifier says of each image of a split, in the order of the split."""
-
-    y_true: np.ndarray  # int64 (N,)
-    y_prob: np.ndarray  # float32 (N, num_classes), rows sum to 1
-
-
-def load_predictions(run_dir: Path, part: str = TEST) -> Predictions | None:
-    """Returns the predictions kept in a run, or None where there are none of this model."""
-    path = run_dir / _FILES[part]
-    if not path.is_file():
-        return None
-    try:
-        return Predictions(**read_arrays(path, ("y_true", "y_prob")))
-    except InputError as error:
-        raise InputError(f"{error} Delete it and evaluate again.") from error
 
 
 def predict_run(run: FinishedRun, part: str = TEST) -> Predictions:
@@ -65,14 +44,20 @@ def predict_run(run: FinishedRun, part: str = TEST) -> Predictions:
         InputError: the data is gone or has changed, or the model file does not fit the run.
     """
     is_kept = part == VALIDATION or not run.has_other_test  # of other images nothing is kept
-    kept = load_predictions(run.run_dir, part) if is_kept else None
+    kept = load_predictions(run.run_dir, run.facts, part) if is_kept else None
     if kept is not None:
         return kept
+    path = run.run_dir / FILES[part]
+    if is_kept and path.exists():
+        console.say(f"{path} is damaged or not of this model and these images: predicted again")
     split = run.images(VALIDATION if part == VALIDATION else TEST)
     predictions = Predictions(split.labels, _predict(run, split, part))
-    if is_kept:
-        with whole_file(run.run_dir / _FILES[part]) as file:
-            np.savez_compressed(file, y_true=predictions.y_true, y_prob=predictions.y_prob)
+    if not is_kept:
+        return predictions
+    try:
+        keep_predictions(run.run_dir, run.facts, predictions, part)
+    except OSError as error:  # a result that cannot be kept is one all the same
+        console.say(f"The predictions are not kept: {disk_error(error, path)}")
     return predictions
 
 

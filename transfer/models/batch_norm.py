@@ -64,7 +64,7 @@ def make_recalibration(model: keras.Model) -> Callable[[Iterable[Any]], None]:
                     squares[i] += (square - squares[i]) * share
         for layer, mean, square in zip(layers, means, squares, strict=True):
             layer.moving_mean.assign(mean)
-            layer.moving_variance.assign(square - mean**2)
+            layer.moving_variance.assign(np.maximum(square - mean**2, 0.0))  # rounding
 
     return recalibrate
 

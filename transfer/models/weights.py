@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer.errors import InputError
+from transfer import signals
+from transfer.errors import DiskError, InputError
 from transfer.models import packages, pretrained
 from transfer.models.backbones import BACKBONES, build_backbone, get_backbone
 from transfer.models.pretrained import BUNDLED, FASHION
@@ -100,14 +101,17 @@ def load_backbone(
         places = [place for place in PLACES if place.is_in_auto]
     if not places:
         provenance = _load_users_file(request)
+        signals.obey()
         return backbone, Weights(FILE, provenance, provenance)
     reasons = []
     for place in places:
         try:
             provenance = place.load(request)
         except NoWeightsHere as error:
+            signals.obey()
             reasons += [str(error)] if str(error) else []
             continue
+        signals.obey()  # a library may have made an error of the stop, or nothing at all
         because = f", because there are {', and '.join(reasons)}" if reasons else ""
         return backbone, Weights(place.kind, provenance + because, provenance)
     mend = places[-1].mend.format(name=name, url=imagenet_url(name, image_size))
@@ -137,6 +141,8 @@ def _load_from_keras_cache(request: Request) -> str:
         try:
             _load_checked(request.backbone, request.name, path)
             return f"ImageNet weights from {path}"
+        except DiskError:
+            raise
         except InputError:
             pass  # a killed download of an earlier day, set aside
     raise NoWeightsHere(f"no ImageNet weights at {path}")
@@ -279,7 +285,10 @@ def _load_checked(backbone: "keras.Model", name: str, path: Path) -> None:
         if checksum is not None:
             _check_checksum(path, checksum)
         _load_file(backbone, name, path)
+    except DiskError:  # of the place, not of the file
+        raise
     except InputError:
+        signals.obey()
         # Set aside, not deleted: it may be somebody's own file.
         path.replace(path.with_name(path.name + ".damaged"))
         raise

@@ -73,6 +73,7 @@ def read_settings(folder: Path) -> Settings:
     """
     facts = read_json(folder / FACTS)
     if facts.get("finished"):
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # killed before that was done
         raise InputError(f"the pretraining in {folder} has finished: see {folder / WEIGHTS}.")
     try:
         return Settings(**facts["settings"])
@@ -86,7 +87,7 @@ def finish(folder: Path, results: dict) -> None:
     """Adds the results to the facts and takes the checkpoint away."""
     facts = read_json(folder / FACTS)
     write_json(folder / FACTS, facts | {"finished": True} | results)
-    (folder / CHECKPOINT).unlink()
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def write_rows(folder: Path, rows: list[dict]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from transfer.pretraining import textures
-from transfer.storage.atomic import whole_file
+from transfer.storage.cache import checked_file, is_as_written
 
 SPRITE_SIZE = 64  # pixels
 MAP_COUNTS = (2, 3, 4)
@@ -239,9 +239,10 @@ def load_bank(
     code = Path(__file__).read_bytes() + Path(textures.__file__).read_bytes()
     fingerprint = hashlib.sha256(repr(request).encode() + code).hexdigest()[:12]
     path = folder / f"sprites-{fingerprint}.npy"
-    if path.is_file():
-        return np.load(path)
-    bank = render_bank(*request)
-    with whole_file(path) as file:
-        np.save(file, bank)
+    if is_as_written(path):
+        bank = np.load(path, allow_pickle=False)
+    else:
+        bank = render_bank(*request)
+        with checked_file(path) as file:
+            np.save(file, bank)
     return bank

@@ -27,7 +27,7 @@ from transfer.pretraining.fractals import load_bank
 from transfer.pretraining.settings import Settings
 from transfer.pretraining.textures import NUM_TEXTURES, make_textures
 from transfer.signals import Noted, noting
-from transfer.storage.atomic import whole_path
+from transfer.storage.atomic import remove_leftovers, whole_path
 
 FINISHED = "finished"
 ROWS = 100  # of the log; a checkpoint is kept with each
@@ -90,9 +90,10 @@ def pretrain(
     if not resume:
         kept.begin(folder, settings, choose_policy(settings.precision), command)
     model = build_pretrainer(settings, folder)
+    remove_leftovers(folder, ".+")
     if resume:
         kept.load_checkpoint(folder, model.network, model.optimizer)
-    else:
+    if not (folder / kept.SAMPLES).exists():
         columns = min(SAMPLE_COLUMNS, settings.batch_size)
         kept.write_samples(folder, _compose_samples(model, settings), columns)
     checkpoints = CheckpointCallback(model, settings, folder, deadline)
@@ -277,10 +278,10 @@ class CheckpointCallback(keras.callbacks.Callback):
         Raises:
             InputError: the loss is no number.
         """
-        if not math.isfinite(logs["loss"]):
+        if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
             raise InputError(
-                f"the loss at step {self.step} is {logs['loss']}; begin again with a lower "
-                "--learning-rate."
+                f"the loss at step {self.step} is {logs['loss']}, of the validation images "
+                f"{logs['val_loss']}; begin again with a lower --learning-rate."
             )
         self.rows.append(self._make_row(logs))
         kept.write_rows(self.folder, self.rows)

@@ -46,7 +46,7 @@ def model_card(
     """
     results, values = _validation_results(summary), _metadata(facts)
     if metrics is not None and calibration is not None:
-        results = _results(metrics, calibration)
+        results = _results(metrics, calibration) + _kept(summary)
         values |= _tested_metadata(run_name, facts, metrics)
     body = document.to_markdown(run_name, _blocks(facts, results, _limits(metrics)))
     head = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
@@ -118,14 +118,20 @@ def _validation_results(summary: Summary) -> Items:
     return [
         (
             "accuracy on the validation images, which chose the epoch",
-            format_percent(summary.last_phase.val_accuracy),
+            format_percent(summary.kept_phase.val_accuracy),
         ),
+        *_kept(summary),
         (
             "",
             "The test images have not been read yet; `transfer evaluate --report` adds what they "
             "say.",
         ),
     ]
+
+
+def _kept(summary: Summary) -> Items:
+    told = summary.tell_kept()
+    return [("", told)] if told else []
 
 
 def _results(metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> Items:

@@ -23,7 +23,7 @@ from transfer.evaluation.comparison import (
 )
 from transfer.evaluation.evaluated import EvaluatedRun, is_comparable, to_json
 from transfer.evaluation.metrics import wilson_interval
-from transfer.evaluation.predictions import VALIDATION, predict_run, predictions_csv
+from transfer.evaluation.predictions import predict_run, predictions_csv
 from transfer.evaluation.significance import PairedComparison, Repeats
 from transfer.formatting import format_percent
 from transfer.report import document, sections
@@ -32,6 +32,7 @@ from transfer.report.document import Block, Bullets, Heading
 from transfer.report.pictures import draw_pictures
 from transfer.report.table import TableRow, baseline_row, published_rows
 from transfer.runs import files
+from transfer.runs.predictions import VALIDATION
 from transfer.storage.atomic import write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -308,13 +309,15 @@ def _provenance(evaluated: EvaluatedRun) -> list[tuple[str, document.Text]]:
         ("Weights", facts.weights.provenance),
         ("Backbone", f"{settings.backbone} at {settings.image_size} pixels"),
         ("Phases", phases),
+        ("Weights kept", summary.tell_kept()),
         ("Training time", f"{summary.seconds:,.0f} s"),
         ("Training precision", facts.precision),
         ("Command", document.Span(facts.command, "code")),
         ("Started", facts.started),
         ("Versions", ", ".join(f"{name} {value}" for name, value in facts.versions.items())),
     ]
-    return [(name, text) for name, text in items if name != "Command" or facts.command]
+    has_something = {"Command": facts.command, "Weights kept": summary.tell_kept()}
+    return [(name, text) for name, text in items if has_something.get(name, True)]
 
 
 def _with_interval(accuracy: float, num_images: int) -> str:

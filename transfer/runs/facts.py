@@ -135,17 +135,30 @@ class Summary:
     Attributes:
         phases: by name, in order; at least one.
         seconds: that the run took.
+        kept: name of the phase whose weights the run has, "" for the last one.
         sha256: fingerprints of weights, optimizer and history: two runs are the same if these are.
     """
 
     phases: dict[str, PhaseSummary]
     seconds: float
     sha256: dict[str, str] = field(default_factory=dict)
+    kept: str = ""
 
     @property
-    def last_phase(self) -> PhaseSummary:
+    def kept_phase(self) -> PhaseSummary:
         """What the phase came to whose weights the run has."""
-        return list(self.phases.values())[-1]
+        return self.phases[self.kept or list(self.phases)[-1]]
+
+    def tell_kept(self) -> str:
+        """Returns a sentence where an earlier phase's weights were kept, else ""."""
+        last = list(self.phases)[-1]
+        if self.kept in ("", last):
+            return ""
+        losses = f"{self.phases[last].val_loss:.4f} against {self.kept_phase.val_loss:.4f}"
+        return (
+            f"The {last} phase ended worse than the {self.kept} phase (validation loss {losses}), "
+            f"so the weights of the {self.kept} phase are kept."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON values, which `parse_summary` takes."""
@@ -277,7 +290,7 @@ def _parse_data(read: "_Reader") -> DataFacts:
     counts, fingerprints = read.part("num_images"), read.part("fingerprints")
     return DataFacts(
         name=read.text("name"),
-        location=read.text("location"),
+        location=read.path("location"),
         provenance=read.text("provenance"),
         class_names=class_names,
         num_images={part: counts.count(part) for part in PARTS},
@@ -315,10 +328,12 @@ def parse_summary(values: Mapping[str, Any], path: Path) -> Summary:
     phases = read.part("phases")
     if not phases.values:
         raise read.refusal("phases", "a phase at least", "none")
+    parsed = {printable(name): _parse_phase(phases.part(name)) for name in phases.values}
     return Summary(
-        {printable(name): _parse_phase(phases.part(name)) for name in phases.values},
+        parsed,
         read.number("seconds"),
         read.texts_by_name("sha256") if "sha256" in values else {},
+        read.choice("kept", ("", *parsed)) if "kept" in values else "",
     )
 
 
@@ -371,6 +386,10 @@ class _Reader:
         """Returns a text, made printable."""
         expected = f"a text of at most {_LONGEST_TEXT:,} characters"
         return printable(self._take(key, expected, _is_text))
+
+    def path(self, key: str) -> str:
+        """Returns a text as it is: only so does it find what it names. Print it in errors alone."""
+        return str(self._take(key, f"a text of at most {_LONGEST_TEXT:,} characters", _is_text))
 
     def choice(self, key: str, choices: tuple[str, ...]) -> str:
         """Returns one of the words."""

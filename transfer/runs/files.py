@@ -41,3 +41,5 @@ FLIPPED_PREDICTIONS = "flipped_predictions.npz"
 CALIBRATION = "calibration.json"
 REPORT = "report"
 CARD = "README.md"
+
+OF_TRAINING = (CONFIG, HISTORY, MODEL, CURVES, CARD, SUMMARY, DATA, LOCK)  # beside two folders

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from transfer.errors import InputError
-from transfer.runs.files import CONFIG, LOCK, RUNS_FOLDER, SUMMARY
+from transfer.runs.files import CHECKPOINTS, CONFIG, LOCK, RUNS_FOLDER, SUMMARY
+from transfer.storage.atomic import is_temporary, remove_leftovers
 from transfer.storage.atomic import read_json as read_json
+from transfer.storage.locks import lock_at_once
 
 _EXISTS = "{} exists already, and runs are never overwritten; name another --run-dir."
 
@@ -52,11 +54,35 @@ def default_run_dir(backbone: str) -> Path:
 def check_new(run_dir: Path | None) -> None:
     """Checks early, before minutes are spent, that `create_run` will not refuse this folder.
 
+    What a command left that was killed before its run had begun makes room.
+
     Raises:
         InputError: `run_dir` exists already.
     """
-    if run_dir is not None and os.path.lexists(run_dir):
+    if run_dir is None:
+        return
+    try:
+        str(run_dir).encode()
+    except UnicodeEncodeError as error:  # which TensorBoard's log cannot lie in
+        raise InputError(
+            f"--run-dir should be a path in UTF-8. Received: {run_dir}; choose another."
+        ) from error
+    _remove_unbegun(run_dir)
+    if os.path.lexists(run_dir):
         raise InputError(_EXISTS.format(run_dir))
+
+
+def _remove_unbegun(run_dir: Path) -> None:
+    # Nothing is in such a folder but the lock and a config.json that was being written.
+    def is_ours(name: str) -> bool:
+        return name == LOCK or is_temporary(name)
+
+    if run_dir.is_symlink() or not run_dir.is_dir() or not all(map(is_ours, os.listdir(run_dir))):
+        return
+    with contextlib.suppress(OSError), lock_run(run_dir):
+        remove_leftovers(run_dir, ".+", alone=True)
+        (run_dir / LOCK).unlink()
+        run_dir.rmdir()
 
 
 def _make_folder(path: Path) -> Path:
@@ -97,7 +123,7 @@ def newest_unfinished_run(folder: Path = RUNS_FOLDER) -> Path:
     """
     begun = sorted(folder.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime_ns)
     for run_dir in (path.parent for path in reversed(begun)):
-        if not is_finished(run_dir) and not is_locked(run_dir):
+        if not is_tidy(run_dir) and not is_locked(run_dir):
             return run_dir
     raise InputError(f"no unfinished run in {folder}/ to resume; name a run folder.")
 
@@ -107,15 +133,20 @@ def is_finished(run_dir: Path) -> bool:
     return (run_dir / SUMMARY).is_file()
 
 
+def is_tidy(run_dir: Path) -> bool:
+    """Returns whether a run has finished and was not killed before its checkpoints were gone."""
+    return is_finished(run_dir) and not os.path.lexists(run_dir / CHECKPOINTS)
+
+
 def check_resumable(run_dir: Path) -> Path:
-    """Returns `run_dir` if it holds a run that has begun and not finished.
+    """Returns `run_dir` if it holds a run that has begun and is not over.
 
     Raises:
         InputError: there is no such folder, or its run has finished.
     """
     if not (run_dir / CONFIG).is_file():
         raise InputError(f"{run_dir} is not a run folder: it should hold {CONFIG}.")
-    if is_finished(run_dir):
+    if is_tidy(run_dir):
         raise InputError(f"the run in {run_dir} has finished; there is nothing to resume.")
     return run_dir
 
@@ -124,13 +155,12 @@ def check_resumable(run_dir: Path) -> Path:
 def lock_run(run_dir: Path) -> Iterator[None]:
     """Keeps other processes from training in this folder.
 
-    The operating system takes the lock from a process that dies, so none is left behind.
-
     Raises:
         InputError: another process trains in it.
+        OSError: it cannot be written.
     """
     try:
-        with FileLock(run_dir / LOCK, timeout=0):
+        with lock_at_once(run_dir / LOCK):
             yield
     except Timeout as error:
         raise InputError(
@@ -138,10 +168,21 @@ def lock_run(run_dir: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def lock_new_run(run_dir: Path) -> Iterator[None]:
+    """Locks a folder that `create_run` made, before its run begins; errors as `lock_run`."""
+    with lock_run(run_dir):
+        if (run_dir / CONFIG).exists():  # of another process that had the same wish
+            raise InputError(_EXISTS.format(run_dir))
+        yield
+
+
 def is_locked(run_dir: Path) -> bool:
-    """Returns whether a process trains in this folder."""
+    """Returns whether a process trains in this folder, as far as can be seen."""
     try:
         with lock_run(run_dir):
             return False
     except InputError:
         return True
+    except OSError:  # another user's: nobody trains where nothing can be written
+        return False

@@ -1,7 +1,7 @@
 """The runs of a folder, a row each: what `transfer runs` shows.
 
-Reads small files alone, so that a folder of hundreds is listed at once; a run that is damaged
-is a row too, and says so.
+Reads small files, and of evaluated runs the model's checksum, so that a folder of hundreds is
+listed in seconds; a run that is damaged is a row too, and says so.
 """
 
 import dataclasses
@@ -78,7 +78,7 @@ def _row(run_dir: Path, now: float) -> RunRow:
             return row
         return dataclasses.replace(
             row,
-            validation_accuracy=read_summary(run_dir).last_phase.val_accuracy,
+            validation_accuracy=read_summary(run_dir).kept_phase.val_accuracy,
             test_accuracy=_test_accuracy(run_dir, facts),
         )
     except InputError as error:
@@ -92,20 +92,10 @@ def _state(run_dir: Path) -> str:
 
 
 def _test_accuracy(run_dir: Path, facts: Facts) -> float | None:
-    from transfer.data.formats.npz import read_arrays
+    from transfer.runs.predictions import load_predictions
 
-    path = run_dir / files.PREDICTIONS
-    if not path.is_file():
-        return None
-    arrays = read_arrays(path, ("y_true", "y_prob"))
-    y_true, y_prob = arrays["y_true"], arrays["y_prob"]
-    expected = (facts.data.num_images["test"], facts.data.num_classes)
-    if y_true.shape != expected[:1] or y_prob.shape != expected:
-        raise InputError(
-            f"{path} should hold predictions of {expected[0]:,} images and {expected[1]} classes. "
-            f"Received: {y_true.shape} and {y_prob.shape}; delete it and evaluate again."
-        )
-    return float((y_prob.argmax(axis=1) == y_true).mean())
+    kept = load_predictions(run_dir, facts)
+    return None if kept is None else float((kept.y_prob.argmax(axis=1) == kept.y_true).mean())
 
 
 def _num_bytes(folder: Path) -> int:

@@ -5,10 +5,14 @@ file and a kill or a power cut leaves what was there before.
 """
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
 import re
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +21,9 @@ from typing import IO, Any
 from transfer.errors import InputError
 
 _STALE_SECONDS = 3600  # a file that is being written is written to far more often than this
+_SCRATCH = "transfer"  # what temporary folders are called
+# Machine and process that write it, and a number of its own.
+_TEMPORARY = re.compile(r"\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{8}\.(.+)", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -36,12 +43,16 @@ def whole_path(path: Path) -> Iterator[Path]:
 
     The name ends as that of `path` does, for libraries that look at the ending.
     """
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    temporary = path.with_name(f".{_own_mark()}.{path.name}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # on the disk before it gets its name
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename == str(temporary):  # told by the name that the user knows
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -49,9 +60,14 @@ def whole_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes `content` so that `path` holds all of it or what it held before."""
+    """Writes `content` so that `path` holds all of it or what it held before.
+
+    Bytes of a path that are no UTF-8 are written as the escapes of JSON.
+    """
+    if isinstance(content, str):
+        content = content.encode(errors="backslashreplace")
     with whole_file(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content)
 
 
 def flush_folder(folder: Path) -> None:
@@ -86,16 +102,87 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def remove_leftovers(folder: Path, name: str) -> None:
+def remove_leftovers(folder: Path, name: str, *, alone: bool = False) -> None:
     """Removes what killed processes left half written of files in a folder.
 
     Args:
-        folder: where they are; no link in it is followed.
+        folder: where they are; may be missing. No link in it is followed.
         name: regular expression of the whole files' names.
+        alone: whether it is known, by a lock, that no other process writes such files there.
     """
-    leftover = re.compile(rf"\.[0-9a-f]{{8}}\.(?:{name})")
-    for entry in os.scandir(folder):
-        with contextlib.suppress(OSError):  # another process was faster, or it is not ours
-            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
-            if leftover.fullmatch(entry.name) and age > _STALE_SECONDS:
-                os.unlink(entry.path)
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            with contextlib.suppress(OSError):  # another process was faster, or it is not ours
+                if is_temporary(entry.name, name) and (alone or _is_abandoned(entry)):
+                    os.unlink(entry.path)
+
+
+def is_temporary(found: str, name: str = ".+") -> bool:
+    """Returns whether a file's name is one that is made here while a file is being written.
+
+    Args:
+        found: the file's name.
+        name: regular expression of the whole file's name.
+    """
+    parts = _TEMPORARY.fullmatch(found)
+    return parts is not None and re.fullmatch(name, parts[3], re.DOTALL) is not None
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yields a folder among the system's temporary files, gone when the context ends.
+
+    Those of processes that were killed go with it.
+
+    Raises:
+        OSError: there is no place for it.
+    """
+    place = tempfile.gettempdir()
+    name = f".{_own_mark()}.{_SCRATCH}"
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(place):
+            if is_temporary(entry.name, _SCRATCH) and entry.is_dir(follow_symlinks=False):
+                if _is_abandoned(entry):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+    folder = Path(place, name)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_mark() -> str:
+    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _is_abandoned(entry: os.DirEntry) -> bool:
+    parts = _TEMPORARY.fullmatch(entry.name)
+    if parts and parts[1] == _machine() and not _is_running(int(parts[2])):
+        return True
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS
+
+
+@functools.cache
+def _machine() -> str:
+    # Numbers of processes mean the same within one start of a system, and of a container in it.
+    marks = [os.name, getattr(os, "uname", lambda: ("", ""))()[1]]
+    for read in (
+        lambda: Path("/proc/sys/kernel/random/boot_id").read_text(),
+        lambda: os.readlink("/proc/self/ns/pid"),
+    ):
+        with contextlib.suppress(OSError):
+            marks.append(read())
+    return hashlib.sha256(repr(marks).encode()).hexdigest()[:8]
+
+
+def _is_running(number: int) -> bool:
+    if os.name != "posix":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from transfer.errors import InputError
-from transfer.storage.atomic import read_json, remove_leftovers, whole_file, write_atomically
+from transfer.storage.atomic import (
+    is_temporary,
+    read_json,
+    remove_leftovers,
+    whole_file,
+    write_atomically,
+)
 from transfer.storage.locks import locked
 
 CHECKSUM = ".sha256"  # beside each file
@@ -77,19 +83,20 @@ class FolderCache:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
+            remove_leftovers(self.folder, f"{self._name}(?:{re.escape(CHECKSUM)})?")
             yield
+
+    @property
+    def _name(self) -> str:
+        return "[0-9a-f]{32}" + re.escape(self.suffix)
 
     def holds(self, path: Path) -> bool:
         """Returns whether the file is there as it was written; it then counts as used now."""
-        try:
-            with open(path, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            is_whole = _checksum(path).read_text(encoding="ascii") == found
-            if is_whole:
+        is_whole = is_as_written(path)
+        if is_whole:
+            with contextlib.suppress(OSError):  # another user's
                 os.utime(path)
-            return is_whole
-        except (OSError, ValueError):
-            return False
+        return is_whole
 
     @contextlib.contextmanager
     def keep(self, path: Path) -> Iterator[Checked]:
@@ -98,10 +105,8 @@ class FolderCache:
         Raises:
             OSError: the disk is full, or the folder cannot be written.
         """
-        with whole_file(path) as file:
-            checked = Checked(file)
-            yield checked
-        write_atomically(_checksum(path), checked.hexdigest())
+        with checked_file(path) as file:
+            yield file
         self._make_room(path)
 
     def read_json(self, path: Path) -> dict[str, Any] | None:
@@ -122,24 +127,48 @@ class FolderCache:
 
     def _make_room(self, newest: Path) -> None:
         # A file that another process reads stays readable for it after its name is gone.
-        name = "[0-9a-f]{32}" + re.escape(self.suffix)
-        remove_leftovers(self.folder, f"{name}(?:{re.escape(CHECKSUM)})?")
+        remove_leftovers(self.folder, f"{self._name}(?:{re.escape(CHECKSUM)})?")
         if self.most_bytes is None:
             return
-        own = re.compile(name)
-        entries = sorted(
-            (entry for entry in os.scandir(self.folder) if own.fullmatch(entry.name)),
-            key=lambda entry: entry.stat(follow_symlinks=False).st_mtime_ns,
-        )
-        entries = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
-        total = sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
-        for entry in entries:
-            if total <= self.most_bytes or entry.name == newest.name:
-                continue
-            total -= entry.stat(follow_symlinks=False).st_size
-            for path in (Path(entry.path), _checksum(Path(entry.path))):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        found = []  # what others are writing takes room too
+        for entry in os.scandir(self.folder):
+            with contextlib.suppress(OSError):  # it went while we looked
+                is_own = re.fullmatch(self._name, entry.name) is not None
+                if entry.is_file(follow_symlinks=False) and (
+                    is_own or is_temporary(entry.name, self._name)
+                ):
+                    status = entry.stat(follow_symlinks=False)
+                    found.append((status.st_mtime_ns, status.st_size, Path(entry.path), is_own))
+        total = sum(size for _, size, _, _ in found)
+        for _, size, path, is_own in sorted(found):
+            if total > self.most_bytes and is_own and path.name != newest.name:
+                total -= size
+                for each in (path, _checksum(path)):
+                    with contextlib.suppress(OSError):
+                        each.unlink()
+
+
+def is_as_written(path: Path) -> bool:
+    """Returns whether a file is there and is what `checked_file` wrote."""
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        return _checksum(path).read_text(encoding="ascii") == found
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def checked_file(path: Path) -> Iterator[Checked]:
+    """Yields a file to write; when the context ends well it is there, its checksum beside it.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    with whole_file(path) as file:
+        checked = Checked(file)
+        yield checked
+    write_atomically(_checksum(path), checked.hexdigest())
 
 
 def _checksum(path: Path) -> Path:

@@ -13,8 +13,9 @@ import contextlib
 import hashlib
 import json
 import math
-import shutil
-import tempfile
+import os
+import re
+import secrets
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -28,14 +29,16 @@ import numpy as np
 from transfer.errors import InputError
 from transfer.runs import files
 from transfer.runs.history import write_history
-from transfer.storage.atomic import flush_folder, whole_file, write_json
+from transfer.storage.atomic import flush_folder, remove_leftovers, whole_file, write_json
 from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
+from transfer.training.scores import best_loss
 
 VARIABLES, STATE, MANIFEST = "variables.npz", "state.json", "manifest.json"
 KEPT = 2  # newest checkpoints that stay, beside the best one
 
 _PHASES = (HEAD, FINETUNE)
-_PARTIAL = ".partial-"
+_NAME = re.compile(rf"(1-{HEAD}|2-{FINETUNE})-[0-9]{{4,}}")
+_PARTIAL = re.compile(r"\.partial-\w+")
 _READ_ERRORS = (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile)
 
 # What the callbacks lose between two processes; their settings come from the run's own.
@@ -70,7 +73,11 @@ class Checkpoint:
 
     path: Path
     state: State
-    variables: dict[str, np.ndarray]  # "model/0", "optimizer/0", "best/0", ...
+    variables: dict[str, np.ndarray]  # "model/0", "optimizer/0", "best/0", "before/0", ...
+
+    def arrays(self, kind: str) -> list[np.ndarray]:
+        """Returns the variables of a kind in order, none where the checkpoint has none."""
+        return [array for name, array in self.variables.items() if name.startswith(f"{kind}/")]
 
 
 def write_checkpoint(folder: Path, state: State, variables: Mapping[str, np.ndarray]) -> Path:
@@ -90,7 +97,8 @@ def write_checkpoint(folder: Path, state: State, variables: Mapping[str, np.ndar
     arrays: dict[str, Any] = dict(variables)
     folder.mkdir(exist_ok=True)
     target = folder / f"{_PHASES.index(state.phase) + 1}-{state.phase}-{state.epoch:04d}"
-    partial = Path(tempfile.mkdtemp(dir=folder, prefix=_PARTIAL))
+    partial = folder / f".partial-{secrets.token_hex(4)}"
+    partial.mkdir(mode=0o700)
     try:
         with whole_file(partial / VARIABLES) as file:
             np.savez(file, **arrays)
@@ -98,11 +106,11 @@ def write_checkpoint(folder: Path, state: State, variables: Mapping[str, np.ndar
         write_json(partial / MANIFEST, _checksums(partial))
         flush_folder(partial)
         if target.exists():  # damaged: a whole one would have been resumed from
-            shutil.rmtree(target)
+            _remove(target)
         partial.rename(target)
         flush_folder(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
     return target
 
 
@@ -142,9 +150,17 @@ def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint |
     Args:
         folder: holds the checkpoints of a run; may be missing.
         tell: called with a line for each damaged checkpoint that is passed over.
+
+    Raises:
+        InputError: it is a link: of what others keep elsewhere nothing may be removed.
     """
-    for leftover in folder.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    if folder.is_symlink():
+        raise InputError(
+            f"{folder} should be a folder of this run alone. Received: a link; put the folder "
+            "itself there."
+        )
+    for leftover in _own_folders(folder, _PARTIAL):
+        _remove(leftover)
     for path in reversed(list_checkpoints(folder)):
         try:
             return read_checkpoint(path)
@@ -155,12 +171,35 @@ def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint |
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Returns the checkpoints of a run, the oldest first."""
-    return sorted(folder.glob("[0-9]-*"))
+    return _own_folders(folder, _NAME)
+
+
+def _own_folders(folder: Path, name: re.Pattern[str]) -> list[Path]:
+    try:
+        entries = [entry for entry in os.scandir(folder) if name.fullmatch(entry.name)]
+    except OSError:  # missing
+        return []
+    return sorted(Path(each.path) for each in entries if each.is_dir(follow_symlinks=False))
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Removes the checkpoints of a run that has finished."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Removes the checkpoints of a run that has finished, and nothing else that lies there."""
+    if folder.is_symlink():
+        return
+    for path in list_checkpoints(folder) + _own_folders(folder, _PARTIAL):
+        _remove(path)
+    with contextlib.suppress(OSError):  # somebody keeps something there
+        folder.rmdir()
+
+
+def _remove(path: Path) -> None:
+    # What is written here, under its name or on its way to it; from the first file on it is none.
+    for name in (MANIFEST, STATE, VARIABLES):
+        with contextlib.suppress(OSError):
+            (path / name).unlink()
+    remove_leftovers(path, f"{MANIFEST}|{STATE}|{VARIABLES}", alone=True)
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def _checksums(path: Path) -> dict[str, str]:
@@ -169,6 +208,41 @@ def _checksums(path: Path) -> dict[str, str]:
         with open(path / name, "rb") as file:
             checksums[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return checksums
+
+
+class HeadPhaseWeights:
+    """The weights with which fine-tuning begins, held as long as no epoch of it is better.
+
+    Args:
+        classifier: as the head phase left it, unless the checkpoint is of the fine-tune phase.
+        recorder: knows the scores.
+        resumed: the checkpoint to start from, or None.
+    """
+
+    def __init__(
+        self, classifier: keras.Model, recorder: HistoryRecorder, resumed: Checkpoint | None
+    ) -> None:
+        self._recorder = recorder
+        if resumed is not None and resumed.state.phase == FINETUNE:
+            self._weights = resumed.arrays("before")
+            shapes = [weight.shape for weight in classifier.weights]
+            if self._weights and [array.shape for array in self._weights] != shapes:
+                raise CheckpointError(f"checkpoint {resumed.path} belongs to another model.")
+        else:
+            has_scores = math.isfinite(best_loss(recorder.rows, HEAD))
+            self._weights = classifier.get_weights() if has_scores else []
+
+    def if_better(self) -> list[np.ndarray]:
+        """Returns the weights, none where an epoch of fine-tuning was as good as the head phase."""
+        rows = self._recorder.rows
+        if not best_loss(rows, HEAD) < best_loss(rows, FINETUNE):
+            self._weights = []
+        return self._weights
+
+    def put_back_if_better(self, classifier: keras.Model) -> None:
+        """Gives them to the classifier, where fine-tuning ended worse."""
+        if weights := self.if_better():
+            classifier.set_weights(weights)
 
 
 class Checkpointer(keras.callbacks.Callback):
@@ -182,6 +256,7 @@ class Checkpointer(keras.callbacks.Callback):
         callbacks: of the same `fit`; those of `_REMEMBERED` are kept.
         started: `time.perf_counter()` of the run's start, earlier by what it took before.
         resumed: the checkpoint to start from, or None.
+        before: weights of the phase before, which may be the better ones.
     """
 
     def __init__(
@@ -190,8 +265,10 @@ class Checkpointer(keras.callbacks.Callback):
         callbacks: Iterable[keras.callbacks.Callback],
         started: float,
         resumed: Checkpoint | None = None,
+        before: HeadPhaseWeights | None = None,
     ) -> None:
         super().__init__()
+        self._before = before
         self._recorder, self._started, self._resumed = recorder, started, resumed
         self._remembered = {
             type(callback).__name__: (callback, _REMEMBERED[type(callback)])
@@ -212,8 +289,7 @@ class Checkpointer(keras.callbacks.Callback):
             for attribute, value in values.items():
                 setattr(self._remembered[name][0], attribute, value)
         stopping = self._remembered["EarlyStopping"][0]
-        best = [v for name, v in self._resumed.variables.items() if name.startswith("best/")]
-        stopping.best_weights = best or self.model.get_weights()
+        stopping.best_weights = self._resumed.arrays("best") or self.model.get_weights()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Writes a checkpoint, unless the loss is no number, and history.csv."""
@@ -230,6 +306,8 @@ class Checkpointer(keras.callbacks.Callback):
         }
         if stopping.best_epoch != epoch:
             variables |= {f"best/{i}": array for i, array in enumerate(stopping.best_weights)}
+        before = self._before.if_better() if self._before else []
+        variables |= {f"before/{i}": array for i, array in enumerate(before)}
         state = State(
             phase=self._recorder.phase,
             epoch=epoch + 1,
@@ -266,6 +344,4 @@ def _prune(folder: Path, state: State) -> None:
     best = f"{_PHASES.index(state.phase) + 1}-{state.phase}-{state.best_epoch:04d}"
     for path in paths[:-KEPT]:
         if path.name != best:
-            with contextlib.suppress(OSError):
-                (path / MANIFEST).unlink(missing_ok=True)  # from here on it is no checkpoint
-                shutil.rmtree(path)
+            _remove(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer import console
+from transfer import console, signals
 from transfer.config import Config
 from transfer.data.decode import decode_splits
 from transfer.data.fingerprints import OUTDATED, fingerprint, is_outdated
@@ -76,4 +76,5 @@ def load_data(
         f"{splits.validation.num_images:,} validation, {test}; "
         f"{len(splits.class_names)} classes"
     )
+    signals.obey()  # where a decoder swallowed the stop
     return Data(splits, fingerprints, arrays)

@@ -17,6 +17,7 @@ from transfer.acceleration.doors import predict_batches
 from transfer.config import Config
 from transfer.data.fingerprints import fingerprint
 from transfer.data.splits import Split
+from transfer.errors import disk_error
 from transfer.machine import usable_memory
 from transfer.models.classifier import build_classifier, feature_extractor
 from transfer.models.fingerprints import fingerprint_variables
@@ -50,7 +51,7 @@ def load_features(
         config: uses `image_size` and `batch_size`.
         flipped: mirror the images left to right.
         callbacks: for progress while computing.
-        tell: called with a line when they come from the cache.
+        tell: called with a line when they come from the cache, or cannot be kept there.
 
     Returns:
         float16 (N, features); read from the disk as needed where they are more than
@@ -65,7 +66,8 @@ def load_features(
             else:
                 _compute_to(path, shape, _batches(extractor, split, config, flipped, callbacks))
             return _open(path)
-    except OSError:  # no place for a cache: then without one
+    except OSError as error:  # no place for a cache, or one that somebody blocks: then without
+        tell(f"not kept, {disk_error(error, path)}")
         return compute_features(extractor, split, config, flipped=flipped, callbacks=callbacks)
 
 

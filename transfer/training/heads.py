@@ -19,7 +19,7 @@ from transfer.models.head import build_head
 from transfer.models.precision import choose_precision, dtype_policy
 from transfer.models.weights import Weights, load_backbone
 from transfer.runs.facts import describe_data, describe_run
-from transfer.runs.folder import create_run, lock_run
+from transfer.runs.folder import create_run, lock_new_run
 from transfer.training.callbacks import HistoryRecorder
 from transfer.training.data import Data
 from transfer.training.defaults import settle
@@ -90,7 +90,7 @@ def train_head(config: Config, data: Data, start: HeadStart, run_dir: Path) -> R
     settled = settle(config, start.weights)
     num_features = start.features.validation.shape[1]
     run_dir = create_run(config.backbone, run_dir)
-    with lock_run(run_dir), one_line_for_every_end(run_dir, config):
+    with one_line_for_every_end(run_dir, config), lock_new_run(run_dir):
         described = describe_data(data.splits, data.fingerprints)
         describe_run(
             config, settled, described, start.weights, start.weights_sha256, start.policy

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from transfer import console
 from transfer.config import Config
-from transfer.errors import InputError, Interrupted
+from transfer.errors import DiskError, InputError, Interrupted, disk_error
 from transfer.runs import files
 from transfer.signals import noting
 from transfer.training.checkpoint import list_checkpoints
@@ -52,7 +52,8 @@ def one_line_for_every_end(run_dir: Path, config: Config) -> Iterator[None]:
     """However a run ends before its end: tells what happened, what is kept, how to go on.
 
     Raises:
-        InputError: there is not enough memory, or the disk is full.
+        DiskError: the disk is full, or the folder cannot be written.
+        InputError: there is not enough memory.
         Interrupted: Ctrl-C or SIGTERM came.
     """
     try:
@@ -60,16 +61,19 @@ def one_line_for_every_end(run_dir: Path, config: Config) -> Iterator[None]:
     except (KeyboardInterrupt, Interrupted) as error:
         number = getattr(error, "number", signal.SIGINT)
         raise Interrupted(number, f"Stopped. {_how_to_go_on(run_dir)}") from error
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise InputError(
-            f"{too_large(config)}; begin again with --batch-size "
-            f"{max(1, config.batch_size // 2)}. {_kept(run_dir)}."
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or run_dir}: {error.strerror or error}; mend that. "
-            f"{_how_to_go_on(run_dir)}"
-        ) from error
+    except InputError:
+        raise
+    except Exception as error:
+        if told := disk_error(
+            error, run_dir
+        ):  # before the memory: TensorFlow has one word for both
+            raise DiskError(f"{told}; mend that. {_how_to_go_on(run_dir)}") from error
+        if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
+            raise InputError(
+                f"{too_large(config)}; begin again with --batch-size "
+                f"{max(1, config.batch_size // 2)}. {_kept(run_dir)}."
+            ) from error
+        raise
 
 
 def too_large(config: Config) -> str:

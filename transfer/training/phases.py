@@ -40,10 +40,16 @@ from transfer.training.callbacks import (
     HistoryRecorder,
     keras_callbacks,
 )
-from transfer.training.checkpoint import Checkpoint, Checkpointer, list_checkpoints
+from transfer.training.checkpoint import (
+    Checkpoint,
+    Checkpointer,
+    HeadPhaseWeights,
+    list_checkpoints,
+)
 from transfer.training.features import frozen_extractor, load_features
 from transfer.training.interruption import StopAfterStep
 from transfer.training.optimizers import make_optimizer
+from transfer.training.scores import best_loss
 
 HEAD_VALIDATION_BATCH = 1024  # features; Keras's own 32 would take a third of a head epoch
 
@@ -130,10 +136,14 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
 def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
     """Unfreezes the upper blocks of the backbone and trains them with the head.
 
+    Where that ends worse than the head phase, by the validation loss, the weights of the head
+    phase are put back.
+
     Returns:
         The classifier.
     """
     config, num_classes = run.config, len(splits.class_names)
+    before = HeadPhaseWeights(classifier, run.recorder, run.checkpoint)
     backbone = classifier.get_layer("backbone")
     unfreeze_backbone(
         config.backbone, backbone, config.unfreeze, train_batch_norm=config.train_batch_norm
@@ -149,8 +159,6 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         splits.validation, config.image_size, config.batch_size, num_classes
     )
     steps = steps_per_epoch(splits.train.num_images, config.batch_size)
-    # The statistics follow the weights that train, and these are not the average of the weights.
-    recalibrates = config.train_batch_norm and (config.ema_momentum or steps < SHORT_EPOCH_STEPS)
     _fit(
         classifier,
         FINETUNE,
@@ -160,11 +168,30 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         run,
         # Always on the batches of epoch 0: a resumed run takes the same ones.
         [BatchNormRecalibration(classifier, batches_from(0), config.batch_size)]
-        if recalibrates
+        if recalibrates_batch_norm(config, splits.train.num_images)
         else [],
         steps=steps,
+        before=before,
     )
+    before.put_back_if_better(classifier)
     return classifier
+
+
+def recalibrates_batch_norm(config: Config, num_images: int) -> bool:
+    """Returns whether BatchNorm's statistics are computed anew before each validation.
+
+    The moving average is not what belongs to the weights in short epochs, nor where it follows
+    weights of which an average is kept, nor behind a last batch of a few images, which counts as
+    much as a full one.
+
+    Args:
+        config: the settings.
+        num_images: number of training images.
+    """
+    is_short = steps_per_epoch(num_images, config.batch_size) < SHORT_EPOCH_STEPS
+    rest = num_images % config.batch_size
+    has_small_batch = 0 < rest < config.batch_size / 4
+    return config.train_batch_norm and (bool(config.ema_momentum) or is_short or has_small_batch)
 
 
 def _compile(
@@ -195,12 +222,13 @@ def _fit(
     run: Run,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     steps: int | None = None,  # an epoch; None: the batches end with it
+    before: HeadPhaseWeights | None = None,
 ) -> None:
     run.recorder.phase = phase
     progress = _progress(run, phase, train.num_images, run.epochs(phase), run.first_epoch(phase))
     kerases = list(keras_callbacks(phase, run.config, run.recorder.run_dir))
     resumed = run.checkpoint if run.first_epoch(phase) else None
-    checkpointer = Checkpointer(run.recorder, kerases, run.started, resumed)
+    checkpointer = Checkpointer(run.recorder, kerases, run.started, resumed, before)
     try:
         with StopAfterStep() as stop:
             model.fit(
@@ -217,7 +245,8 @@ def _fit(
             )
     finally:
         progress.close()
-    if not math.isfinite(run.recorder.rows[-1]["loss"]):
+    last, best = run.recorder.rows[-1], best_loss(run.recorder.rows, phase)
+    if not (math.isfinite(last["loss"]) and math.isfinite(best)):
         raise InputError(_told_divergence(phase, run))
 
 
@@ -225,8 +254,10 @@ def _told_divergence(phase: str, run: Run) -> str:
     option = "head" if phase == HEAD else "finetune"
     checkpoints = list_checkpoints(run.recorder.run_dir / files.CHECKPOINTS)
     return (
-        f"the loss is no longer a number in the {phase} phase; begin again with a lower "
-        f"--{option}-learning-rate, now {getattr(run.config, option + '_learning_rate'):g}. "
+        f"the loss, or that of the validation images, is no longer a number in the {phase} phase; "
+        f"begin again with a lower "
+        f"--{option}-learning-rate, now {getattr(run.config, option + '_learning_rate'):g}, or "
+        "with other weights where it never was one. "
         f"The last good state is {checkpoints[-1] if checkpoints else 'the beginning'}."
     )
 

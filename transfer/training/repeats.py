@@ -19,7 +19,7 @@ from transfer.errors import Interrupted
 from transfer.formatting import format_spread
 from transfer.runs import files
 from transfer.runs.facts import Facts, RepeatsFacts, read_facts
-from transfer.runs.folder import check_new, default_run_dir, is_finished
+from transfer.runs.folder import check_new, default_run_dir, is_tidy
 from transfer.training import run
 from transfer.training.result import Describe, Result
 
@@ -87,7 +87,7 @@ def resume_repeats(
         Interrupted: Ctrl-C or SIGTERM came.
     """
     folders, facts = _folders_beside(run_dir)
-    if all(map(is_finished, folders.values())) or not is_finished(run_dir):
+    if all(map(is_tidy, folders.values())) or not is_tidy(run_dir):
         yield run.resume(run_dir, given=given, offline=offline, describe=describe)
     if facts and folders:
         yield from _train_missing(facts.settings, folders, offline, facts.command, describe)
@@ -97,7 +97,7 @@ def print_repeats(results: Sequence[Result]) -> None:
     """Prints mean, min, max and n of several runs; nothing of a single one."""
     if len(results) < 2:
         return
-    phases = [result.summary.last_phase for result in results]
+    phases = [result.summary.kept_phase for result in results]
     command = console.how_to("evaluate", *(result.run_dir for result in results), "--report")
     console.say(
         f"{len(results)} runs, each on validation images of its own: accuracy "
@@ -131,7 +131,7 @@ def _train_missing(
     """Finishes what has begun and begins what has not, in the order of the seeds."""
     bound = RepeatsFacts(min(folders), len(folders))
     for number, (seed, folder) in enumerate(folders.items(), start=1):
-        if is_finished(folder):
+        if is_tidy(folder):
             continue
         keras.backend.clear_session()  # frees the network before
         console.say(f"Repeat {number} of {len(folders)}: seed {seed}")

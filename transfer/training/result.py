@@ -14,10 +14,11 @@ from transfer import console
 from transfer.formatting import format_percent, format_seconds
 from transfer.models.fingerprints import fingerprint_variables
 from transfer.runs import files
-from transfer.runs.facts import PhaseSummary, Summary
-from transfer.runs.history import HISTORY_COLUMNS, write_history
+from transfer.runs.facts import Summary, read_summary
+from transfer.runs.history import HISTORY_COLUMNS, read_history, write_history
 from transfer.training.checkpoint import remove_checkpoints
 from transfer.training.phases import Run
+from transfer.training.scores import best_phase, summarise
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ Describe = Callable[[Result], None]  # writes more of a run before it counts as 
 def finish(
     trained: keras.Model, last: keras.Model, run: Run, describe: Describe | None = None
 ) -> Result:
-    """Writes what a run came to, summary.json last.
+    """Writes what a run came to, summary.json last; then its checkpoints are of no use.
 
     Args:
         trained: the model whose weights were learnt.
@@ -51,7 +52,8 @@ def finish(
         "history": _fingerprint_history(history),
     }
     seconds = round(time.perf_counter() - run.started, 1)
-    result = Result(run_dir, Summary(_summarise(history), seconds, sha256), history)
+    summary = Summary(summarise(history), seconds, sha256, best_phase(history))
+    result = Result(run_dir, summary, history)
     write_history(run_dir, history)
     if describe:
         describe(result)
@@ -60,20 +62,22 @@ def finish(
     return result
 
 
-def _summarise(history: list[dict[str, Any]]) -> dict[str, PhaseSummary]:
-    phases = {}
-    for phase in dict.fromkeys(row["phase"] for row in history):
-        rows = [row for row in history if row["phase"] == phase]
-        # The epoch whose weights EarlyStopping put back.
-        best = min(rows, key=lambda row: row["val_loss"])
-        phases[phase] = PhaseSummary(
-            epochs=len(rows),
-            best_epoch=best["epoch"],
-            val_loss=best["val_loss"],
-            val_accuracy=best["val_accuracy"],
-            seconds=round(sum(row["seconds"] for row in rows), 1),
-        )
-    return phases
+def tidy_up(run_dir: Path, describe: Describe | None = None) -> Result:
+    """Finishes what a kill left undone of a run that had finished.
+
+    Args:
+        run_dir: holds summary.json.
+        describe: called where something of what it writes is missing.
+
+    Raises:
+        InputError: summary.json or history.csv is damaged.
+    """
+    result = Result(run_dir, read_summary(run_dir), read_history(run_dir))
+    shown = (files.CURVES, files.CARD)
+    if describe and not all((run_dir / name).is_file() for name in shown):
+        describe(result)
+    remove_checkpoints(run_dir / files.CHECKPOINTS)
+    return result
 
 
 def print_summary(result: Result) -> None:
@@ -84,6 +88,8 @@ def print_summary(result: Result) -> None:
             f"best epoch {phase.best_epoch}: validation accuracy "
             f"{format_percent(phase.val_accuracy)}, loss {phase.val_loss:.4f}"
         )
+    if told := result.summary.tell_kept():
+        console.say(told)
     console.say(
         f"Done in {format_seconds(result.summary.seconds)}. Everything is in {result.run_dir}\n"
         f"Next: {console.how_to('evaluate', result.run_dir, '--report')}"

@@ -38,14 +38,22 @@ from transfer.runs.facts import (
     read_facts,
     versions,
 )
-from transfer.runs.folder import check_new, check_resumable, create_run, lock_run
+from transfer.runs.folder import (
+    check_new,
+    check_resumable,
+    create_run,
+    is_finished,
+    lock_new_run,
+    lock_run,
+)
+from transfer.storage.atomic import remove_leftovers
 from transfer.training.callbacks import FINETUNE, HistoryRecorder
 from transfer.training.checkpoint import Checkpoint, newest_checkpoint
 from transfer.training.data import Data, load_data
 from transfer.training.defaults import settle
 from transfer.training.interruption import one_line_for_every_end, too_large
 from transfer.training.phases import Run, fit_finetune, fit_head, load_head_features
-from transfer.training.result import Describe, Result, finish
+from transfer.training.result import Describe, Result, finish, tidy_up
 
 
 def train(
@@ -87,7 +95,7 @@ def train(
     _say_settings(settled, weights, policy, reason)
     _check_memory(settled, backbone, policy)
     run_dir = create_run(config.backbone, run_dir)
-    with lock_run(run_dir), one_line_for_every_end(run_dir, config):
+    with one_line_for_every_end(run_dir, config), lock_new_run(run_dir):
         location = _keep_arrays(data, run_dir)
         describe_run(
             config,
@@ -137,7 +145,10 @@ def resume(
     check_resumable(run_dir)
     facts = read_facts(run_dir)
     _refuse_changes(run_dir, facts.settings, given or {})
-    with lock_run(run_dir), one_line_for_every_end(run_dir, facts.settings):
+    with one_line_for_every_end(run_dir, facts.settings), lock_run(run_dir):
+        if is_finished(run_dir):
+            return tidy_up(run_dir, describe)
+        remove_leftovers(run_dir, ".+", alone=True)
         console.say(f"Run folder: {run_dir}, resumed")
         _warn_of_other_versions(facts)
         checkpoint = newest_checkpoint(

@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from keras_tuner.engine.trial import TrialStatus
 
-from transfer import console
+from transfer import console, signals
 from transfer.config import Config
 from transfer.data.splits import Loaded
 from transfer.errors import InputError, Interrupted
@@ -40,7 +40,8 @@ from transfer.formatting import format_seconds
 from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.weights import Weights, load_backbone
 from transfer.plots.style import png
-from transfer.storage.atomic import read_json, write_atomically, write_json
+from transfer.storage.atomic import read_json, remove_leftovers, write_atomically, write_json
+from transfer.storage.locks import lock_at_once
 from transfer.training.data import Data, load_data
 from transfer.training.defaults import settle
 from transfer.training.heads import HeadStart, prepare_heads
@@ -280,11 +281,13 @@ def _project(plan: Plan, options: SearchOptions) -> Iterator[keras_tuner.Oracle]
     differs = _differs_from_newest(plan) if is_new else None
     plan.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(plan.folder / LOCK, timeout=0):
+        with lock_at_once(plan.folder / LOCK):
             if is_new:
                 started = datetime.now(UTC).isoformat(timespec="seconds")
                 facts = plan.facts | {"command": options.command, "started": started}
                 write_json(plan.folder / FACTS, facts)
+            for folder in (plan.folder, *plan.folder.glob(f"{TRIAL_PREFIX}*")):
+                remove_leftovers(folder, ".+", alone=True)  # workers write further down
             oracle = make_oracle(plan, most_trials=options.trials)
             _tell_plan(plan, options, oracle)
             if differs:
@@ -357,6 +360,7 @@ def _told(
             ) from error
     rows = results.read_rows(oracle)
     if deadline.passed:
+        signals.forget()
         console.say(
             f"Time limit of {format_seconds(options.time_limit)} reached; the same command with "
             "another limit goes on.",

@@ -7,7 +7,7 @@ epochs a search method grants a trial is its budget; `with_budget` says what it 
 import contextlib
 import dataclasses
 import json
-import shutil
+import os
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,10 +16,12 @@ from typing import Any
 
 from transfer import console
 from transfer.config import Config
-from transfer.errors import InputError, printable
+from transfer.errors import DiskError, InputError, disk_error, printable
 from transfer.runs import files
 from transfer.runs.facts import Summary, read_facts, read_summary
+from transfer.storage.atomic import remove_leftovers
 from transfer.training import run
+from transfer.training.checkpoint import remove_checkpoints
 from transfer.training.data import Data
 from transfer.training.heads import HeadStart, train_head
 from transfer.tuning import processes
@@ -91,20 +93,22 @@ def run_trial(config: Config, context: TrialContext, folder: Path, worker: str) 
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM came; the trial is to be run again.
-        InputError: the disk is full, which is no fault of the trial.
+        DiskError: the disk is full, which is no fault of the trial.
     """
     try:
         summary = _finished(folder / RUN, config)
         if summary is None:
             folder.mkdir(parents=True, exist_ok=True)
             summary = _train(config, context, folder / RUN)
+    except DiskError:
+        raise
     except InputError as error:
-        if isinstance(error.__cause__, OSError):
-            raise
         return TrialResult(config.to_dict(), worker=worker, reason=str(error).split(";")[0])
     except Exception as error:  # whatever it is, the other trials may be well
+        if told := disk_error(error, folder):
+            raise told from error
         return TrialResult(config.to_dict(), worker=worker, reason=_one_line(error))
-    kept = summary.last_phase
+    kept = summary.kept_phase
     return TrialResult(
         config.to_dict(),
         val_accuracy=kept.val_accuracy,
@@ -131,7 +135,7 @@ def _finished(run_dir: Path, config: Config) -> Summary | None:
 
 
 def _train(config: Config, context: TrialContext, run_dir: Path) -> Summary:
-    shutil.rmtree(run_dir, ignore_errors=True)  # of an attempt that was killed
+    _remove_run(run_dir)  # of an attempt that was killed
     try:
         with console.speaking(quiet=True):
             if config.backbone in context.heads:
@@ -145,7 +149,22 @@ def _train(config: Config, context: TrialContext, run_dir: Path) -> Summary:
                 keep_model=False,
             ).summary
     finally:
-        shutil.rmtree(run_dir / files.CHECKPOINTS, ignore_errors=True)
+        remove_checkpoints(run_dir / files.CHECKPOINTS)
+
+
+def _remove_run(run_dir: Path) -> None:
+    # What training writes there, and nothing of anybody else's.
+    if run_dir.is_symlink() or not run_dir.is_dir():
+        return
+    remove_checkpoints(run_dir / files.CHECKPOINTS)
+    remove_leftovers(run_dir, ".+", alone=True)
+    for folder, _, names in os.walk(run_dir, topdown=False):  # follows no link
+        for name in names:
+            if name in files.OF_TRAINING or name.startswith("events.out.tfevents."):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+        with contextlib.suppress(OSError):  # somebody keeps something there
+            os.rmdir(folder)
 
 
 def _one_line(error: Exception) -> str:
