@@ -695,7 +695,7 @@ def test_loops_of_links_end(photos):
     assert "2 that do not" in refused_folder(photos)
     for name in ("round.png", "gone.png"):
         (photos / "cat" / name).unlink()
-    assert "passed over 3 links to folders used already" in decode_folder(photos).provenance
+    assert "passed over 3: 3 links to folders used already" in decode_folder(photos).provenance
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from tests.conftest import make_stripes, printed
 from transfer import machine
 from transfer.commands.evaluate import main as evaluate_command
 from transfer.config import Config
+from transfer.data.fingerprints import fingerprint
 from transfer.data.pipeline import make_training_dataset
+from transfer.data.sources import load_splits
 from transfer.errors import InputError
 from transfer.evaluation import comparison, predictions
 from transfer.evaluation.calibration import fit_calibration
@@ -30,7 +33,7 @@ from transfer.evaluation.predictions import (
 from transfer.machine import has_accelerator
 from transfer.models import precision
 from transfer.report import run_report
-from transfer.report.pictures import augmented_views
+from transfer.report.pictures import augmented_views, class_counts
 from transfer.runs import files
 from transfer.runs.facts import read_facts
 from transfer.runs.finished import FinishedRun
@@ -405,7 +408,7 @@ def test_data_that_was_moved_is_known_by_its_fingerprint(run_dir, data, tmp_path
     expected = predict_run(FinishedRun(run_dir))
     (run_dir / files.PREDICTIONS).unlink()
     change_facts(run_dir, location=str(tmp_path / "gone.npz"))
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="name where it is now: --data PATH"):
         predict_run(FinishedRun(run_dir))
     moved = shutil.copy(data, tmp_path / "moved.npz")
     run = FinishedRun(run_dir, str(moved))
@@ -417,7 +420,7 @@ def test_data_that_was_moved_is_known_by_its_fingerprint(run_dir, data, tmp_path
 def test_other_images_of_the_same_classes_are_scored_and_nothing_of_them_is_kept(
     run_dir, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("transfer.plots.style.PICTURE_DPI", 45)
+    monkeypatch.setattr(run_report, "draw_pictures", lambda *args: [])  # most of the time
     own = predict_run(FinishedRun(run_dir))
     before = {path.name: path.read_bytes() for path in run_dir.iterdir() if path.is_file()}
     _, labels = write_photos(tmp_path / "photos")
@@ -456,3 +459,21 @@ def test_labels_of_other_images_are_those_of_the_run_by_name(run_dir, tmp_path):
         FinishedRun(run_dir, str(tmp_path / "others"))
     with pytest.raises(InputError, match="does not exist"):
         FinishedRun(run_dir, str(tmp_path / "nowhere"))
+
+
+def test_pictures_show_and_count_no_file_that_was_left_out(run_dir, tmp_path):
+    write_photos(tmp_path / "photos", count=40)
+    found = load_splits(str(tmp_path / "photos"))
+    for path in found.train.images[[0, -1]]:  # some that would be shown
+        Path(path).unlink()
+        Path(path).symlink_to("nowhere")
+    found = load_splits(str(tmp_path / "photos"))
+    prints = {name: fingerprint(split) for name, split in found.parts().items()}
+    change_facts(run_dir, location=str(tmp_path / "photos"), fingerprints=prints)
+    facts = read_facts(run_dir)
+    settings = dataclasses.replace(facts.settings, skip_bad_images=True)
+    dataclasses.replace(facts, settings=settings).write(run_dir)
+    run = FinishedRun(run_dir)
+    assert sum(counts.sum() for counts in class_counts(run).values()) == 38
+    originals, views = augmented_views(run)
+    assert len(originals) == len(views) == 4

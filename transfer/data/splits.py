@@ -102,11 +102,11 @@ _MOST_REASONS = 6  # told of what was passed over
 
 
 def count_passed_over(passed_over: Sequence[PassedOver]) -> str:
-    """Returns how many were passed over and why: "3 files: 2 hidden files, 1 .txt"."""
+    """Returns how many were passed over and why: "3: 2 hidden files, 1 .txt files"."""
     counts = Counter(one.reason for one in passed_over).most_common()
     told = [f"{count:,} {reason}" for reason, count in counts[:_MOST_REASONS]]
     others = sum(count for _, count in counts[_MOST_REASONS:])
-    return ", ".join(told + ([f"{others:,} others"] if others else []))
+    return f"{len(passed_over):,}: " + ", ".join(told + ([f"{others:,} others"] if others else []))
 
 
 _TEST_FRACTION = 0.2

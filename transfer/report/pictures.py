@@ -113,8 +113,8 @@ def _sample(evaluated: EvaluatedRun) -> Sample:
 def class_counts(run: FinishedRun) -> dict[str, np.ndarray]:
     """Returns how many images each class has in each part: int (C,) by the part's name."""
     return {
-        SPLIT_NAMES[part]: np.bincount(split.labels, minlength=len(run.class_names))
-        for part, split in run.splits.parts().items()
+        name: np.bincount(run.used(part).labels, minlength=len(run.class_names))
+        for part, name in SPLIT_NAMES.items()
     }
 
 
@@ -130,7 +130,7 @@ def augmented_views(run: FinishedRun) -> tuple[np.ndarray, np.ndarray]:
     """
     from transfer.data.augment import augment_some
 
-    count = run.splits.train.num_images
+    count = run.used("train").num_images
     chosen = np.linspace(0, count - 1, AUGMENTED_ORIGINALS).astype(int)
     originals = run.examples("train", chosen)
     views = [

@@ -5,6 +5,7 @@ Everything that reads a run folder goes through here; nobody else rebuilds a cla
 
 import dataclasses
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,14 @@ class FinishedRun:
         location = self._kept.location
         if location == files.DATA:
             location = str(self.run_dir / files.DATA)
+        if os.path.isabs(location) and not os.path.exists(location):
+            mend = "name where it is now: --data PATH"
+            if self.has_other_test:
+                mend = "put it back, a report needs it besides the other images"
+            raise InputError(
+                f"the data of {self.run_dir} should be in {location}. Received: nothing there; "
+                f"{mend}."
+            )
         splits = load_splits(
             location,
             validation_fraction=self.settings.validation_fraction,
@@ -169,14 +178,22 @@ class FinishedRun:
             self._decoded[part] = self._decode(self.split(part))
         return self._decoded[part]
 
+    def used(self, part: str) -> Split:
+        """Returns a part as it was trained or tested on, decoded only where that must be known.
+
+        Files that do not decode are no part of it. Arguments and errors as `split`.
+        """
+        split = self._part(part)
+        return self.images(part) if split.are_files and self.settings.skip_bad_images else split
+
     def examples(self, part: str, indices: np.ndarray) -> np.ndarray:
         """Returns some images of a part, uint8 (K, H, W, 1 or 3), without decoding the others.
 
         Args:
             part: "train", "validation" or "test".
-            indices: int (K,), into the part as it is found, files that do not decode included.
+            indices: int (K,), into what `used` returns.
         """
-        split = self._part(part).take(indices)
+        split = self.used(part).take(indices)
         return self._decode(split).images
 
     def _decode(self, split: Split) -> Split:
