@@ -85,6 +85,17 @@ def test_mistakes_and_doubts_come_in_order_of_confidence():
     assert "b, 90\u00a0%\ntrue: d, 5\u00a0%" in found
 
 
+def test_images_of_files_are_named():
+    images, y_true, y_prob = mistaken()
+    paths = [f"cat/{index}.png" for index in range(19)] + ["cat/$odd$/" + "x" * 40 + "/19.png"]
+    paths[7] = "a long folder of holidays/IMG_7.jpg"
+    for plot in (galleries.plot_mistakes_and_doubts, galleries.plot_confused_pairs):
+        found = texts(figure := plot(images, y_true, y_prob, list("abcd"), paths=paths))
+        assert "b, 90\u00a0%\ntrue: d, 5\u00a0%\n\u2026r of holidays/IMG_7.jpg" in found
+        assert any(text.endswith("\ncat/3.png") for text in found)
+        draw(figure)
+
+
 def test_confused_pairs_show_both_sides_and_the_worst_pair_first():
     images, y_true, y_prob = mistaken()
     figure = galleries.plot_confused_pairs(images, y_true, y_prob, list("abcd"), num_pairs=2)

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.conftest import printed
 from tools import make_sample
+from transfer.config import Config
 from transfer.data import places, sources
 from transfer.data.fashion_mnist import CLASS_NAMES, FASHION_MNIST_SHA256, SAMPLE_SHA256
 from transfer.data.fingerprints import fingerprint, is_outdated
@@ -969,3 +971,22 @@ def test_a_fingerprint_of_names_is_compared_as_such(tmp_path):
     assert is_outdated(split, kept) and not is_outdated(split, fingerprint(split))
     arrays = Split(X[..., np.newaxis], Y.astype(np.int64))
     assert not is_outdated(arrays, kept) and fingerprint(arrays, like=kept) == fingerprint(arrays)
+
+
+def test_a_run_of_an_older_version_goes_on_with_a_word_of_caution(tmp_path):
+    from transfer.training.data import load_data
+
+    root = write_images(tmp_path / "one", ["a", "b"], count=8)
+    config = Config(data=str(root))
+    kept = {}
+    for name, split in load_splits(str(root)).parts().items():
+        lines = (
+            f"{Path(path).relative_to(root).as_posix()}\0{os.path.getsize(path)}\0{label}\n"
+            for path, label in zip(split.images, split.labels, strict=True)
+        )
+        kept[name] = hashlib.sha256("".join(lines).encode()).hexdigest()
+    found = []
+    told = printed(lambda: found.append(load_data(config, True, kept_fingerprints=kept)), width=300)
+    assert found[0].fingerprints == kept and "whether their pixels have changed" in told
+    told = printed(lambda: found.append(load_data(config, True)))
+    assert found[1].fingerprints != kept and "Warning" not in told
