@@ -436,7 +436,8 @@ def test_other_images_of_the_same_classes_are_scored_and_nothing_of_them_is_kept
     assert json.loads((report / "metrics.json").read_text())["num_images"] == 12
     kept = {name: content for name, content in before.items() if name != files.CALIBRATION}
     assert all((run_dir / name).read_bytes() == content for name, content in kept.items())
-    np.testing.assert_array_equal(load_predictions(run_dir, FinishedRun(run_dir).facts).y_prob, own.y_prob)
+    again = load_predictions(run_dir, FinishedRun(run_dir).facts)
+    np.testing.assert_array_equal(again.y_prob, own.y_prob)
 
 
 def test_labels_of_other_images_are_those_of_the_run_by_name(run_dir, tmp_path):
