@@ -9,7 +9,8 @@ from transfer import console
 from transfer.commands import options
 from transfer.errors import InputError
 from transfer.models.backbones import BACKBONES
-from transfer.models.weights import IMAGENET, PHOTOS, list_weights
+
+_KINDS = ("imagenet", "photos")  # those that are fetched, in the order of "auto"
 
 
 @click.group(invoke_without_command=True, context_settings=options.WIDTH)
@@ -17,6 +18,7 @@ from transfer.models.weights import IMAGENET, PHOTOS, list_weights
 @click.pass_context
 def main(ctx: click.Context, as_json: bool) -> None:
     """List the weights that backbones can start from, and which of them are here."""
+    from transfer.models.weights import list_weights
     from transfer.report.document import Table
 
     if ctx.invoked_subcommand:
@@ -44,7 +46,7 @@ def main(ctx: click.Context, as_json: bool) -> None:
 )
 @click.option(
     "--weights",
-    type=click.Choice(["auto", IMAGENET, PHOTOS], case_sensitive=False),
+    type=click.Choice(["auto", *_KINDS], case_sensitive=False),
     default="auto",
     show_default=True,
     help="Which; auto takes the first of the others that can be had.",
@@ -69,8 +71,8 @@ def fetch(backbones: tuple[str, ...], weights: str, image_size: int) -> None:
 def _fetch(backbone: str, weights: str, image_size: int) -> str:
     from transfer.models.weights import load_backbone
 
-    kinds, reasons = [IMAGENET, PHOTOS] if weights == "auto" else [weights], []
-    for kind in kinds:
+    reasons = []
+    for kind in _KINDS if weights == "auto" else [weights]:
         try:
             return load_backbone(backbone, image_size, kind)[1].short
         except InputError as error:
