@@ -121,7 +121,10 @@ def make_facts(config, **values):
     images = dict.fromkeys(("train", "validation", "test"), 2)
     data = DataFacts("stripes", "", "", ("a", "b"), images, dict.fromkeys(images, ""))
     weights = WeightsFacts("none", "random")
-    return Facts(config, config, data, weights, "float32", {}, **values)
+    chosen = {"finetune_learning_rate": 1e-4, "hidden_units": 0, "head_features": "last"}
+    settled = {name: new for name, new in chosen.items() if getattr(config, name) == "auto"}
+    settled = dataclasses.replace(config, **settled)
+    return Facts(config, settled, data, weights, "float32", {}, **values)
 
 
 def printed(show, *args, width=80, **options):

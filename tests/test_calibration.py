@@ -97,7 +97,7 @@ def test_there_is_no_threshold_where_the_surest_image_is_wrong():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(1, 60))
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(1, 150))
 def test_what_holds_for_any_predictions(seed, num_classes, num_images):
     rng = np.random.default_rng(seed)
     y_prob = rng.dirichlet(np.full(num_classes, 0.4), num_images).astype(np.float32)
@@ -108,7 +108,8 @@ def test_what_holds_for_any_predictions(seed, num_classes, num_images):
     assert (np.diff(curve.threshold) < 0).all()
     assert curve.accuracy[-1] == np.mean(y_prob.argmax(axis=1) == y_true)
     fitted = calibration.fit_calibration(y_true, y_prob)
-    assert 0.1 <= fitted["temperature"] <= 10
+    assert (fitted["temperature"] is None) == (num_images < calibration.LEAST_IMAGES)
+    assert fitted["temperature"] is None or 0.1 <= fitted["temperature"] <= 10
     measured = calibration.measure_calibration(fitted, y_true, y_prob)
     assert json.loads(json.dumps(measured)) == measured
     if fitted["threshold"] is not None:  # on the images it was fitted on

@@ -33,9 +33,12 @@ from transfer.training.checkpoint import (
 from transfer.training.result import print_summary
 from transfer.training.run import resume, train
 
+ROW = {"phase": "head", "epoch": 1, "loss": 0.1 + 0.2, "accuracy": 0.5, "val_loss": 0.4}
+ROW |= {"val_accuracy": 0.5, "learning_rate": 1e-3, "seconds": 1.5}
+
 
 def make_state(phase="head", epoch=1):
-    return State(phase, epoch, False, 1, 2.5, [{"loss": 0.1 + 0.2}], {"EarlyStopping": {"wait": 1}})
+    return State(phase, epoch, False, 1, 2.5, [ROW], {"EarlyStopping": {"wait": 1}})
 
 
 VARIABLES = {"model/0": np.arange(6, dtype=np.float32).reshape(2, 3), "optimizer/0": np.int64(7)}
@@ -393,3 +396,48 @@ def test_however_a_run_ends_the_last_checkpoint_is_named(
     message = str(caught.value)
     assert told in message and "1-head-0002" in message and "\n" not in message
     assert read_checkpoint(tmp_path / "run" / files.CHECKPOINTS / "1-head-0002")
+
+
+ODD_STATES = {
+    "another epoch": {"epoch": 2},
+    "an epoch that is a text": {"epoch": "1"},
+    "an epoch that is none": {"epoch": True},
+    "no phase": {"phase": "\x1b[2J"},
+    "a best epoch to come": {"best_epoch": 2},
+    "a callback's class": {"callbacks": {"EarlyStopping": {"__class__": 1}}},
+    "another callback": {"callbacks": {"ModelCheckpoint": {"filepath": 1}}},
+    "a patience that is a list": {"callbacks": {"EarlyStopping": {"wait": [1]}}},
+    "callbacks in a list": {"callbacks": []},
+    "a row that is a text": {"history": ["head"]},
+    "a row of another kind": {"history": [ROW | {"loss": "0"}]},
+    "a phase in a row that speaks": {"history": [ROW | {"phase": "\x1b[2J"}]},
+    "seconds without end": {"seconds": 1e300},
+    "an unknown key": {"more": 1},
+}
+
+
+@pytest.mark.parametrize("what", ODD_STATES)
+def test_a_state_that_no_training_writes_is_told(tmp_path, what):
+    path = write_checkpoint(tmp_path, make_state(), VARIABLES)
+    state = json.loads((path / checkpoints.STATE).read_text()) | ODD_STATES[what]
+    (path / checkpoints.STATE).write_text(json.dumps(state))
+    (path / checkpoints.MANIFEST).write_text(json.dumps(checkpoints._checksums(path)))
+    with pytest.raises(CheckpointError) as raised:
+        read_checkpoint(path)
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("name", [checkpoints.MANIFEST, checkpoints.STATE, checkpoints.VARIABLES])
+def test_a_pipe_in_a_checkpoint_is_told(tmp_path, name):
+    path = write_checkpoint(tmp_path, make_state(), VARIABLES)
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    with pytest.raises(CheckpointError, match="pipe"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("arrays", [{"model/0": np.array(["a"])}, {"model/0": np.zeros(2, "c8")}])
+def test_variables_that_are_no_numbers_are_told(tmp_path, arrays):
+    path = write_checkpoint(tmp_path, make_state(), arrays)
+    with pytest.raises(CheckpointError, match="no array of numbers"):
+        read_checkpoint(path)

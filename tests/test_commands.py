@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import transfer
 from tests.conftest import make_facts
@@ -572,3 +573,25 @@ def test_requirements_are_what_the_commands_and_the_tests_need():
     needed = project["dependencies"] + extras["tune"] + extras["audit"] + extras["test"]
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert [line for line in lines if line and line[0] != "#"] == needed
+
+
+def path_types():
+    for name in COMMANDS:
+        for param in load_command(name).params:
+            if isinstance(param.type, click.Path):
+                yield name, param.name, param.type
+
+
+def test_a_tilde_is_the_home_in_every_path_of_every_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    kinds = list(path_types())
+    assert len(kinds) >= 7
+    for name, param, kind in kinds:
+        assert kind.convert("~/x", None, None) == tmp_path / "x", (name, param)
+
+
+def test_a_folder_of_runs_is_found_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    result = CliRunner().invoke(load_command("runs"), ["~/mine"])
+    assert result.exit_code == 0 and f"No run in {tmp_path}/mine/." in result.output

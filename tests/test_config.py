@@ -277,3 +277,22 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     for path in (tmp_path / "nowhere.json", tmp_path):
         with pytest.raises(InputError, match=f"{path.name}.*cannot be read"):
             Config.from_json(path)
+
+
+def test_a_tilde_is_the_home_in_every_setting_that_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = Config(data="~/photos", weights="~/w.h5")
+    assert (config.data, config.weights) == (f"{tmp_path}/photos", f"{tmp_path}/w.h5")
+    (tmp_path / "settings.json").write_text('{"weights": "~"}')
+    assert Config.from_json(tmp_path / "settings.json").weights == str(tmp_path)
+    assert Config(data="a~b", weights="imagenet") == Config(data="a~b", weights="imagenet")
+    assert Config(data="a~b").data == "a~b"
+
+
+def test_a_value_of_any_size_is_told_in_one_short_line():
+    for value in (10**4000, "x" * 10**6, [[["x"] * 999] * 999], {"a": "\x1b[2J"}):
+        with pytest.raises(InputError) as raised:
+            Config(batch_size=value)
+        assert str(raised.value).isprintable() and len(str(raised.value)) < 500
+    with pytest.raises(InputError, match="limit"):
+        Config(limit=2**53 + 1)

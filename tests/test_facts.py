@@ -101,6 +101,12 @@ def test_a_geometry_is_kept_and_a_run_without_one_is_read_too(tmp_path):
         ("repeats", {"first_seed": 0, "count": 10**9}),
         ("repeats", {"first_seed": -1, "count": 2}),
         ("repeats", "many"),
+        ("settings", {"limit": 10**4000}),
+        ("settings", {"backbone": ["a" * 10**6]}),
+        ("settings", {"x" * 10**6: 1}),
+        ("settled", {"hidden_units": "auto"}),
+        ("settings", {"batch_size": float("nan")}),
+        ("command", [[[[[[[[]]]]]]]]),
     ],
 )
 def test_a_value_that_does_not_belong_is_one_line(tmp_path, place, value):
@@ -127,6 +133,8 @@ def test_a_value_that_does_not_belong_is_one_line(tmp_path, place, value):
         {"phases": {"head": SUMMARY.to_json()["phases"]["head"] | {"val_accuracy": 1.5}}},
         {"phases": {"head": SUMMARY.to_json()["phases"]["head"] | {"val_loss": float("nan")}}},
         SUMMARY.to_json() | {"seconds": "long"},
+        SUMMARY.to_json() | {"seconds": 10**400},
+        SUMMARY.to_json() | {"seconds": float("inf")},
         SUMMARY.to_json() | {"sha256": ["a"]},
     ],
 )
@@ -139,8 +147,17 @@ def test_no_control_character_goes_further(tmp_path):
     values = GOOD.to_json()
     values["data"]["class_names"] = ["\x1b[2Ja", "b\u202e\n"]
     values["command"] = "\x1b]0;title\x07"
+    values["settings"]["backbone"] = values["settings"]["data"] = "\x9b31m\u2066"
     facts = parse_facts(values, tmp_path)
-    assert all(name.isprintable() for name in (*facts.data.class_names, facts.command))
+    texts = (*facts.data.class_names, facts.command, facts.settings.backbone, facts.settings.data)
+    assert all(text.isprintable() for text in texts)
+
+
+def test_characters_that_join_others_stay():
+    values = GOOD.to_json()
+    names = ["\U0001f468\u200d\U0001f469", "\u0645\u06cc\u200c\u062e"]
+    values["data"]["class_names"] = names
+    assert list(parse_facts(values, "config.json").data.class_names) == names
 
 
 JSON = st.recursive(

@@ -343,7 +343,7 @@ def test_no_xla_on_a_cpu(config, monkeypatch, tmp_path):
 
 
 def test_class_weights_balance_uneven_labels():
-    weights = phases._class_weights(np.array([0] * 30 + [1] * 10))
+    weights = phases._class_weights(np.array([0] * 30 + [1] * 10), 2)
     assert weights == pytest.approx({0: 2 / 3, 1: 2.0})
 
 
@@ -429,3 +429,24 @@ def test_new_statistics_are_those_of_the_training_images(config, tmp_path, monke
     before = keras.ops.conv(resized, kernel, 2, "same").numpy()
     np.testing.assert_allclose(norm.moving_mean, before.mean((0, 1, 2)), atol=0.02)
     np.testing.assert_allclose(norm.moving_variance, before.var((0, 1, 2)), rtol=0.1)
+
+
+def test_class_weights_of_classes_without_an_image_are_there():
+    weights = phases._class_weights(np.array([0, 0, 2]), 4)
+    assert weights == pytest.approx({0: 0.75, 1: 1.0, 2: 1.5, 3: 1.0})
+
+
+def test_class_weights_with_fewer_images_than_classes(tiny_backbone, tmp_path):
+    x, y = np.zeros((40, 8, 8), np.uint8), np.arange(40) % 10
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    config = Config(
+        backbone=tiny_backbone,
+        data=str(tmp_path / "d.npz"),
+        weights="none",
+        image_size=32,
+        finetune_epochs=1,
+        limit=4,
+        class_weights=True,
+    )
+    result = train(config, run_dir=tmp_path / "run", offline=True)
+    assert [row["epoch"] for row in result.history] == [1]

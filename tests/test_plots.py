@@ -1,14 +1,19 @@
 """Plots: what they draw, that they draw it without pyplot, and for any number of classes."""
 
 import io
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.figure import Figure
 
-from transfer.plots import charts, style
+from tests.conftest import printed
+from transfer.plots import charts, fonts, style
 
 
 def rows(phase, rates):
@@ -146,7 +151,7 @@ def test_reject_curve_marks_the_threshold():
     assert curve.get_xdata() == pytest.approx([25, 50, 75, 100])
     assert curve.get_ydata() == pytest.approx([100, 100, 200 / 3, 75])
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (50, 100)
-    label = "from confidence 75.0\u00a0% on: 50.0\u00a0% answered, 100.00\u00a0% right"
+    label = "from calibrated confidence 75.0\u00a0% on: 50.0\u00a0% answered, 100.00\u00a0% right"
     assert label in texts(figure)
     assert len(charts.plot_reject_curve(y_true, y_prob).axes[0].lines) == 1
     assert len(charts.plot_reject_curve(y_true, y_prob, threshold=0.99).axes[0].lines) == 1
@@ -196,3 +201,96 @@ assert matplotlib.pyplot.get_fignums() == []
 assert not {"tensorflow", "keras"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+NAMES = [
+    "$x^{2$",
+    r"a$\frac{1}{$",
+    "snake_case",
+    r"back\slash",
+    "y" * 300,
+    "two\nlines",
+    "$5 or $6",
+]
+
+
+def test_names_stand_as_they_are(recwarn):
+    figure = charts.plot_confusion_matrix(np.eye(7, dtype=int), NAMES)
+    draw(figure)
+    shown = {label.get_text() for label in figure.axes[0].get_yticklabels()}
+    assert {"$x^{2$", r"a$\frac{1}{$", "snake_case", r"back\slash", "two lines"} <= shown
+    draw(charts.plot_class_distribution({"train": np.ones(7)}, NAMES))
+    own = Figure().subplots()  # of the caller
+    charts.plot_confusion_matrix(np.eye(7, dtype=int), NAMES, ax=own)
+    own.figure.savefig(io.BytesIO(), format="png")
+    assert not recwarn.list
+
+
+def font_of(folder, characters, family):
+    """Writes a font that has these characters alone."""
+    builder = FontBuilder(1000)
+    names = [".notdef", *(f"g{ord(each)}" for each in characters)]
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({ord(each): f"g{ord(each)}" for each in characters})
+    pen = TTGlyphPen(None)
+    for point, move in ((100, pen.moveTo), (900, pen.lineTo)):
+        move((point, 0))
+    pen.lineTo((500, 800))
+    pen.closePath()
+    glyph = pen.glyph()
+    builder.setupGlyf(dict.fromkeys(names, glyph))
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": family, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(folder / f"{family}.ttf")
+    return str(folder / f"{family}.ttf")
+
+
+@pytest.fixture
+def system_fonts(monkeypatch, tmp_path):
+    """The fonts that this system is said to have, beside Matplotlib's."""
+    own = [each for each in fonts.font_manager.fontManager.ttflist if "DejaVu" in each.name]
+    monkeypatch.setattr(fonts.font_manager.fontManager, "ttflist", own)
+    monkeypatch.setattr(fonts, "_told", set())
+    found = []
+    monkeypatch.setattr(fonts.font_manager, "findSystemFonts", lambda: found)
+    fonts.find_fonts.cache_clear()
+    yield found
+    fonts.find_fonts.cache_clear()
+
+
+def test_a_font_is_taken_that_has_the_characters(system_fonts, tmp_path, recwarn):
+    system_fonts += [
+        font_of(tmp_path, "\u732b", "Cats"),
+        font_of(tmp_path, "\u72ac\u9ce5", "Others"),
+    ]
+    names = ["\u732b", "\u72ac and \u9ce5", "plain"]
+    told = printed(lambda: draw(charts.plot_class_distribution({"test": np.ones(3)}, names)))
+    assert told == "" and not recwarn.list
+    assert set(fonts.find_fonts(frozenset("\u732b\u72ac"))[0]) == {"Cats", "Others"}
+
+
+def test_characters_that_no_font_has_are_said_once(system_fonts, recwarn):
+    names = ["\u732b\u732b", "\u72ac", "plain"]
+    told = printed(
+        lambda: draw(charts.plot_class_distribution({"test": np.ones(3)}, names)), width=200
+    )
+    assert told.startswith("No font here has \u72ac \u732b: pictures show boxes")
+    again = printed(lambda: draw(charts.plot_class_distribution({"test": np.ones(3)}, names)))
+    assert again == "" and not recwarn.list
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "module://of_another.notebook"])
+def test_no_backend_of_a_notebook_ends_an_import(backend):
+    code = "from transfer.plots import charts, style; style.png(charts.plot_history([]))"
+    environment = os.environ | {"MPLBACKEND": backend}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert (done.returncode, done.stderr) == (0, "")

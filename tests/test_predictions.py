@@ -22,7 +22,7 @@ from transfer.data.pipeline import make_training_dataset
 from transfer.data.sources import load_splits
 from transfer.errors import InputError
 from transfer.evaluation import comparison, predictions
-from transfer.evaluation.calibration import fit_calibration
+from transfer.evaluation.calibration import LEAST_IMAGES, fit_calibration
 from transfer.evaluation.evaluated import evaluate_combinations, evaluate_run, to_json
 from transfer.evaluation.metrics import compute_metrics
 from transfer.evaluation.predictions import (
@@ -39,6 +39,7 @@ from transfer.runs.facts import read_facts
 from transfer.runs.finished import FinishedRun
 from transfer.runs.predictions import Predictions, load_predictions
 from transfer.storage.atomic import read_json, write_json
+from transfer.storage.csv_text import original_cell
 from transfer.training.run import train
 
 
@@ -146,12 +147,30 @@ def test_the_mean_of_predictions_is_of_probabilities_and_of_the_same_images():
 
 def test_csv_of_predictions_keeps_every_digit_and_any_name():
     y_prob = np.array([[0.1, 0.9], [2 / 3, 1 / 3]], np.float32)
-    text = predictions_csv(np.array([0, 0]), y_prob, ["a, b", 'c "d"'])
+    text = predictions_csv(np.array([0, 0]), y_prob, ["a, b", 'c "d"'], temperature=2.0)
     header, *rows = csv.reader(io.StringIO(text))
-    assert header == ["index", "true", "predicted", "confidence", "p a, b", 'p c "d"']
+    columns = ["index", "true", "predicted", "confidence", "calibrated_confidence"]
+    assert header == [*columns, "p a, b", 'p c "d"']
     assert [row[:3] for row in rows] == [["0", "a, b", 'c "d"'], ["1", "a, b", "a, b"]]
     assert [float(row[3]) for row in rows] == y_prob.max(axis=1).tolist()
-    assert [[float(cell) for cell in row[4:]] for row in rows] == y_prob.tolist()
+    assert [[float(cell) for cell in row[5:]] for row in rows] == y_prob.tolist()
+    # softmax(log(p) / 2) is in proportion to the square roots
+    roots = np.sqrt(y_prob.astype(float))
+    expected = (roots / roots.sum(axis=1, keepdims=True)).max(axis=1)
+    assert [float(row[4]) for row in rows] == pytest.approx(expected)
+    without = predictions_csv(np.array([0, 0]), y_prob, ["a", "b"])
+    assert [row["calibrated_confidence"] for row in csv.DictReader(io.StringIO(without))] == [
+        ""
+    ] * 2
+
+
+def test_no_class_is_a_formula_in_a_csv():
+    names = ['=HYPERLINK("x")', "@SUM(A1)", "+1", "-2", "'=3", "'quoted", "\tx", "a=b"]
+    text = predictions_csv(np.arange(8), np.eye(8, dtype=np.float32), names)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    for row, name in zip(rows, names, strict=True):
+        assert row["true"][0] not in "=+-@\t" and row["true"] == row["predicted"]
+        assert original_cell(row["true"]) == name
 
 
 def test_a_config_that_lacks_a_part_is_told(run_dir):
@@ -367,13 +386,15 @@ def test_the_report_names_what_was_used_and_shows_its_pictures(run_dir, monkeypa
     sentence = f"{run_dir} and {run_dir.with_name('second')} are within noise: "
     assert sentence in shown and "are within noise" in text
     assert f"Report: {path}\nReport: {path.with_suffix('.html')}\n" in shown
-    assert re.search(r"best validation accuracy [\d.]+ % \[[\d.]+, [\d.]+\] in epoch", text)
+    kept_epoch = r"kept the weights of epoch \d+, which has the lowest validation loss, [\d.]+, and"
+    assert re.search(rf"{kept_epoch} validation accuracy [\d.]+ % \[[\d.]+, [\d.]+\]", text)
     kept = read_json(run_dir / files.CALIBRATION)
     validation = load_predictions(run_dir, read_facts(run_dir), predictions.VALIDATION)
     assert kept == fit_calibration(validation.y_true, validation.y_prob)
-    assert f"with temperature {kept['temperature']:.3f}" in text
+    assert kept["temperature"] is None and len(validation.y_true) < LEAST_IMAGES
+    assert f"{len(validation.y_true)} validation images are too few" in text
     values = read_json(path.parent / "metrics.json")
-    assert values["run_dir"] == str(run_dir) and values["calibration"]["temperature"] > 0
+    assert values["run_dir"] == str(run_dir) and values["calibration"]["temperature"] is None
     assert values["accuracy"] == evaluated[0].metrics["accuracy"]
     card = (run_dir / files.CARD).read_text()
     assert card.startswith("---\nlibrary_name: keras\n") and "\n# first\n" in card

@@ -1,5 +1,7 @@
 """A report made by the real commands says what its predictions.csv says, to the last digit."""
 
+import shutil
+
 import pytest
 
 from tests.test_end_to_end import QUICK, run_command, use_small_networks
@@ -26,16 +28,53 @@ def test_the_numbers_of_a_report_are_those_of_its_predictions(report_dir, capsys
     assert len(lines) > 150 and f"{len(lines)} of {len(lines)} agree" in told
 
 
-def test_a_changed_prediction_is_found(report_dir, tmp_path, capsys):
-    for name in ("metrics.json", "report.md"):
-        (tmp_path / name).write_bytes((report_dir / name).read_bytes())
-    rows = (report_dir / "predictions.csv").read_text().splitlines()
+@pytest.fixture
+def copied(report_dir, tmp_path):
+    shutil.copytree(report_dir.parent, tmp_path / "run")
+    return tmp_path / "run" / "report"
+
+
+def wrong_in(report_dir):
+    assert recompute_report.main([report_dir]) == 1
+    return {line[0] for line in recompute_report.check_report(report_dir) if not line[-1]}
+
+
+def test_a_changed_prediction_is_found(copied, capsys):
+    rows = (copied / "predictions.csv").read_text().splitlines()
     true = next(row for row in rows[1:] if row.split(",")[1] == row.split(",")[2])
     cells = true.split(",")
-    cells[4:] = cells[:3:-1]  # the probabilities of the classes from back to front
+    first = rows[0].split(",").index("confidence") + 2
+    cells[first:] = cells[: first - 1 : -1]  # the probabilities of the classes from back to front
     changed = [",".join(cells) if row is true else row for row in rows]
-    (tmp_path / "predictions.csv").write_text("\n".join(changed) + "\n")
-    assert recompute_report.main([tmp_path]) == 1
-    wrong = {line[0] for line in recompute_report.check_report(tmp_path) if not line[-1]}
+    (copied / "predictions.csv").write_text("\n".join(changed) + "\n")
+    wrong = wrong_in(copied)
     assert {"accuracy", "loss", "loss_interval[0]", "calibration.after.loss"} <= wrong
     assert "accuracy is 0." in capsys.readouterr().out
+
+
+def test_a_threshold_of_the_other_confidence_is_found(copied):
+    rows = [row.split(",") for row in (copied / "predictions.csv").read_text().splitlines()]
+    calibrated = rows[0].index("calibrated_confidence")
+    for row in rows[1:]:
+        row[calibrated] = row[calibrated - 1]
+    (copied / "predictions.csv").write_text("\n".join(map(",".join, rows)) + "\n")
+    assert wrong_in(copied) == {"the column calibrated_confidence"}
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html", "../README.md"])
+def test_a_page_that_says_another_thing_is_found(copied, name):
+    path = copied / name
+    text = path.read_text()
+    assert "a calibrated confidence of" in text or "No calibrated confidence" in text
+    path.write_text(text.replace("calibrated confidence", "confidence"))
+    assert wrong_in(copied) == {path.name}
+
+
+def test_the_accuracy_of_an_epoch_that_was_not_kept_is_found(copied):
+    history = copied.parent / "history.csv"
+    lines = [row.split(",") for row in history.read_text().splitlines()]
+    place = lines[0].index("val_accuracy")
+    for row in lines[1:]:
+        row[place] = "0.123"
+    history.write_text("\n".join(map(",".join, lines)) + "\n")
+    assert wrong_in(copied) == {"report.md", "report.html"}

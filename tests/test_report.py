@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -22,6 +23,7 @@ from transfer.evaluation.metrics import compute_metrics
 from transfer.evaluation.significance import PairedComparison, Repeats
 from transfer.models.backbones import BACKBONES
 from transfer.report import document, run_report, sections
+from transfer.report.card import model_card
 from transfer.report.run_report import Reported, write_report
 from transfer.report.table import TableRow, published_rows
 from transfer.runs import files, finished, predictions
@@ -132,13 +134,17 @@ def test_printed_calibration_says_what_an_answer_is_worth():
     text = show(sections.calibration_section(calibration()), width=300)
     assert "with temperature 1.250" in text
     assert re.search(r"expected calibration error +3\.21 % +1\.23 %", text)
-    assert "from confidence 87.50 % on" in text and "answers 50.00 % of the test images" in text
+    assert "a calibrated confidence of 87.50 % on" in text and "calibrated_confidence in" in text
+    assert "answers 50.00 % of the test images" in text
     assert "90.00 % [80.00, 95.00] of them are right" in text
 
 
 def test_printed_calibration_without_a_threshold_or_without_an_answer():
     text = show(sections.calibration_section(calibration(threshold=None, answered=None)), width=200)
-    assert "No confidence reached 99 % accuracy on the validation images." in text
+    assert "No calibrated confidence reached 99 % accuracy on the validation images." in text
+    few = {"temperature": None, "threshold": None, "after": None, "answered": None}
+    text = show(sections.calibration_section(calibration(**few, num_validation_images=21)))
+    assert "21 validation images are too few" in " ".join(text.split()) and "None" not in text
     none = {"num_images": 0, "share": 0.0, "accuracy": None, "accuracy_interval": None}
     text = show(sections.calibration_section(calibration(answered=none)), width=200)
     assert "answers none of the test images" in text
@@ -151,22 +157,28 @@ def make_evaluated(folder, patch, *, num_classes=3, channels=1, mistakes=2):
     """A finished run of a tiny network whose kept predictions are those of `small_metrics`."""
     patch.setitem(BACKBONES, "tiny", tiny_row())
     generator = np.random.default_rng(0)
-    x_train = generator.integers(0, 255, (30, 6, 8, channels), np.uint8)
+    x_train = generator.integers(0, 255, (240, 6, 8, channels), np.uint8)
     x_test = generator.integers(0, 255, (60, 6, 8, channels), np.uint8)
-    y_train, y_true = np.arange(30) % num_classes, np.arange(60) % num_classes
+    y_train, y_true = np.arange(240) % num_classes, np.arange(60) % num_classes
     names = np.array(CLASS_NAMES[:num_classes])
     path = folder / "data.npz"
     np.savez(
         path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_true, class_names=names
     )
     config = Config(
-        backbone="tiny", data=str(path), weights="none", image_size=32, finetune_epochs=1
+        backbone="tiny",
+        data=str(path),
+        weights="none",
+        image_size=32,
+        finetune_epochs=1,
+        validation_fraction=0.5,
     )
     run_dir = train(config, run_dir=folder / "20250101_tiny", command="python train.py x").run_dir
-    y_prob = np.eye(num_classes)[y_true] * 0.6 + 0.4 / num_classes
-    y_prob[:mistakes] = np.roll(y_prob[:mistakes], 1, axis=1)
-    for part, count in ((predictions.TEST, 60), (predictions.VALIDATION, 30)):
-        kept = predictions.Predictions(y_true[:count], y_prob[:count].astype(np.float32))
+    for part, count in ((predictions.TEST, 60), (predictions.VALIDATION, 120)):
+        y_true = np.arange(count) % num_classes
+        y_prob = np.eye(num_classes)[y_true] * 0.6 + 0.4 / num_classes
+        y_prob[:mistakes] = np.roll(y_prob[:mistakes], 1, axis=1)
+        kept = predictions.Predictions(y_true, y_prob.astype(np.float32))
         predictions.keep_predictions(run_dir, read_facts(run_dir), kept, part)
     return evaluate_run(FinishedRun(run_dir))
 
@@ -213,7 +225,7 @@ def test_report_page_says_it_all(report):
     text = report.read_text(encoding="utf-8")
     assert re.findall(r"!\[.+\]\((.+)\)", text) == PICTURES
     assert text.startswith("# Report: 20250101\\_tiny\n")
-    assert "- **Data:** data.npz: 27 training, 3 validation and 60 test images" in text
+    assert "- **Data:** data.npz: 120 training, 120 validation and 60 test images" in text
     assert "- **Working size:** 8 x 6 pixels, gray, squash\n" in text
     assert "- **Command:** `python train.py x`\n" in text
     assert "- **accuracy:** **96.67 %**\n" in text
@@ -224,6 +236,8 @@ def test_report_page_says_it_all(report):
     assert "| kind\\_0\\|x | 100.00 | 95.00 | 97.44 | 20 |" in text
     assert "| kind\\_0\\|x | kind\\_1\\|x | 1 | 5.0 |" in text
     assert re.search(r"\| expected calibration error \| \d+\.\d\d % \| \d+\.\d\d % \|", text)
+    assert "from a calibrated confidence of " in text or "No calibrated confidence" in text
+    assert "fine-tune: 1 epochs, kept the weights of epoch 1, which has the lowest" in text
 
 
 class Reader(HTMLParser):
@@ -319,6 +333,27 @@ def test_report_replaces_an_older_one_and_takes_colour_images_of_two_classes(tmp
     assert len(list(folder.iterdir())) == len(PICTURES) + 4
 
 
+def test_few_validation_images_give_no_temperature_anywhere(evaluated, tmp_path):
+    run_dir = tmp_path / "few"
+    shutil.copytree(evaluated.run_dir, run_dir)
+    facts = json.loads((run_dir / files.CONFIG).read_text())
+    facts["data"]["num_images"]["validation"] = 99
+    (run_dir / files.CONFIG).write_text(json.dumps(facts))
+    y_prob = np.full((99, 3), 1 / 3, np.float32)
+    kept = predictions.Predictions(np.arange(99) % 3, y_prob)
+    predictions.keep_predictions(run_dir, read_facts(run_dir), kept, predictions.VALIDATION)
+    calibration = run_report.calibrate_run(evaluate_run(FinishedRun(run_dir)))
+    kept = json.loads((run_dir / files.CALIBRATION).read_text())
+    assert kept["temperature"] is kept["threshold"] is calibration["after"] is None
+    sentence = "99 validation images are too few for them, at least 100 are needed"
+    blocks = sections.calibration_section(calibration)
+    pages = [document.to_markdown("t", blocks), document.to_html("t", blocks), show(blocks, 200)]
+    run = evaluated.run
+    card = model_card("t", run.facts, run.summary, evaluated.metrics, calibration)
+    for page in (*pages, card):
+        assert sentence in page and "temperature 1" not in page
+
+
 @pytest.mark.parametrize(
     ("accuracy", "count", "text"),
     [
@@ -373,9 +408,9 @@ def test_data_are_loaded_once_and_each_split_is_decoded_once(tmp_path, monkeypat
     for name in ("load_splits", "fingerprint", "decode_split"):
         counted(name)
     printed(run_report.report_runs, [evaluate_run(FinishedRun(run_dir))], [], all_baselines=False)
-    # 27 training, 3 validation and 60 test images; 4 examples for the augmentation's picture.
+    # 120 training, 120 validation and 60 test images; 4 examples for the augmentation's picture.
     assert sorted(calls) == sorted(
         ["load_splits "]
-        + [f"fingerprint {count}" for count in (27, 3, 60)]
-        + [f"decode_split {count}" for count in (27, 3, 60, 4)]
+        + [f"fingerprint {count}" for count in (120, 120, 60)]
+        + [f"decode_split {count}" for count in (120, 120, 60, 4)]
     )

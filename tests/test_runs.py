@@ -393,3 +393,44 @@ def test_a_damaged_history_is_told_with_its_name(tmp_path, content):
 
 def test_a_history_that_is_not_there_is_named(tmp_path):
     assert "history.csv cannot be read" in refused(read_history, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "head\x1b[2J,1,0.5,0.5,0.5,0.5,0.1,1",
+        "head,1,0.5,0.5,0.5,0.5,0.1,1,9",
+        "head,one,0.5,0.5,0.5,0.5,0.1,1",
+        f"head,{'9' * 400},0.5,0.5,0.5,0.5,0.1,1",
+        f"{'h' * 100},1,0.5,0.5,0.5,0.5,0.1,1",
+        '"head,1',
+    ],
+)
+def test_a_history_of_a_stranger_is_told_in_one_line(tmp_path, row):
+    (tmp_path / files.HISTORY).write_text(f"{','.join(HISTORY_COLUMNS)}\n{row}\n")
+    message = refused(read_history, tmp_path)
+    assert message.isprintable() and len(message) < 1000
+
+
+def test_links_that_lead_nowhere_are_no_runs(tmp_path):
+    for name in (files.CONFIG, files.SUMMARY):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        (tmp_path / "a" / name).symlink_to("nowhere")
+    assert finished_runs(tmp_path) == []
+    with pytest.raises(InputError, match="no unfinished run"):
+        newest_unfinished_run(tmp_path)
+
+
+@pytest.mark.parametrize("name", [files.CHECKPOINTS, files.LOGS])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("."), Path.touch])
+def test_a_folder_of_a_run_that_is_none_is_told(tmp_path, name, make):
+    (tmp_path / files.CONFIG).write_text("{}")
+    assert check_resumable(tmp_path) == tmp_path
+    make(tmp_path / name)
+    assert "should be a folder" in refused(check_resumable, tmp_path)
+
+
+def test_a_lock_that_cannot_be_one_is_told(tmp_path):
+    (tmp_path / files.LOCK).mkdir()
+    with pytest.raises(InputError, match="cannot be locked"), lock_run(tmp_path):
+        pass

@@ -1,6 +1,8 @@
 """Storage: whole or not at all, read only as it was written, and nobody else's files touched."""
 
+import csv
 import errno
+import io
 import os
 import signal
 import stat
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import transfer
 from transfer import console
@@ -20,6 +24,7 @@ from transfer.runs import files
 from transfer.runs.folder import lock_run
 from transfer.storage import atomic, locks
 from transfer.storage.atomic import (
+    MOST_JSON_BYTES,
     read_json,
     remove_leftovers,
     whole_file,
@@ -28,6 +33,7 @@ from transfer.storage.atomic import (
     write_json,
 )
 from transfer.storage.cache import CHECKSUM, FolderCache, keras_home
+from transfer.storage.csv_text import csv_text, original_cell, plain_cell
 
 STALE = atomic._STALE_SECONDS
 LINKS = pytest.mark.skipif(sys.platform == "win32", reason="symbolic links")
@@ -533,3 +539,58 @@ def test_a_file_in_place_of_the_folder_is_an_error(things):
     things.folder.write_text("in the way")
     with pytest.raises(OSError, match="File exists"), things.locked(things.path("a")):
         pass
+
+
+ODD_PLACES = {
+    "a pipe": os.mkfifo,
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "a folder": os.mkdir,
+    "a link to itself": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("what", ODD_PLACES)
+def test_what_is_no_file_is_told_and_never_waited_for(tmp_path, what):
+    path = tmp_path / "x.json"
+    ODD_PLACES[what](path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_json(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a": ' * 100_000,
+        b'{"a": 1, "b": {"c": 1, "c": 2}}',
+        b"\xff\xfe{}",
+        b'{"a": ' + b"9" * 10_000 + b"}",
+        b" " * (MOST_JSON_BYTES + 1),
+        b"[1]",
+    ],
+)
+def test_json_of_a_stranger_is_an_object_or_one_line(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as raised:
+        read_json(path)
+    assert str(raised.value).isprintable() and len(str(raised.value)) < 500
+
+
+def test_json_from_windows_is_read(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
+@given(st.text())
+def test_a_cell_is_no_formula_and_can_be_had_back(text):
+    cell = plain_cell(text)
+    assert cell[:1] not in set("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20") and original_cell(cell) == text
+    rows = list(csv.reader(io.StringIO(csv_text(["name"], [[text], [-1.5]]), newline="")))
+    assert rows[-1] == ["-1.5"]
+
+
+def test_formulas_of_any_kind_get_an_apostrophe():
+    for text in ("=1+1", "+1", "-1", "@A1", "\t=1", "\r=1", "\uff1d1", "'=1", "''@x"):
+        assert plain_cell(text) == f"'{text}"
+    for text in ("a=1", "'a", "", " =1", "p =1"):
+        assert plain_cell(text) == text

@@ -1,7 +1,10 @@
 """The search methods: the first trial, the budget, and what survives a kill at any write."""
 
+import dataclasses
 import json
 import math
+import os
+import shutil
 
 import pytest
 from keras_tuner.engine.trial import TrialStatus
@@ -189,3 +192,87 @@ def test_keras_tuner_prints_nothing(tmp_path, capfd):
     for tuner in TUNERS:
         run_search(make_plan(tmp_path / tuner, tuner), 9, fails=lambda number: number == 3)
     assert capfd.readouterr() == ("", "")
+
+
+ODD_TRIALS = {
+    "another id": {"trial_id": "9999"},
+    "an id that climbs": {"trial_id": "../../x"},
+    "a status of no kind": {"status": "\x1b[2J"},
+    "no record": {"message": None},
+    "a record that is none": {"message": "[1]"},
+    "a record without scores": {"message": json.dumps({"settings": {}, "epochs": 1})},
+    "a huge score": {"score": 10**400},
+    "a score that is a text": {"score": "best"},
+    "values in a list": {"hyperparameters": {"space": [], "values": []}},
+    "no values": {"hyperparameters": {"space": [], "values": {}}},
+    "values of other bounds": {
+        "hyperparameters": {
+            "values": {"finetune_learning_rate": 1e-3, "dropout": "0.9", "unfreeze": "0.5"}
+        }
+    },
+    "a budget of centuries": {
+        "hyperparameters": {"values": {"tuner/baseline": True, "tuner/epochs": 10**12}}
+    },
+}
+ODD_ORACLES = {
+    "an order of numbers": {"start_order": [0, 1]},
+    "an unknown trial": {"start_order": ["0000", "0777"]},
+    "a trial twice": {"end_order": ["0000", "0000"]},
+    "a queue of an unknown one": {"retry_queue": ["0777"]},
+    "ongoing trials in a list": {"ongoing_trials": ["0000"]},
+    "a huge seed": {"seed": 10**400},
+    "a seed that is a text": {"seed_state": "x"},
+    "tried values that are numbers": {"tried_so_far": [1]},
+    "brackets of no kind": {"brackets": [{"bracket_num": 10**9, "rounds": [[]]}]},
+}
+
+
+def refuses(plan):
+    with pytest.raises(InputError, match="is damaged") as raised:
+        make_oracle(plan, most_trials=9)
+    assert str(raised.value).isprintable() and len(str(raised.value)) <= 2100
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    plan = make_plan(tmp_path_factory.mktemp("searched") / "p", "hyperband")
+    run_search(plan, 3)
+    return plan
+
+
+@pytest.fixture
+def plan(searched, tmp_path):
+    folder = shutil.copytree(searched.folder, tmp_path / "p")
+    return dataclasses.replace(searched, folder=folder)
+
+
+@pytest.mark.parametrize("what", ODD_TRIALS)
+def test_a_trial_of_a_stranger_is_told(plan, what):
+    path = plan.folder / "trial_0001" / oracles.TRIAL
+    path.write_text(json.dumps(json.loads(path.read_text()) | ODD_TRIALS[what]))
+    refuses(plan)
+
+
+@pytest.mark.parametrize("what", ODD_ORACLES)
+def test_an_oracle_of_a_stranger_is_told(plan, what):
+    path = plan.folder / oracles.ORACLE
+    path.write_text(json.dumps(json.loads(path.read_text()) | ODD_ORACLES[what]))
+    refuses(plan)
+
+
+@pytest.mark.parametrize("name", [oracles.ORACLE, f"trial_0001/{oracles.TRIAL}"])
+def test_a_pipe_in_a_search_is_told(plan, name):
+    (plan.folder / name).unlink()
+    os.mkfifo(plan.folder / name)
+    refuses(plan)
+
+
+def test_what_is_searched_comes_from_the_search_and_not_from_its_files(plan):
+    path = plan.folder / oracles.ORACLE
+    state = json.loads(path.read_text())
+    space = [{"class_name": "Lambda", "config": {}}]
+    odd = {"max_epochs": 10**9, "factor": 1, "hyperparameters": {"space": space, "values": {}}}
+    path.write_text(json.dumps(state | odd | {"display": "x"}))
+    oracle = make_oracle(plan, most_trials=9)
+    assert (oracle.max_epochs, oracle.factor) == (plan.budget, oracles.HYPERBAND_FACTOR)
+    assert len(results.read_rows(oracle)) == 3

@@ -1,15 +1,23 @@
 """A chief and its workers, in processes of their own, on loopback."""
 
+import contextlib
 import json
 import re
 import socket
+import threading
 import time
 
+import grpc
 import pytest
+from keras_tuner.src import protos
+from keras_tuner.src.distribute import oracle_chief
 
 from tests import commands
+from tests.test_tuning_oracles import make_plan
 from tools.kill_training import add_tiny_backbone, write_inputs
 from tools.kill_tuning import OPTIONS
+from transfer.tuning import parallel
+from transfer.tuning.oracles import make_oracle
 
 
 @pytest.fixture
@@ -48,6 +56,33 @@ def running(folder, worker):
     """Returns the trial that the chief's file says a worker runs."""
     for path in folder.glob("tuning/*/oracle.json"):
         return json.loads(path.read_text())["ongoing_trials"].get(worker)
+
+
+def test_calls_that_are_never_finished_hold_up_no_other(tmp_path):
+    plan = make_plan(tmp_path / "p")
+    address, done = free_address(), threading.Event()
+    servicer = oracle_chief.OracleServicer(make_oracle(plan, most_trials=3))
+    host, _, port = address.rpartition(":")
+
+    def nothing():
+        done.wait(60)
+        yield from ()
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(parallel.serving(servicer, address))
+        for sent in (b"", b"PRI * HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n"):
+            other = stack.enter_context(socket.create_connection((host, int(port))))
+            other.sendall(sent)
+        channel = stack.enter_context(grpc.insecure_channel(address))
+        for _ in range(40):  # headers, and then no message
+            call = channel.stream_unary("/keras_tuner.Oracle/CreateTrial").future(nothing())
+            stack.callback(call.cancel)
+        stub = protos.get_service_grpc().OracleStub(channel)
+        answer = stub.GetSpace(protos.get_service().GetSpaceRequest(), timeout=20)
+        assert answer.hyperparameters.ByteSize()
+        request = protos.get_service().CreateTrialRequest(tuner_id="one")
+        assert stub.CreateTrial(request, timeout=20).trial.trial_id == "0000"
+        done.set()
 
 
 def test_a_killed_worker_started_again_runs_its_trial_and_none_is_lost(folder):

@@ -643,9 +643,94 @@ def save_sequential(model, folder):
     return save_archive(keras.Sequential([keras.Input((8, 8, 3)), flip, model]), folder)
 
 
+def nest(model):
+    images = keras.Input((8, 8, 3))
+    features = keras.layers.GlobalAveragePooling2D()(model(images))
+    return keras.Model(images, keras.layers.Dense(10, "softmax")(features))
+
+
+def save_nested_legacy_model(model, folder):
+    classifier = nest(model)
+    classifier.compile("adam", "categorical_crossentropy")
+    return save_legacy_model(classifier, folder)
+
+
+def save_nested_half_frozen_legacy_model(model, folder):
+    # What trains stands first in the file: the order of the layers is lost.
+    model.get_layer("stem").trainable = False
+    return save_legacy_model(nest(model), folder)
+
+
+def save_nested_legacy_weights(model, folder):
+    return save_legacy_weights(nest(model), folder)
+
+
+def save_legacy_model_with_head(model, folder):
+    outputs = keras.layers.GlobalAveragePooling2D()(model.output)
+    return save_legacy_model(
+        keras.Model(model.input, keras.layers.Dense(10, name="top")(outputs)), folder
+    )
+
+
+def write_keras_2(folder, layers, *, root="model_weights", operation="math.truediv"):
+    """Writes a file as Keras 2 did: {layer of the classifier: [(name of a weight, value)]}."""
+    path = folder / "keras2.h5"
+    scaling = {"class_name": "TFOpLambda", "config": {"name": "div", "function": operation}}
+    backbone = {"class_name": "Functional", "config": {"name": "body", "layers": [scaling]}}
+    config = {"class_name": "Functional", "config": {"layers": [scaling, backbone]}}
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"], file.attrs["backend"] = b"2.4.0", b"tensorflow"
+        file.attrs["model_config"] = json.dumps(config).encode()
+        group = file.create_group(root)
+        group.attrs["layer_names"] = [name.encode() for name in layers]
+        for name, weights in layers.items():
+            layer = group.create_group(name)
+            layer.attrs["weight_names"] = [weight.encode() for weight, _ in weights]
+            for weight, value in weights:
+                layer.create_dataset(weight, data=value)
+    return path
+
+
+def as_keras_2(model, prefix="", renamed=None):
+    def name_of(path):
+        owner, name = path.split("/")[-2:]
+        return f"{prefix}{(renamed or {}).get(owner, owner)}/{name}:0"
+
+    return [
+        (name_of(each.path), value)
+        for each, value in zip(model.weights, model.get_weights(), strict=True)
+    ]
+
+
+DENSE = [("dense/kernel:0", np.zeros((4, 10), "f")), ("dense/bias:0", np.zeros(10, "f"))]
+
+
+def save_keras_2_nested(model, folder):
+    layers = {"input_2": [], "tf.math.truediv": [], "body": as_keras_2(model), "dense": DENSE}
+    return write_keras_2(folder, layers)
+
+
+def save_keras_2_nested_with_other_names(model, folder):
+    names = {"stem": "conv2d_7", "norm": "batch_normalization_v1"}
+    return write_keras_2(folder, {"dense": DENSE, "body": as_keras_2(model, "body/", names)})
+
+
+def save_keras_2_flat(model, folder):
+    weights = as_keras_2(model)
+    layers = {"stem": weights[:2], "norm": weights[2:], "pool": [], "dense": DENSE}
+    return write_keras_2(folder, layers)
+
+
 @pytest.mark.parametrize(
     "save",
     [
+        save_nested_legacy_model,
+        save_nested_half_frozen_legacy_model,
+        save_nested_legacy_weights,
+        save_legacy_model_with_head,
+        save_keras_2_nested,
+        save_keras_2_nested_with_other_names,
+        save_keras_2_flat,
         save_archive,
         save_weights,
         save_legacy_weights,
@@ -664,6 +749,26 @@ def test_honest_files_load(save, model, tmp_path, growth):
     read_weights(model, save(source, tmp_path), "weights of this model")
     for value, wanted in zip(model.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(value, wanted)
+
+
+def test_a_depthwise_kernel_of_keras_2_is_found(tmp_path):
+    images = keras.Input((8, 8, 3))
+    model = keras.Model(images, keras.layers.DepthwiseConv2D(3, name="deep")(images))
+    kernel, bias = np.arange(27.0).reshape(3, 3, 3, 1), np.arange(3.0)
+    weights = [("deep/depthwise_kernel:0", kernel), ("deep/bias:0", bias)]
+    read_weights(model, write_keras_2(tmp_path, {"net": weights, "dense": DENSE}), "weights")
+    np.testing.assert_array_equal(model.get_weights()[0], kernel)
+
+
+def test_a_classifier_with_no_such_part_or_an_odd_operation_is_told(model, tmp_path):
+    weights = as_keras_2(make_model(seed=3))
+    for layers in ({"body": weights[:-1], "dense": DENSE}, {"dense": DENSE}):
+        with pytest.raises(InputError, match="not an array of its shape"):
+            read_weights(model, write_keras_2(tmp_path, layers), "weights")
+    for operation in ("io.read_file", "py_function", ["math.truediv"], None):
+        path = write_keras_2(tmp_path, {"body": weights}, operation=operation)
+        with pytest.raises(InputError, match="TFOpLambda"):
+            read_weights(model, path, "weights")
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -2,14 +2,17 @@
 
     python -m tools.recompute_report runs/first/report
 
-Only the csv and math modules and NumPy are used, and what each number means is written out once
-more. Read besides predictions.csv are the temperature and the threshold, which were fitted on
-other images, and the numbers to compare with: metrics.json and report.md.
+Only the standard library and NumPy are used, and what each number means is written out once more.
+Read besides predictions.csv are the temperature and the threshold, which were fitted on other
+images, and the numbers to compare with: metrics.json, report.md, report.html, and in the folder of
+the run calibration.json, history.csv and the model card.
 """
 
 import csv
+import html
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -22,13 +25,20 @@ TINY = float(np.finfo(np.float32).tiny)
 
 
 def read_predictions(path):
-    """Returns class names, y_true (N,), y_prob (N, C) and the predicted class's name of each."""
+    """Returns class names, y_true (N,), y_prob (N, C) and the rows as dicts of texts."""
     with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = [
+            {name: original(cell) for name, cell in row.items()} for row in csv.DictReader(file)
+        ]
     names = [column[2:] for column in rows[0] if column.startswith("p ")]
     y_true = [names.index(row["true"]) for row in rows]
     y_prob = [[float(row["p " + name]) for name in names] for row in rows]
-    return names, np.array(y_true), np.array(y_prob), [row["predicted"] for row in rows]
+    return names, np.array(y_true), np.array(y_prob), rows
+
+
+def original(cell):
+    """Returns a cell without the apostrophe that keeps a spreadsheet from computing it."""
+    return re.sub("^'(?='*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])", "", cell)
 
 
 def wilson(correct, total):
@@ -166,7 +176,7 @@ def recompute(names, y_true, y_prob, temperature, threshold):
         f"{key}_macro": np.mean([row[key] for row in classes if row["support"]])
         for key in ("precision", "recall", "f1")
     }
-    calibrated = with_temperature(y_prob, temperature)
+    calibrated = None if temperature is None else with_temperature(y_prob, temperature)
     return macro | {
         "accuracy": correct / total,
         "accuracy_interval": wilson(correct, total),
@@ -179,7 +189,7 @@ def recompute(names, y_true, y_prob, temperature, threshold):
         "num_images": total,
         "calibration": {
             "before": confidence_numbers(y_true, y_prob),
-            "after": confidence_numbers(y_true, calibrated),
+            "after": None if calibrated is None else confidence_numbers(y_true, calibrated),
             "answered": answered_numbers(y_true, calibrated, threshold),
         },
     }
@@ -209,18 +219,94 @@ def agree(found, expected):
     return isinstance(expected, (int, float)) and math.isclose(found, expected, rel_tol=1e-13)
 
 
+def confidence_columns(y_prob, rows, temperature):
+    """Returns what agrees of the two columns of confidences, lines as those of `compare`."""
+    columns = {"confidence": y_prob.max(axis=1).tolist(), "calibrated_confidence": []}
+    if temperature is not None:
+        columns["calibrated_confidence"] = (
+            with_temperature(y_prob, temperature).max(axis=1).tolist()
+        )
+    lines = []
+    for name, found in columns.items():
+        reported = [float(row[name]) for row in rows if row[name]]
+        same = len(found) == len(reported) and all(map(agree, found, reported))
+        lines.append((f"the column {name}", found, reported, same))
+    return lines
+
+
+def threshold_words(calibration):
+    """Returns words that every page must have of the threshold, and of which confidence it is."""
+    if calibration["temperature"] is None:
+        return ["No temperature and no threshold were fitted"]
+    if calibration["threshold"] is None:
+        return ["No calibrated confidence reached 99 % accuracy"]
+    return [
+        f"from a calibrated confidence of {100 * calibration['threshold']:.2f} % on",
+        "calibrated_confidence in predictions.csv",
+        f"answers {100 * calibration['answered']['share']:.2f} % of the test images"
+        if calibration["answered"]["num_images"]
+        else "answers none of the test images",
+    ]
+
+
+def phase_words(run_dir):
+    """Returns words that a report must have of each phase, from history.csv."""
+    with open(run_dir / "history.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    words = []
+    for phase in dict.fromkeys(row["phase"] for row in rows):
+        own = [row for row in rows if row["phase"] == phase]
+        kept = min(own, key=lambda row: float(row["val_loss"]))
+        highest = max(own, key=lambda row: float(row["val_accuracy"]))
+        accuracy = f"{100 * float(kept['val_accuracy']):.2f} %"
+        words.append(
+            f"weights of epoch {kept['epoch']}, which has the lowest validation loss, "
+            f"{float(kept['val_loss']):.4f}, and validation accuracy {accuracy}"
+        )
+        if float(highest["val_accuracy"]) > float(kept["val_accuracy"]):
+            share = f"{100 * float(highest['val_accuracy']):.2f} %"
+            words.append(f"highest validation accuracy was {share}, in epoch {highest['epoch']}")
+    return words
+
+
+def plain_text(path):
+    """Returns the words of a page, Markdown's escapes and HTML's tags taken away."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".html":
+        return " ".join(html.unescape(re.sub("<[^>]*>", "", text)).split())
+    return " ".join(re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", text).split())
+
+
+def check_pages(report_dir, calibration, accuracy):
+    """Yields lines as those of `compare`: what each rendering of the report must say."""
+    report, page = report_dir / "report.md", report_dir / "report.html"
+    card = report_dir.parent / "README.md"
+    words = {path: threshold_words(calibration) for path in (report, page, card)}
+    for path in (report, page):
+        words[path] = words[path] + phase_words(report_dir.parent)
+    words[report] = [f"**accuracy:** **{100 * accuracy:.2f} %**", *words[report]]
+    words[page] = [f"accuracy: {100 * accuracy:.2f} %", *words[page]]
+    for path, expected in words.items():
+        text = plain_text(path)
+        for one in expected:
+            yield path.name, one, "no such words", one in text
+
+
 def check_report(report_dir):
-    """Returns the lines of `compare` for a report folder."""
-    names, y_true, y_prob, predicted = read_predictions(report_dir / "predictions.csv")
+    """Returns the lines of `compare` for a report folder, and of what its pages say."""
+    names, y_true, y_prob, rows = read_predictions(report_dir / "predictions.csv")
     metrics = json.loads((report_dir / "metrics.json").read_text(encoding="utf-8"))
     calibration = metrics["calibration"]
+    fitted = json.loads((report_dir.parent / "calibration.json").read_text(encoding="utf-8"))
     found = recompute(names, y_true, y_prob, calibration["temperature"], calibration["threshold"])
-    lines = list(compare(found, metrics))
+    lines = list(compare(found, metrics)) + list(compare(fitted, calibration, "calibration.json"))
     best = [names[number] for number in y_prob.argmax(axis=1)]
+    predicted = [row["predicted"] for row in rows]
     lines.append(("the column predicted", best, predicted, best == predicted))
-    shown = f"- **accuracy:** **{100 * found['accuracy']:.2f} %**"
-    text = (report_dir / "report.md").read_text(encoding="utf-8").splitlines()
-    return [*lines, ("report.md", shown, "no such line", shown in text)]
+    lines += confidence_columns(y_prob, rows, calibration["temperature"])
+    is_of = calibration["threshold_of"]
+    lines.append(("threshold_of", "calibrated_confidence", is_of, is_of == "calibrated_confidence"))
+    return lines + list(check_pages(report_dir, calibration, found["accuracy"]))
 
 
 def main(report_dirs):

@@ -87,7 +87,7 @@ def train(
         config, arrays = _settle_data(data, config, settings)
         result = train_run(
             config,
-            run_dir=Path(run_dir) if run_dir is not None else None,
+            run_dir=Path(run_dir).expanduser() if run_dir is not None else None,
             offline=offline,
             data=load_data(config, offline, arrays=arrays) if arrays else None,
             describe=write_training_report,
@@ -115,7 +115,8 @@ def load(run_dir: str | Path, data: str | Path | None = None) -> "Run":
             from transfer.runs.included import unpack_included
 
             run_dir = unpack_included()
-        return Run(FinishedRun(Path(run_dir), None if data is None else str(data)))
+        folder = Path(run_dir).expanduser()
+        return Run(FinishedRun(folder, None if data is None else str(Path(data).expanduser())))
 
 
 def tune(
@@ -208,7 +209,7 @@ def audit(
         from transfer.auditing.run import audit as audit_data
 
         config, arrays = _settle_data(data, None, settings | {"weights": weights})
-        return audit_data(config, Path(out), arrays=arrays, offline=offline)
+        return audit_data(config, Path(out).expanduser(), arrays=arrays, offline=offline)
 
 
 class Run:

@@ -9,13 +9,15 @@ each field says of itself, so an option, its default and its help cannot drift a
 import dataclasses
 import functools
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from transfer.errors import InputError
+from transfer.errors import InputError, shortened
 from transfer.storage.atomic import read_json
 
+LARGEST_WHOLE_NUMBER = 2**53  # beyond, JSON's numbers are not exact
 HEAD_PHASE, FINETUNE_PHASE = "head", "finetune"  # of a setting that means nothing without it
 
 
@@ -36,9 +38,12 @@ class Setting:
     is_searched: bool = True  # a search may vary it
     is_in_loss: bool = False  # runs that differ in it have losses that cannot be compared
     phase: str = ""  # without this phase it changes nothing
+    is_path: bool = False  # a word, or the path of a file or folder
 
     def normalise(self, value: Any) -> Any:
-        """Returns `value` with a word in the case in which it is accepted."""
+        """Returns `value` with a word in the case in which it is accepted, and `~` as a home."""
+        if self.is_path and isinstance(value, str):
+            return os.path.expanduser(value)
         if isinstance(value, str) and value.lower() in (*self.choices, *self.words):
             return value.lower()
         return value
@@ -50,7 +55,8 @@ class Setting:
         if self.choices and value in self.choices:
             return
         if self.choices or not self._accepts(value):
-            raise InputError(f"{name} should be {self.describe()}. Received: {name}={value!r}.")
+            told = shortened(value) if not isinstance(value, str) else repr(shortened(value))
+            raise InputError(f"{name} should be {self.describe()}. Received: {name}={told}.")
 
     def _accepts(self, value: Any) -> bool:
         if self.kind in (bool, str):
@@ -58,6 +64,8 @@ class Setting:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return False
         if self.kind is int and not isinstance(value, int):
+            return False
+        if isinstance(value, int) and abs(value) > LARGEST_WHOLE_NUMBER:
             return False
         above = value > self.minimum if self.open_minimum else value >= self.minimum
         below = value < self.maximum if self.open_maximum else value <= self.maximum
@@ -103,6 +111,7 @@ class DataSettings:
         "auto, fashion-mnist, sample, or the path of an image folder, CSV, npz or IDX folder.",
         matters_most=True,
         is_searched=False,
+        is_path=True,
     )
     limit: int | None = _setting(
         None,
@@ -142,6 +151,7 @@ class ModelSettings:
         "from Fashion-MNIST), none (train from scratch), or the path of a weights file.",
         matters_most=True,
         is_searched=False,
+        is_path=True,
     )
     image_size: int = _setting(
         96,
@@ -386,7 +396,9 @@ class Config(RunSettings, AugmentationSettings, TrainingSettings, ModelSettings,
         """
         unknown = sorted(set(values) - set(settings()))
         if unknown:
-            raise InputError(f"unknown setting {unknown[0]!r}; known: {', '.join(settings())}.")
+            raise InputError(
+                f"unknown setting {shortened(unknown[0])!r}; known: {', '.join(settings())}."
+            )
         return cls(**values)
 
     @classmethod

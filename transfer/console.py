@@ -5,15 +5,19 @@ one run only the first speaks. Without a terminal it writes plain whole lines, a
 """
 
 import contextlib
+import dataclasses
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from transfer.errors import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderHook, RenderResult
 
 LOG_WIDTH = 160  # columns where there is no terminal: rich would fold tables at 80
 
@@ -66,7 +70,7 @@ def show(renderable: Any, **options: Any) -> None:
 
 def status(text: str) -> contextlib.AbstractContextManager:
     """Returns a context that shows on a terminal what is being done."""
-    return get().status(text)
+    return get().status(printable(text))
 
 
 def _make(quiet: bool) -> "Console":
@@ -74,7 +78,35 @@ def _make(quiet: bool) -> "Console":
 
     width = None if sys.stdout.isatty() else LOG_WIDTH
     # Brackets in a path or a class's name are that, not rich's markup.
-    return Console(quiet=quiet, width=width, markup=False, highlight=False)
+    console = Console(quiet=quiet, width=width, markup=False, highlight=False)
+    console.push_render_hook(cast("RenderHook", _WithoutControls()))
+    return console
+
+
+# All but the end of a line: what would move a cursor, or turn the direction of what follows.
+_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+class _WithoutControls:
+    """A hook of rich's: no text that comes from a file speaks to the terminal."""
+
+    def process_renderables(self, renderables: "list[RenderableType]") -> "list[RenderableType]":
+        """Returns the same, to be shown without them."""
+        return [_Plain(renderable) for renderable in renderables]
+
+
+@dataclasses.dataclass
+class _Plain:
+    """Shows something without the control characters in its texts; rich's own stay."""
+
+    inner: "RenderableType"
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.segment import Segment
+
+        for segment in console.render(self.inner, options):
+            text = segment.text if segment.control else _CONTROLS.sub("", segment.text)
+            yield Segment(text, segment.style, segment.control)
 
 
 def _is_first_process() -> bool:

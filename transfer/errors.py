@@ -3,15 +3,32 @@
 import errno
 import os
 import re
+import reprlib
 import signal
 from collections.abc import Container
+from typing import Any
 
+_LONGEST = 2_000  # characters of an error; whoever reads one wants no whole file
+_JOINERS = "\u200c\u200d"  # without them emoji fall apart, and words of Persian and Hindi
+_REPR = reprlib.Repr()  # of nested values from anywhere: neither long nor deep
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 150
 _OPTION = re.compile(r"--(?:no-)?([a-z]\w*(?:-\w+)*)")
 
 
 def printable(text: str) -> str:
-    """Returns the text on one line, line breaks and control characters as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Returns the text on one line, line breaks and control characters as escapes.
+
+    So are those that turn the direction of what follows. Nothing of it moves a terminal's cursor.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in _JOINERS else ascii(c)[1:-1] for c in text)
+
+
+def shortened(value: Any) -> str:
+    """Returns a value of any kind and size in at most 200 characters, for an error."""
+    told = value if isinstance(value, str) else _REPR.repr(value)
+    return told if len(told) <= 200 else f"{told[:199]}…"
 
 
 class InputError(Exception):
@@ -22,6 +39,8 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str) -> None:
+        if len(message) > _LONGEST:
+            message = f"{message[:_LONGEST]}…"
         super().__init__(printable(message))
 
 

@@ -1,10 +1,8 @@
 """What the audit found, told: a summary in the terminal, and a folder of lists and pictures."""
 
-import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from transfer.errors import InputError, printable
 from transfer.formatting import format_percent
 from transfer.plots import charts, style
 from transfer.storage.atomic import write_atomically
+from transfer.storage.csv_text import csv_text
 
 AUDIT_FILE = "audit.json"
 MOST_LINES = 10  # of unreadable files in the terminal
@@ -125,9 +124,9 @@ def write_audit(
     """
     summary = summarise(images, findings, errors)
     files = {
-        "unreadable.csv": _csv(["file"], ([line] for line in images.unreadable)),
-        "passed_over.csv": _csv(
-            ["file", "reason"], (map(printable, one) for one in images.passed_over)
+        "unreadable.csv": csv_text(["file"], ([line] for line in images.unreadable)),
+        "passed_over.csv": csv_text(
+            ["file", "reason"], (list(map(printable, one)) for one in images.passed_over)
         ),
         "low_contrast.csv": _low_contrast_csv(images, findings),
         "duplicates.csv": _duplicates_csv(images, findings),
@@ -149,14 +148,6 @@ def write_audit(
     return summary
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Iterable]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def _identity(images: Images, index: int) -> list[str]:
     return [images.parts[index], images.names[index], _class_name(images, index)]
 
@@ -176,7 +167,7 @@ def _low_contrast_csv(images: Images, findings: Findings) -> str:
         [*_identity(images, index), float(contrast)]
         for index, contrast in zip(findings.low_contrast, findings.contrast, strict=True)
     )
-    return _csv(["part", "image", "label", "contrast"], rows)
+    return csv_text(["part", "image", "label", "contrast"], rows)
 
 
 def _duplicates_csv(images: Images, findings: Findings) -> str:
@@ -192,20 +183,20 @@ def _duplicates_csv(images: Images, findings: Findings) -> str:
             *findings.duplicates, findings.is_exact, strict=True
         )
     )
-    return _csv(columns + ["other part", "other image", "other label"], rows)
+    return csv_text(columns + ["other part", "other image", "other label"], rows)
 
 
 def _label_errors_csv(images: Images, errors: LabelErrors | None) -> str:
     columns = ["part", "image", "label", "suggested", "probability of label"]
     if errors is None:
-        return _csv(columns, [])
+        return csv_text(columns, [])
     rows = (
         [*_identity(images, index), images.class_names[suggested], float(credibility)]
         for index, suggested, credibility in zip(
             errors.indices, errors.suggested, errors.credibility, strict=True
         )
     )
-    return _csv(columns, rows)
+    return csv_text(columns, rows)
 
 
 def _pictures(

@@ -13,7 +13,7 @@ from transfer.commands import options
 @options.setting_options("data", "limit")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.UserPath(file_okay=False),
     default=Path("runs/audit"),
     show_default=True,
     help="Folder for lists and pictures; those of an earlier audit are replaced.",

@@ -11,7 +11,7 @@ from transfer.commands import options
 
 
 @click.command(context_settings=options.WIDTH)
-@click.argument("run_dirs", metavar="[RUN_DIR]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("run_dirs", metavar="[RUN_DIR]...", nargs=-1, type=options.UserPath())
 @click.option(
     "--data",
     show_default="the data of each run",

@@ -25,6 +25,7 @@ def run(command: click.Command, name: str | None = None) -> None:
         name: what its usage line calls it; None for the script's name.
     """
     signals.raise_on_stop()
+    os.environ.pop("MPLBACKEND", None)  # of windows and notebooks; commands write files
     with steady_streams() as output:
         code = _run(command, name)
         signals.obey_the_system()  # Python's own end is nothing to wait for

@@ -4,6 +4,7 @@ Nothing here imports TensorFlow before a command really computes, so `--help` is
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,17 @@ class NumberOrWord(click.ParamType):
         except InputError:
             self.fail(f"should be {self.setting.describe()}. Received: {value!r}.", param, ctx)
         return value
+
+
+class UserPath(click.Path):
+    """A path, where `~` is the user's home also if no shell has said so: `--out=~/audit`."""
+
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay, dir_okay=dir_okay)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the path, or fails as click does."""
+        return super().convert(os.path.expanduser(value), param, ctx)
 
 
 class GroupedCommand(click.Command):
@@ -92,7 +104,7 @@ def config_options(command: Callable, several: Container[str] = ()) -> Callable:
     """
     return click.option(
         "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=UserPath(dir_okay=False),
         is_eager=True,
         expose_value=False,
         callback=_load_config,

@@ -49,7 +49,7 @@ def _setting(name: str, kind: click.ParamType, text: str) -> options.Decorator:
 @_setting("seed", click.IntRange(0, 2**31 - 1), "Seed of every random choice.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.UserPath(file_okay=False),
     default=Path("runs/pretraining"),
     help="Folder for all that is kept.",
 )

@@ -13,7 +13,7 @@ from transfer.runs import files
 
 
 @click.command(context_settings=options.WIDTH)
-@click.argument("folder", type=click.Path(path_type=Path), default=files.RUNS_FOLDER)
+@click.argument("folder", type=options.UserPath(), default=files.RUNS_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def main(folder: Path, as_json: bool) -> None:
     """List the runs in FOLDER, by default runs/, the newest first."""

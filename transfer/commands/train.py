@@ -16,7 +16,7 @@ NEWEST = "the newest unfinished run"
 @options.config_options
 @click.option(
     "--run-dir",
-    type=click.Path(path_type=Path),
+    type=options.UserPath(),
     show_default="runs/<time>-<backbone>",
     help="Folder of the run; must be new.",
 )
@@ -62,7 +62,7 @@ def main(
     from transfer.training.result import print_summary
 
     if resume:
-        run_dir = newest_unfinished_run() if resume == NEWEST else Path(resume)
+        run_dir = newest_unfinished_run() if resume == NEWEST else Path(resume).expanduser()
         given = options.given_settings(ctx, settings)
         trained = resume_repeats(
             run_dir, given=given, offline=offline, describe=write_training_report

@@ -36,7 +36,7 @@ from transfer.commands import options
 )
 @click.option(
     "--space",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.UserPath(dir_okay=False),
     show_default="the usual settings",
     help="A JSON file that fixes or narrows what is searched.",
 )

@@ -13,6 +13,9 @@ from transfer.data.fashion_mnist import FASHION_MNIST, SAMPLE
 from transfer.data.geometry import Geometry
 from transfer.errors import InputError, printable
 
+# What every class is counted against every other in has the square of it in cells: 200 MB.
+MOST_CLASSES = 5_000
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -171,6 +174,11 @@ def divide(loaded: Loaded, validation_fraction: float, seed: int, limit: int | N
     train, validation, test = loaded.train, loaded.validation, loaded.test
     notes = loaded.remarks()
     missing = [part for part in ("test", "validation") if getattr(loaded, part) is None]
+    if len(loaded.class_names) > MOST_CLASSES:
+        raise InputError(
+            f"{loaded.location} should have at most {MOST_CLASSES:,} classes. "
+            f"Received: {len(loaded.class_names):,}."
+        )
     _check_class_sizes(train, loaded, missing)
     if test is None:
         train, test = _hold_out(train, _TEST_FRACTION, _FIXED_SEED)

@@ -17,6 +17,9 @@ from transfer.evaluation.metrics import mean_cross_entropy, wilson_interval
 
 NUM_BINS = 15  # as in Guo et al. 2017
 TARGET_ACCURACY = 0.99
+# Of fewer images a threshold for 99 % hangs on a single mistake, or on none at all.
+LEAST_IMAGES = 100
+CALIBRATED = "calibrated_confidence"  # what the threshold is of, a column of predictions.csv
 # A validation set without a mistake would call for a temperature of 0, that is for certainty.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.1, 10.0
 _TINY = float(np.finfo(np.float32).tiny)  # softmax in float32 rounds to 0 below this
@@ -176,19 +179,26 @@ def fit_calibration(y_true: np.ndarray, y_prob: np.ndarray) -> dict[str, Any]:
 
     Returns:
         A dict of plain Python values:
-        temperature: what `apply_temperature` takes.
-        threshold: a prediction whose confidence, after the temperature, is below it should be
-            "unknown"; None where no threshold reaches `target_accuracy`.
+        temperature: what `apply_temperature` takes; None of fewer than `LEAST_IMAGES` images.
+        threshold: a prediction whose calibrated confidence is below it should be "unknown"; None
+            where none reaches `target_accuracy`, or there is no temperature.
+        threshold_of: "calibrated_confidence": the largest probability after the temperature.
         target_accuracy: share of the answered validation images that is right, at least.
         num_validation_images: N.
     """
-    temperature = fit_temperature(y_true, y_prob)
-    return {
-        "temperature": temperature,
-        "threshold": threshold_for_accuracy(y_true, apply_temperature(y_prob, temperature)),
+    fitted = {
+        "temperature": None,
+        "threshold": None,
+        "threshold_of": CALIBRATED,
         "target_accuracy": TARGET_ACCURACY,
         "num_validation_images": len(y_true),
     }
+    if len(y_true) < LEAST_IMAGES:
+        return fitted
+    temperature = fit_temperature(y_true, y_prob)
+    calibrated = apply_temperature(y_prob, temperature)
+    threshold = threshold_for_accuracy(y_true, calibrated)
+    return fitted | {"temperature": temperature, "threshold": threshold}
 
 
 def measure_calibration(
@@ -204,14 +214,18 @@ def measure_calibration(
     Returns:
         `fitted` and, as plain Python values:
         before, after: without and with the temperature, a dict each of
-            expected_calibration_error, mean_confidence (shares) and loss (nats).
+            expected_calibration_error, mean_confidence (shares) and loss (nats); `after` is None
+            without a temperature.
         answered: num_images, share, accuracy and accuracy_interval of the test images whose
             confidence reaches the threshold; accuracy is None where there are none, and all
             of it is None without a threshold.
     """
+    before = _measure(y_true, y_prob)
+    if fitted["temperature"] is None:
+        return dict(fitted) | {"before": before, "after": None, "answered": None}
     calibrated = apply_temperature(y_prob, fitted["temperature"])
     return dict(fitted) | {
-        "before": _measure(y_true, y_prob),
+        "before": before,
         "after": _measure(y_true, calibrated),
         "answered": _measure_answered(fitted["threshold"], y_true, calibrated),
     }

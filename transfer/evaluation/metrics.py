@@ -80,7 +80,7 @@ def compute_metrics(
     Raises:
         ValueError: an array has another shape, type or range than expected.
     """
-    y_true, y_prob = _check_predictions(y_true, y_prob, class_names)
+    y_true, y_prob = check_predictions(y_true, y_prob, class_names)
     y_pred = y_prob.argmax(axis=1)
     correct, total = int(np.sum(y_pred == y_true)), len(y_true)
     labels = np.arange(len(class_names))
@@ -104,7 +104,7 @@ def compute_metrics(
     }
 
 
-def _check_predictions(
+def check_predictions(
     y_true: np.ndarray, y_prob: np.ndarray, class_names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns both as arrays (N,) int64 and (N, C) float64, or says what does not fit."""

@@ -4,8 +4,6 @@ Only a model that has not predicted yet needs Keras; every metric, plot and tabl
 arrays alone.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,9 @@ import numpy as np
 from transfer import console
 from transfer.config import Config
 from transfer.data.splits import Split
-from transfer.errors import disk_error, printable
+from transfer.errors import InputError, disk_error, printable
+from transfer.evaluation.calibration import apply_temperature
+from transfer.evaluation.metrics import check_predictions
 from transfer.runs.finished import FinishedRun
 from transfer.runs.predictions import (
     FILES,
@@ -25,6 +25,7 @@ from transfer.runs.predictions import (
     keep_predictions,
     load_predictions,
 )
+from transfer.storage.csv_text import csv_text
 
 if TYPE_CHECKING:
     import keras
@@ -46,6 +47,7 @@ def predict_run(run: FinishedRun, part: str = TEST) -> Predictions:
     is_kept = part == VALIDATION or not run.has_other_test  # of other images nothing is kept
     kept = load_predictions(run.run_dir, run.facts, part) if is_kept else None
     if kept is not None:
+        _check_kept(kept, run, part)
         return kept
     path = run.run_dir / FILES[part]
     if is_kept and path.exists():
@@ -59,6 +61,19 @@ def predict_run(run: FinishedRun, part: str = TEST) -> Predictions:
     except OSError as error:  # a result that cannot be kept is one all the same
         console.say(f"The predictions are not kept: {disk_error(error, path)}")
     return predictions
+
+
+def _check_kept(kept: Predictions, run: FinishedRun, part: str) -> None:
+    count = run.facts.data.num_images[VALIDATION if part == VALIDATION else TEST]
+    try:
+        check_predictions(kept.y_true, kept.y_prob, run.class_names)
+        if len(kept.y_true) != count:
+            raise ValueError(f"Expected {count:,} images. Received: {len(kept.y_true):,}")
+    except (TypeError, ValueError) as error:
+        path = run.run_dir / FILES[part]
+        raise InputError(
+            f"{path} should hold predictions of this run: {error}; delete it and evaluate again."
+        ) from error
 
 
 def _predict(run: FinishedRun, split: Split, part: str) -> np.ndarray:
@@ -126,26 +141,32 @@ def predictions_csv(
     y_prob: np.ndarray,
     class_names: Sequence[str],
     paths: Sequence[str] | np.ndarray | None = None,
+    temperature: float | None = None,
 ) -> str:
     """Returns predictions as CSV: a line for each image, every number in full precision.
 
     The columns are index, image (of image files, their path), true, predicted (names of classes),
-    confidence (probability of the predicted class), and for each class "p " and its name.
+    confidence (probability of the predicted class, as the model says), calibrated_confidence (the
+    same with the temperature, empty without one), and for each class "p " and its name.
+
 
     Args:
         y_true: (N,) integers in [0, C).
         y_prob: (N, C) floats in [0, 1].
         class_names: C names.
         paths: of the N images, where they are files.
+        temperature: as `fit_calibration` gives it.
     """
     rows = np.asarray(y_prob, dtype=np.float64).tolist()  # floats, written with all their digits
     predicted = np.argmax(y_prob, axis=1).tolist()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = (f"p {name}" for name in class_names)
+    calibrated: list[float | None] = [None] * len(rows)
+    if temperature is not None:
+        calibrated = apply_temperature(y_prob, temperature).max(axis=1).tolist()
     image = [] if paths is None else ["image"]
-    writer.writerow(["index", *image, "true", "predicted", "confidence", *columns])
+    columns = ["index", *image, "true", "predicted", "confidence", "calibrated_confidence"]
+    lines = []
     for index, (true, best, row) in enumerate(zip(y_true, predicted, rows, strict=True)):
         path = [] if paths is None else [printable(paths[index])]
-        writer.writerow([index, *path, class_names[true], class_names[best], row[best], *row])
-    return text.getvalue()
+        names = (class_names[true], class_names[best])
+        lines.append([index, *path, *names, row[best], calibrated[index], *row])
+    return csv_text([*columns, *(f"p {name}" for name in class_names)], lines)

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from transfer.config import Config
+from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
 from transfer.models.classifier import build_classifier
+from transfer.models.head import choose_hidden_units
 from transfer.models.precision import dtype_policy
 from transfer.models.weight_files import read_weights
 from transfer.storage.atomic import whole_path
@@ -47,6 +50,23 @@ def restore_classifier(config: Config, num_classes: int, policy: str, path: Path
     Raises:
         InputError: the file is missing, damaged or of another architecture.
     """
-    classifier = _build_plain(config, num_classes, policy)
+    with dtype_policy(policy):
+        backbone = build_backbone(config.backbone, config.image_size)
+        _check_width(config, num_classes, backbone.output_shape[-1], path)
+        classifier = build_classifier(config, backbone, num_classes, train_batch_norm=False)
     read_weights(classifier, path, "the weights of this run")
     return classifier
+
+
+def _check_width(config: Config, num_classes: int, num_features: int, path: Path) -> None:
+    # A run from a stranger may name thousands of classes, or units, to fill the memory with a head
+    # that its file has no weights for.
+    hidden = choose_hidden_units(config)
+    num_weights = hidden * (num_features + num_classes) if hidden else num_features * num_classes
+    size = path.stat().st_size if path.is_file() else 0
+    if num_weights * np.dtype(np.float32).itemsize > size:
+        found = f"a file of {size:,} bytes, too small for them" if size else "no file"
+        raise InputError(
+            f"{path} should hold the weights of this run, of {num_classes:,} classes and "
+            f"{hidden:,} hidden units. Received: {found}."
+        )

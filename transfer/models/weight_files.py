@@ -17,6 +17,7 @@ import stat
 import struct
 import zipfile
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import keras
 
 Shapes = dict[str, tuple[int, ...] | None]  # arrays by their path in a file; None is a group
+Layer = list[tuple[str, str, str]]  # owner, name and place of each weight
 Names = dict[tuple[str, str], list[str | bytes]]  # lists of names by group and attribute
 
 _SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -79,6 +81,14 @@ _CLASSES = {
         "keras.src.ops.numpy": "Add Divide Flip Multiply Subtract",
     }.items()
 }
+# How Keras 2 kept arithmetic between layers, by the names of functions: `preprocess_input` inside a
+# model, as tutorials have it. Any other function may be more than arithmetic.
+_OPERATION_CLASSES = ("SlicingOpLambda", "TFOpLambda")
+_OPERATIONS = frozenset(
+    "__operators__.add __operators__.getitem cast concat expand_dims image.resize math.add "
+    "math.divide math.multiply math.subtract math.truediv nn.bias_add nn.relu reshape "
+    "reverse split stack strided_slice".split()
+)
 _ALL_CLASSES = frozenset().union(*_CLASSES.values())
 _REPR = reprlib.Repr()
 _REPR.maxstring = 80
@@ -89,11 +99,12 @@ _PATH = re.compile(r"://|^[/\\~]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")
 def read_weights(model: "keras.Model", path: Path, expected: str) -> None:
     """Loads the weights in a file from anywhere into a model built by us.
 
-    In a `.keras` file the model may also be a part of another: the backbone of a classifier.
+    The model may also be a part of the one in the file: the backbone of a classifier.
 
     Args:
         model: gets the weights; every one of them must be in the file.
-        path: a `.keras` archive, or HDF5 as `save_weights` writes it, today's or Keras 2's.
+        path: a `.keras` archive, or HDF5 as `save` and `save_weights` write it, today's or Keras
+            2's.
         expected: what the file should hold, for the error.
 
     Raises:
@@ -107,7 +118,7 @@ def read_weights(model: "keras.Model", path: Path, expected: str) -> None:
         )
     try:
         with scratch_folder() as folder:
-            model.load_weights(_copy_plain(model, path, folder))
+            _load(model, path, folder)
         _check_numbers(model, path, expected)
     except (InputError, MemoryError):
         raise
@@ -207,6 +218,11 @@ def _find_foreign(value: object) -> str | None:
     name, module = value["class_name"], value.get("module")
     if not isinstance(name, str) or not isinstance(module, str | None):
         return f"the class {_short(name)} of {_short(module)}"
+    if name in _OPERATION_CLASSES:
+        config = value.get("config")
+        function = config.get("function") if isinstance(config, dict) else None
+        is_known = isinstance(function, str) and function in _OPERATIONS
+        return None if is_known else f"the class {_short(name)} of {_short(function)}"
     # Keras 2 wrote no module.
     if name not in (_ALL_CLASSES if module is None else _CLASSES.get(module, ())):
         return f"the class {_short(name)}{f' of {_short(module)}' if module else ''}"
@@ -302,23 +318,47 @@ def _unpack(path: Path, folder: Path) -> Path:
     return source
 
 
-def _copy_plain(model: "keras.Model", path: Path, folder: Path) -> Path:
-    # Writes the model's weights out of the file `path` into one that Keras may read.
+def _load(model: "keras.Model", path: Path, folder: Path) -> None:
     source = _unpack(path, folder)
     wanted = Counter(tuple(weight.shape) for weight in model.weights)
     with h5py.File(source, "r") as file:
         shapes = check_hdf5(file, path, source.stat().st_size)
         names: Names = {}
+        target = folder / "plain.weights.h5"
         if _name_keys(file) or "model_weights" in shapes:
-            root, target = _legacy_root(shapes), folder / "plain.h5"
             names = _read_names(file, shapes, path, _longest_text(source))
-        else:
-            root, target = _find_model(shapes, wanted), folder / "plain.weights.h5"
-        with h5py.File(target, "w") as plain:
-            _copy_arrays(file, root, shapes, wanted, plain)
-            for (place, key), texts in names.items():
-                plain.require_group(f"/{place[len(root) :]}").attrs[key] = texts
-    return target
+            layers = legacy_layers(names, shapes)
+            own = [len(layer.weights) for layer in model.layers if layer.weights]
+            if [len(weights) for weights in layers if weights] != own:
+                model.set_weights(_read_part(model, layers, file, shapes, wanted))
+                return
+            target = folder / "plain.h5"
+        root = _legacy_root(shapes) if names else _find_model(shapes, wanted)
+        _copy_plain(file, root, shapes, wanted, names, target)
+    model.load_weights(target)
+
+
+def _copy_plain(
+    file: h5py.File, root: str, shapes: Shapes, wanted: Counter, names: Names, target: Path
+) -> None:
+    # Writes the model's weights out of the file into one that Keras may read.
+    with h5py.File(target, "w") as plain:
+        _copy_arrays(file, root, shapes, wanted, plain)
+        for (place, key), texts in names.items():
+            plain.require_group(f"/{place[len(root) :]}").attrs[key] = texts
+
+
+def _read_part(
+    model: "keras.Model", layers: list[Layer], file: h5py.File, shapes: Shapes, wanted: Counter
+) -> list[np.ndarray]:
+    # The model's weights, in its order, out of a classifier that has it nested in a layer of its
+    # own or spread over its first layers. Only what is taken is read.
+    paths = find_part([weight.path for weight in model.weights], layers)
+    for places in paths:
+        found = [shapes.get(place) for place in places]
+        if found == [tuple(weight.shape) for weight in model.weights]:
+            return [file[place][()] for place in places]
+    raise ValueError("not an array of its shape for each weight of this model")
 
 
 def _copy_arrays(
@@ -358,6 +398,79 @@ def _legacy_root(shapes: Shapes) -> str:
 def _name_keys(group: h5py.Group) -> list[str]:
     # Keras splits a list that is too long for one attribute: layer_names0, layer_names1, ...
     return [key for key in group.attrs if re.fullmatch("(layer|weight)_names[0-9]*", key)]
+
+
+def legacy_layers(names: Names, shapes: Shapes) -> list[Layer]:
+    """Returns what each layer of a file of Keras 2 holds, in the file's order.
+
+    A layer that is a model has the weights of all of its layers: first all that trained, then the
+    others.
+
+    Args:
+        names: lists of names by group and attribute.
+        shapes: of the arrays, by their paths.
+
+    Returns:
+        For each layer: (name of the layer that a weight belongs to, name of the weight, path of
+        its array in the file).
+    """
+    root = _legacy_root(shapes)
+    layers = []
+    for name in _ordered_texts(names, root, "layer_names"):
+        group, weights = f"{root}{name}/", []
+        for text in _ordered_texts(names, group, "weight_names"):
+            *owner, weight = text.split("/")
+            weights.append(("/".join(owner), weight.split(":")[0], f"{group}{text}"))
+        layers.append(weights)
+    return layers
+
+
+def _ordered_texts(names: Names, place: str, kind: str) -> list[str]:
+    # Long lists are split over layer_names0, layer_names1, ...
+    keys = [key for group, key in names if group == place and key.startswith(kind)]
+    keys.sort(key=lambda key: int(key.removeprefix(kind) or 0))
+    texts = [text for key in keys for text in names[place, key]]
+    return [text.decode() if isinstance(text, bytes) else text for text in texts]
+
+
+def find_part(weight_paths: Sequence[str], layers: list[Layer]) -> Iterator[list[str]]:
+    """Yields where a model's weights may lie in a classifier, the likeliest first.
+
+    Layers are known by their names, which `keras.applications` has kept over the years; where it
+    has not, by their order. Whether the shapes fit is for the caller to see.
+
+    Args:
+        weight_paths: of the model's weights, "block1_conv/kernel", in its order.
+        layers: of the file, as `legacy_layers` returns them.
+
+    Yields:
+        Paths of arrays in the file, one for each of `weight_paths`.
+    """
+    mine = [path.split("/")[-2:] for path in weight_paths]
+    together = [weight for layer in layers for weight in layer]
+    for weights in (*layers, together):
+        by_name = {(owner.split("/")[-1], name): place for owner, name, place in weights}
+        found = [_find_weight(by_name, owner, name) for owner, name in mine]
+        if len(weights) >= len(mine) and None not in found and len(set(found)) == len(found):
+            yield [place for place in found if place]
+    for weights in (*layers, together):
+        own, theirs = _by_owner(mine), _by_owner(weights)
+        if len(own) <= len(theirs):
+            pairs = dict(zip(own, theirs, strict=False))
+            by_name = {(owner, name): place for owner, name, place in weights}
+            found = [_find_weight(by_name, pairs[owner], name) for owner, name in mine]
+            if None not in found:
+                yield [place for place in found if place]
+
+
+def _by_owner(weights: Iterable[Sequence[str]]) -> list[str]:
+    return list(dict.fromkeys(owner for owner, *_ in weights))
+
+
+def _find_weight(places: Mapping[tuple[str, str], str], owner: str, name: str) -> str | None:
+    # Keras 2 called the kernel of a depthwise convolution so.
+    old = places.get((owner, "depthwise_kernel")) if name == "kernel" else None
+    return places.get((owner, name), old)
 
 
 def _read_names(file: h5py.File, shapes: Shapes, path: Path, longest: int) -> Names:

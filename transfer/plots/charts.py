@@ -17,6 +17,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
+from transfer.plots.fonts import PlainFigure, show_as_they_are
 from transfer.plots.style import BLUE, GRAY, LONGEST_LABEL, SPLIT_COLOURS, VERMILLION, shortened
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def plot_history(history: Sequence[Mapping[str, Any]]) -> Figure:
         A figure of three axes. A dashed line stands between the phases, a dotted one before
         each epoch whose learning rate is lower than the one before it in the same phase.
     """
-    figure = Figure(figsize=(8, 9), layout="constrained")
+    figure = PlainFigure(figsize=(8, 9), layout="constrained")
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     figure.suptitle("Training and validation by epoch")
     _plot_curves(loss, _column(history, "loss"), _column(history, "val_loss"))
@@ -140,7 +141,7 @@ def plot_confusion_matrix(
     cells = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalize else counts
     if ax is None:
         side = float(np.clip(0.42 * num_classes + 3.2, 5.5, 20))
-        ax = Figure(figsize=(side + 1, side), layout="constrained").subplots()
+        ax = PlainFigure(figsize=(side + 1, side), layout="constrained").subplots()
     display = ConfusionMatrixDisplay(cells, display_labels=shortened(class_names, LONGEST_LABEL))
     display.plot(
         ax=ax,
@@ -169,6 +170,7 @@ def _finish_confusion_matrix(ax: Axes, display: Any, cells: np.ndarray, normaliz
 
 
 def _root(axes: Axes) -> Figure:
+    show_as_they_are(axes)  # the figure may be the caller's
     figure = axes.figure
     return figure.figure if isinstance(figure, SubFigure) else figure
 
@@ -197,7 +199,9 @@ def plot_class_distribution(
                 f"`class_names`. Received: shape {np.shape(values)}"
             )
     if ax is None:
-        figure = Figure(figsize=(9, _bars_height(num_classes, num_splits)), layout="constrained")
+        figure = PlainFigure(
+            figsize=(9, _bars_height(num_classes, num_splits)), layout="constrained"
+        )
         ax = figure.subplots()
     thickness = 0.8 / max(num_splits, 1)
     for i, (split, values) in enumerate(counts.items()):
@@ -256,7 +260,7 @@ def plot_reliability(
     from transfer.evaluation import calibration  # loads scikit-learn, see above
 
     if ax is None:
-        ax = Figure(figsize=(7, 6.4), layout="constrained").subplots()
+        ax = PlainFigure(figsize=(7, 6.4), layout="constrained").subplots()
     bins = calibration.reliability_bins(y_true, y_prob)
     edges = np.linspace(0, 100, len(bins.count) + 1)
     shares = 100 * bins.count / bins.count.sum()
@@ -298,7 +302,7 @@ def plot_reject_curve(
     Args:
         y_true: (N,) integers in [0, C).
         y_prob: (N, C) floats in [0, 1], with the temperature where there is one.
-        threshold: a confidence; a mark shows what comes of answering from it on.
+        threshold: of such a confidence; a mark shows what comes of answering from it on.
         ax: where to draw; a new figure where it is None.
 
     Returns:
@@ -307,7 +311,7 @@ def plot_reject_curve(
     from transfer.evaluation import calibration  # loads scikit-learn, see above
 
     if ax is None:
-        ax = Figure(figsize=(7, 4.8), layout="constrained").subplots()
+        ax = PlainFigure(figsize=(7, 4.8), layout="constrained").subplots()
     curve = calibration.reject_curve(y_true, y_prob)
     ax.plot(100 * curve.share_answered, 100 * curve.accuracy, color=BLUE)
     if threshold is not None:
@@ -324,7 +328,7 @@ def _mark_threshold(axes: Axes, curve: "RejectCurve", threshold: float) -> None:
         return
     share, accuracy = 100 * curve.share_answered[answered[-1]], 100 * curve.accuracy[answered[-1]]
     label = (
-        f"from confidence {100 * threshold:.1f}\u00a0% on: {share:.1f}\u00a0% answered, "
+        f"from calibrated confidence {100 * threshold:.1f}\u00a0% on: {share:.1f}\u00a0% answered, "
         f"{accuracy:.2f}\u00a0% right"
     )
     axes.plot(share, accuracy, color=VERMILLION, marker="D", ls="", label=label)

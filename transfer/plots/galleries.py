@@ -15,6 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 
 from transfer.errors import printable
+from transfer.plots.fonts import PlainFigure
 from transfer.plots.style import BLUE, GREEN, LONGEST_LABEL, VERMILLION, shortened
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _plot_blocks(
     captions = [[caption(index) for index in block.chosen] for block in blocks]
     height, width = np.shape(images)[1:3]
     heights = [_block_height(lines, height / width) for lines in captions]
-    figure = Figure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.4))
+    figure = PlainFigure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.4))
     figure.set_layout_engine("constrained", h_pad=0.06)
     figure.suptitle(title, fontsize="x-large")
     parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -278,7 +279,7 @@ def plot_augmentation(originals: np.ndarray, augmented: np.ndarray) -> Figure:
             f"(K, A, H, W, channels). Received: {originals.shape} and {augmented.shape}"
         )
     rows, views = augmented.shape[:2]
-    figure = Figure(
+    figure = PlainFigure(
         figsize=(max(1.4 * (views + 1) + 0.2, 5.0), 1.4 * rows + 0.9), layout="constrained"
     )
     figure.suptitle("Training images before and after augmentation")
@@ -333,7 +334,7 @@ def plot_explanations(
     blocks = [(block, maps) for block, maps in blocks if len(block.chosen)]
     cell = SAMPLE_WIDTH * min(images.shape[1] / images.shape[2], 1.5) * 0.92
     heights = [0.8 + cell * (1 + len(maps)) for _, maps in blocks]
-    figure = Figure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.6))
+    figure = PlainFigure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.6))
     figure.set_layout_engine("constrained", h_pad=0.04)
     figure.suptitle(
         f"What speaks for a class (Grad-CAM at layer {explanations.layer})", fontsize="x-large"
@@ -398,7 +399,7 @@ def plot_feature_maps(image: np.ndarray, layers: Sequence["FeatureMaps"]) -> Fig
     """
     chosen = [_most_varied(layer.maps) for layer in layers]
     heights = [SAMPLE_WIDTH + 0.5] * (1 + len(layers))
-    figure = Figure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.6))
+    figure = PlainFigure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.6))
     figure.set_layout_engine("constrained", h_pad=0.04)
     figure.suptitle(
         "Feature maps of a test image, each from its lowest to its highest value",
@@ -467,7 +468,7 @@ def _plot_captioned(
     height, width = images.shape[1:3]
     most_lines = max((caption.count("\n") + 1 for caption in lines), default=1)
     row_height = wide * SAMPLE_WIDTH * min(height / width, 1.5) + 0.16 * most_lines + 0.2
-    figure = Figure(
+    figure = PlainFigure(
         figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, rows * row_height + 0.6), layout="constrained"
     )
     figure.suptitle(title, fontsize="x-large")

@@ -23,4 +23,5 @@ def png(figure: Figure) -> bytes:
 def shortened(names: Sequence[str], width: int) -> list[str]:
     """Returns the names with the middle left out of long ones: their ends tell them apart."""
     half = width // 2 - 1
+    names = [" ".join(name.split()) for name in names]  # on one line
     return [name if len(name) <= width else f"{name[:half]}…{name[-half:]}" for name in names]

@@ -13,7 +13,7 @@ from transfer.data.fashion_mnist import FASHION_MNIST, SAMPLE
 from transfer.formatting import format_percent
 from transfer.models.packages import PACKAGES
 from transfer.models.weights import PHOTOS
-from transfer.report import document
+from transfer.report import document, sections
 from transfer.runs.facts import Facts, Summary
 
 # The data sets that hubs know; the sample is a part of one.
@@ -136,7 +136,6 @@ def _kept(summary: Summary) -> Items:
 
 def _results(metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> Items:
     low, high = metrics["accuracy_interval"]
-    errors = [calibration[key]["expected_calibration_error"] for key in ("before", "after")]
     return [
         (
             "accuracy",
@@ -145,12 +144,17 @@ def _results(metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> Item
         ),
         ("macro F1", format_percent(metrics["f1_macro"])),
         ("loss (mean cross-entropy)", f"{metrics['loss']:.4f}"),
-        (
-            "expected calibration error",
-            f"{format_percent(errors[0])}; with temperature {calibration['temperature']:.3f} "
-            f"{format_percent(errors[1])}",
-        ),
+        ("expected calibration error", _calibration_error(calibration)),
+        *(("", sentence) for sentence in sections.calibration_sentences(calibration)),
     ]
+
+
+def _calibration_error(calibration: Mapping[str, Any]) -> str:
+    error = format_percent(calibration["before"]["expected_calibration_error"])
+    if calibration["after"] is None:
+        return error
+    after = format_percent(calibration["after"]["expected_calibration_error"])
+    return f"{error}; with temperature {calibration['temperature']:.3f} {after}"
 
 
 def _training(facts: Facts) -> dict[str, str | int]:

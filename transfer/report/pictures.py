@@ -64,14 +64,15 @@ def _charts(evaluated: EvaluatedRun, calibration: Mapping[str, Any]) -> Drawings
     run, names = evaluated.run, evaluated.run.class_names
     y_true, y_prob = evaluated.predictions.y_true, evaluated.predictions.y_prob
     matrix = evaluated.metrics["confusion_matrix"]
-    calibrated = apply_temperature(y_prob, calibration["temperature"])
-    threshold = calibration["threshold"]
+    temperature, threshold = calibration["temperature"], calibration["threshold"]
+    calibrated = None if temperature is None else apply_temperature(y_prob, temperature)
+    surest = y_prob if calibrated is None else calibrated
     return {
         "learning_curves": lambda: charts.plot_history(run.history),
         "confusion_matrix_counts": lambda: charts.plot_confusion_matrix(matrix, names),
         "confusion_matrix_shares": lambda: charts.plot_confusion_matrix(matrix, names, True),
         "reliability_diagram": lambda: charts.plot_reliability(y_true, y_prob, calibrated),
-        "reject_curve": lambda: charts.plot_reject_curve(y_true, calibrated, threshold),
+        "reject_curve": lambda: charts.plot_reject_curve(y_true, surest, threshold),
         "class_distribution": lambda: charts.plot_class_distribution(class_counts(run), names),
     }
 

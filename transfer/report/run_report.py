@@ -32,6 +32,8 @@ from transfer.report.document import Block, Bullets, Heading
 from transfer.report.pictures import draw_pictures
 from transfer.report.table import TableRow, baseline_row, published_rows
 from transfer.runs import files
+from transfer.runs.finished import FinishedRun
+from transfer.runs.folder import check_own_folder
 from transfer.runs.predictions import VALIDATION
 from transfer.storage.atomic import write_atomically, write_json
 
@@ -250,15 +252,19 @@ def write_report(reported: Reported) -> Path:
     contents: dict[str, str | bytes] = {f"{one.name}.png": one.png for one in pictures}
     contents |= {
         sections.PREDICTIONS_FILE: predictions_csv(
-            predictions.y_true, predictions.y_prob, run.class_names, run.images("test").names
+            predictions.y_true,
+            predictions.y_prob,
+            run.class_names,
+            run.images("test").names,
+            reported.calibration["temperature"],
         ),
         sections.METRICS_FILE: _metrics_json(reported, metrics),
         "report.html": document.to_html(title, blocks),
         # Last, so that a report.md never links a picture that is not there.
         REPORT_FILE: document.to_markdown(title, blocks),
     }
-    folder = run.report_dir
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = check_own_folder(run.report_dir)
+    folder.mkdir(exist_ok=True)
     for name, content in contents.items():
         write_atomically(folder / name, content)
     if not run.has_other_test:  # the card tells of the images that the run was made with
@@ -294,11 +300,7 @@ def _metrics_json(reported: Reported, metrics: dict[str, Any]) -> str:
 def _provenance(evaluated: EvaluatedRun) -> list[tuple[str, document.Text]]:
     facts, summary = evaluated.facts, evaluated.run.summary
     counts, settings = facts.data.num_images, facts.settings
-    phases = "; ".join(
-        f"{name}: {phase.epochs} epochs, best validation accuracy "
-        f"{_with_interval(phase.val_accuracy, counts['validation'])} in epoch {phase.best_epoch}"
-        for name, phase in summary.phases.items()
-    )
+    phases = "; ".join(_tell_phase(name, evaluated.run) for name in summary.phases)
     geometry = evaluated.run.geometry
     colours = "gray" if geometry.channels == 1 else "in colour"
     working = f"{geometry.width} x {geometry.height} pixels, {colours}, {geometry.fit}"
@@ -318,6 +320,24 @@ def _provenance(evaluated: EvaluatedRun) -> list[tuple[str, document.Text]]:
     ]
     has_something = {"Command": facts.command, "Weights kept": summary.tell_kept()}
     return [(name, text) for name, text in items if has_something.get(name, True)]
+
+
+def _tell_phase(name: str, run: FinishedRun) -> str:
+    # The weights kept are those of the lowest validation loss, whose accuracy need not be the best.
+    phase, count = run.summary.phases[name], run.facts.data.num_images["validation"]
+    text = (
+        f"{name}: {phase.epochs} epochs, kept the weights of epoch {phase.best_epoch}, which has "
+        f"the lowest validation loss, {phase.val_loss:.4f}, and validation accuracy "
+        f"{_with_interval(phase.val_accuracy, count)}"
+    )
+    rows = [row for row in run.history if row["phase"] == name]
+    highest = max(rows, key=lambda row: row["val_accuracy"], default=None)
+    if highest is None or highest["val_accuracy"] <= phase.val_accuracy:
+        return text
+    return (
+        f"{text}; the highest validation accuracy was {format_percent(highest['val_accuracy'])}, "
+        f"in epoch {highest['epoch']}"
+    )
 
 
 def _with_interval(accuracy: float, num_images: int) -> str:

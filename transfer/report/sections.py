@@ -6,6 +6,7 @@ Each section is made once; `document.py` shows it in a terminal and writes it as
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from transfer.evaluation.calibration import CALIBRATED, LEAST_IMAGES
 from transfer.evaluation.significance import PairedComparison, Repeats
 from transfer.formatting import format_percent
 from transfer.report.document import Block, Bullets, Heading, Paragraph, Span, Table, Text
@@ -69,7 +70,8 @@ def files_section() -> list[Block]:
     return [
         Paragraph(
             f"{PREDICTIONS_FILE} beside this page has the predictions that every number here comes "
-            f"from, {METRICS_FILE} the numbers with all their digits."
+            f"from: confidence is what the model says, {CALIBRATED} the same with the temperature. "
+            f"{METRICS_FILE} has the numbers with all their digits."
         )
     ]
 
@@ -166,18 +168,32 @@ def calibration_section(calibration: Mapping[str, Any]) -> list[Block]:
         "mean_confidence": ("mean confidence", format_percent),
         "loss": ("loss (mean cross-entropy)", "{:.4f}".format),
     }
-    lines = [(name, show(before[key]), show(after[key])) for key, (name, show) in names.items()]
-    temperature = f"with temperature {calibration['temperature']:.3f}"
-    header = ("on the test images", "as the model says", temperature)
-    fitted = (
-        f"The temperature was fitted on the {calibration['num_validation_images']:,} validation "
-        "images; it changes no prediction, only the confidence."
-    )
+    lines = [
+        (name, *(show(values[key]) for values in (before, after) if values))
+        for key, (name, show) in names.items()
+    ]
+    header = ["on the test images", "as the model says"]
+    header += [f"with temperature {calibration['temperature']:.3f}"] if after else []
+    sentences = calibration_sentences(calibration)
     return [
         Heading("Calibration"),
-        Table(header, (False, True, True), lines),
-        Paragraph(fitted),
-        Paragraph(_threshold_sentence(calibration)),
+        Table(header, [False, True, True][: len(header)], lines),
+        *map(Paragraph, sentences),
+    ]
+
+
+def calibration_sentences(calibration: Mapping[str, Any]) -> list[str]:
+    """Returns what was fitted on the validation images and what comes of it, in sentences."""
+    count = calibration["num_validation_images"]
+    if calibration["temperature"] is None:
+        return [
+            f"No temperature and no threshold were fitted: {count:,} validation images are too few "
+            f"for them, at least {LEAST_IMAGES} are needed."
+        ]
+    return [
+        f"The temperature was fitted on the {count:,} validation images; it changes no prediction, "
+        "only the confidence.",
+        _threshold_sentence(calibration),
     ]
 
 
@@ -185,10 +201,12 @@ def _threshold_sentence(calibration: Mapping[str, Any]) -> str:
     target = f"{100 * calibration['target_accuracy']:g} %"
     answered = calibration["answered"]
     if answered is None:
-        return f"No confidence reached {target} accuracy on the validation images."
+        return f"No calibrated confidence reached {target} accuracy on the validation images."
+    threshold = format_percent(calibration["threshold"])
     start = (
-        f"Answering only from confidence {format_percent(calibration['threshold'])} on, which gave "
-        f"at least {target} accuracy on the validation images, answers"
+        f"Answering only from a calibrated confidence of {threshold} on (the confidence with the "
+        f"temperature, {CALIBRATED} in {PREDICTIONS_FILE}), which gave at least {target} accuracy "
+        "on the validation images, answers"
     )
     if answered["num_images"] == 0:
         return f"{start} none of the test images."

@@ -6,9 +6,8 @@ printable, and nothing but these types goes further.
 
 import dataclasses
 import importlib.metadata
-import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,20 +15,18 @@ from typing import Any
 
 from transfer.config import Config
 from transfer.data.geometry import FITS, Geometry
-from transfer.data.splits import Splits
+from transfer.data.splits import MOST_CLASSES, Splits
 from transfer.errors import InputError, printable
 from transfer.models.precision import POLICIES
 from transfer.models.weights import KINDS, Weights
 from transfer.runs import files
+from transfer.runs.checked import Reader
 from transfer.storage.atomic import read_json, write_json
 from transfer.version import __version__
 
 PARTS = ("train", "validation", "test")
 
-_LONGEST_TEXT = 20_000  # characters
-_MOST_CLASSES = 100_000
 _MOST_PIXELS = 1 << 16  # of a side
-_MOST_COUNT = 2**53  # beyond, JSON's numbers are not exact
 
 
 @dataclass(frozen=True)
@@ -264,10 +261,13 @@ def parse_facts(values: Mapping[str, Any], path: Path) -> Facts:
     names = [each.name for each in dataclasses.fields(Facts) if each.name != "repeats"]
     if missing := [name for name in names if name not in values]:
         raise InputError(f"{path} should hold {', '.join(names)}. Received: no {missing[0]}.")
-    read = _Reader(values, str(path))
+    read = Reader(values, str(path))
+    settled = read.config("settled")
+    if "auto" in (settled.finetune_learning_rate, settled.hidden_units, settled.head_features):
+        raise read.refusal("settled", "settings without an auto that training settles", "one")
     return Facts(
         settings=read.config("settings"),
-        settled=read.config("settled"),
+        settled=settled,
         data=_parse_data(read.part("data")),
         weights=_parse_weights(read.part("weights")),
         precision=read.choice("precision", POLICIES),
@@ -278,12 +278,12 @@ def parse_facts(values: Mapping[str, Any], path: Path) -> Facts:
     )
 
 
-def _parse_repeats(read: "_Reader") -> RepeatsFacts:
+def _parse_repeats(read: Reader) -> RepeatsFacts:
     return RepeatsFacts(read.count("first_seed", most=2**31 - 1), read.count("count", 1, most=1000))
 
 
-def _parse_data(read: "_Reader") -> DataFacts:
-    class_names = read.texts("class_names", least=2, most=_MOST_CLASSES)
+def _parse_data(read: Reader) -> DataFacts:
+    class_names = read.texts("class_names", least=2, most=MOST_CLASSES)
     if len(set(class_names)) < len(class_names):
         raise read.refusal("class_names", "all different", "one of them twice")
     has_geometry = read.values.get("geometry") is not None
@@ -299,7 +299,7 @@ def _parse_data(read: "_Reader") -> DataFacts:
     )
 
 
-def _parse_geometry(read: "_Reader") -> Geometry:
+def _parse_geometry(read: Reader) -> Geometry:
     height, width = (read.count(side, 1, most=_MOST_PIXELS) for side in ("height", "width"))
     channels = read.count("channels")
     if channels not in (1, 3):
@@ -307,7 +307,7 @@ def _parse_geometry(read: "_Reader") -> Geometry:
     return Geometry(height, width, channels, read.choice("fit", FITS))
 
 
-def _parse_weights(read: "_Reader") -> WeightsFacts:
+def _parse_weights(read: Reader) -> WeightsFacts:
     sha256 = read.text("sha256") if "sha256" in read.values else ""
     return WeightsFacts(read.choice("name", KINDS), read.text("provenance"), sha256)
 
@@ -324,7 +324,7 @@ def read_summary(run_dir: Path) -> Summary:
 
 def parse_summary(values: Mapping[str, Any], path: Path) -> Summary:
     """Returns what a JSON object says of what a run came to; arguments as `parse_facts`."""
-    read = _Reader(values, str(path))
+    read = Reader(values, str(path))
     phases = read.part("phases")
     if not phases.values:
         raise read.refusal("phases", "a phase at least", "none")
@@ -337,7 +337,7 @@ def parse_summary(values: Mapping[str, Any], path: Path) -> Summary:
     )
 
 
-def _parse_phase(read: "_Reader") -> PhaseSummary:
+def _parse_phase(read: Reader) -> PhaseSummary:
     return PhaseSummary(
         epochs=read.count("epochs"),
         best_epoch=read.count("best_epoch"),
@@ -345,88 +345,3 @@ def _parse_phase(read: "_Reader") -> PhaseSummary:
         val_accuracy=read.number("val_accuracy", most=1.0),
         seconds=read.number("seconds"),
     )
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Takes checked values out of a JSON object.
-
-    Attributes:
-        values: the object.
-        where: its place, for errors.
-    """
-
-    values: Mapping[str, Any]
-    where: str
-
-    def refusal(self, key: str, expected: str, received: Any) -> InputError:
-        """Returns the error of a value that is not as expected."""
-        told = received if isinstance(received, str) else repr(received)
-        return InputError(f"{self.where}, {key}: should be {expected}. Received: {told[:200]}.")
-
-    def _take(self, key: str, expected: str, accepts: Callable[[Any], bool]) -> Any:
-        value = self.values.get(key)
-        if not accepts(value):
-            raise self.refusal(key, expected, value)
-        return value
-
-    def part(self, key: str) -> "_Reader":
-        """Returns a reader of an object in this one."""
-        value = self._take(key, "an object", lambda value: isinstance(value, dict))
-        return _Reader(value, f"{self.where}, {key}")
-
-    def config(self, key: str) -> Config:
-        """Returns settings."""
-        try:
-            return Config.from_dict(dict(self.part(key).values))
-        except InputError as error:
-            raise InputError(f"{self.where}, {key}: {error}") from error
-
-    def text(self, key: str) -> str:
-        """Returns a text, made printable."""
-        expected = f"a text of at most {_LONGEST_TEXT:,} characters"
-        return printable(self._take(key, expected, _is_text))
-
-    def path(self, key: str) -> str:
-        """Returns a text as it is: only so does it find what it names. Print it in errors alone."""
-        return str(self._take(key, f"a text of at most {_LONGEST_TEXT:,} characters", _is_text))
-
-    def choice(self, key: str, choices: tuple[str, ...]) -> str:
-        """Returns one of the words."""
-        accepts = lambda value: isinstance(value, str) and value in choices  # noqa: E731
-        return str(self._take(key, f"one of {', '.join(choices)}", accepts))
-
-    def texts(self, key: str, *, least: int, most: int) -> tuple[str, ...]:
-        """Returns a list of texts, each made printable."""
-        expected = f"a list of {least} to {most:,} texts"
-        values = self._take(key, expected, lambda value: isinstance(value, list))
-        if not (least <= len(values) <= most and all(map(_is_text, values))):
-            raise self.refusal(key, expected, f"{len(values):,} values")
-        return tuple(map(printable, values))
-
-    def texts_by_name(self, key: str) -> dict[str, str]:
-        """Returns an object of texts."""
-        inner = self.part(key)
-        return {printable(name): inner.text(name) for name in inner.values}
-
-    def count(self, key: str, least: int = 0, *, most: int = _MOST_COUNT) -> int:
-        """Returns a whole number."""
-
-        def accepts(value: Any) -> bool:
-            return type(value) is int and least <= value <= most
-
-        return int(self._take(key, f"a whole number from {least} to {most}", accepts))
-
-    def number(self, key: str, *, most: float = math.inf) -> float:
-        """Returns a number from 0; infinity and NaN are none."""
-
-        def accepts(value: Any) -> bool:
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            return is_number and math.isfinite(value) and 0 <= value <= most
-
-        bound = f" to {most:g}" if math.isfinite(most) else ""
-        return float(self._take(key, f"a number from 0{bound}", accepts))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= _LONGEST_TEXT

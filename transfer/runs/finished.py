@@ -18,7 +18,7 @@ from transfer.data.fingerprints import OUTDATED, fingerprint, is_outdated
 from transfer.data.geometry import Geometry
 from transfer.data.sources import load_splits
 from transfer.data.splits import Split, Splits
-from transfer.errors import InputError
+from transfer.errors import InputError, printable, shortened
 from transfer.runs import files
 from transfer.runs.facts import Facts, Summary, read_facts, read_summary
 from transfer.runs.folder import check_finished
@@ -59,8 +59,8 @@ class FinishedRun:
 
     @property
     def name(self) -> str:
-        """Name of the folder."""
-        return self.run_dir.resolve().name
+        """Name of the folder, printable."""
+        return printable(self.run_dir.resolve().name)
 
     @property
     def has_other_test(self) -> bool:
@@ -120,6 +120,11 @@ class FinishedRun:
             limit=self.settings.limit,
             offline=True,
         )
+        if tuple(map(printable, splits.class_names)) != self.class_names:
+            raise InputError(
+                f"the classes of {location} should be those of this run, "
+                f"{shortened(self.class_names)}. Received: {shortened(splits.class_names)}."
+            )
         if self._given is not None and self._given.other_test is not None:
             return dataclasses.replace(splits, test=self._given.other_test)
         return splits

@@ -5,14 +5,14 @@ What such a folder holds stands in `files.py`.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 from filelock import Timeout
 
 from transfer.errors import InputError
-from transfer.runs.files import CHECKPOINTS, CONFIG, LOCK, RUNS_FOLDER, SUMMARY
+from transfer.runs.files import CHECKPOINTS, CONFIG, LOCK, LOGS, RUNS_FOLDER, SUMMARY
 from transfer.storage.atomic import is_temporary, remove_leftovers
 from transfer.storage.atomic import read_json as read_json
 from transfer.storage.locks import lock_at_once
@@ -98,8 +98,12 @@ def _make_folder(path: Path) -> Path:
 
 def finished_runs(folder: Path = RUNS_FOLDER) -> list[Path]:
     """Returns the finished runs in `folder`, the newest first."""
-    summaries = sorted(folder.glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_mtime_ns)
-    return [path.parent for path in reversed(summaries)]
+    return [path.parent for path in _newest_first(folder.glob(f"*/{SUMMARY}"))]
+
+
+def _newest_first(paths: Iterable[Path]) -> list[Path]:
+    there = [path for path in paths if path.is_file()]  # no link that leads nowhere
+    return sorted(there, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def check_finished(run_dir: Path) -> Path:
@@ -121,8 +125,7 @@ def newest_unfinished_run(folder: Path = RUNS_FOLDER) -> Path:
     Raises:
         InputError: there is none.
     """
-    begun = sorted(folder.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime_ns)
-    for run_dir in (path.parent for path in reversed(begun)):
+    for run_dir in (path.parent for path in _newest_first(folder.glob(f"*/{CONFIG}"))):
         if not is_tidy(run_dir) and not is_locked(run_dir):
             return run_dir
     raise InputError(f"no unfinished run in {folder}/ to resume; name a run folder.")
@@ -142,13 +145,28 @@ def check_resumable(run_dir: Path) -> Path:
     """Returns `run_dir` if it holds a run that has begun and is not over.
 
     Raises:
-        InputError: there is no such folder, or its run has finished.
+        InputError: there is no such folder, its run has finished, or a folder in it is none.
     """
     if not (run_dir / CONFIG).is_file():
         raise InputError(f"{run_dir} is not a run folder: it should hold {CONFIG}.")
     if is_tidy(run_dir):
         raise InputError(f"the run in {run_dir} has finished; there is nothing to resume.")
+    for name in (CHECKPOINTS, LOGS):
+        check_own_folder(run_dir / name)
     return run_dir
+
+
+def check_own_folder(path: Path) -> Path:
+    """Returns a folder in a run folder, if it is one or is not there yet.
+
+    In a run from a stranger a link may lead to files of the user's, of the same names.
+
+    Raises:
+        InputError: it is a link, or something else.
+    """
+    if path.is_symlink() or (os.path.lexists(path) and not path.is_dir()):
+        raise InputError(f"{path} should be a folder. Received: a link or a file; remove it.")
+    return path
 
 
 @contextlib.contextmanager
@@ -156,9 +174,11 @@ def lock_run(run_dir: Path) -> Iterator[None]:
     """Keeps other processes from training in this folder.
 
     Raises:
-        InputError: another process trains in it.
+        InputError: another process trains in it, or the lock is a folder.
         OSError: it cannot be written.
     """
+    if (run_dir / LOCK).is_dir():
+        raise InputError(f"{run_dir / LOCK} cannot be locked: it is a folder; remove it.")
     try:
         with lock_at_once(run_dir / LOCK):
             yield

@@ -56,7 +56,7 @@ def list_runs(folder: Path = files.RUNS_FOLDER) -> list[RunRow]:
     if not folder.is_dir():
         raise InputError(f"{folder} should be a folder of runs. Received: no such folder.")
     now = time.time()
-    found = [path.parent for path in folder.glob(f"*/{files.CONFIG}")]
+    found = [path.parent for path in folder.glob(f"*/{files.CONFIG}") if path.exists()]
     rows = [_row(run_dir, now) for run_dir in found]
     return sorted(rows, key=lambda row: (row.age_seconds, row.name))
 

@@ -16,6 +16,7 @@ from transfer.errors import InputError
 from transfer.runs import files
 from transfer.runs.facts import Facts
 from transfer.storage.atomic import whole_file
+from transfer.storage.untrusted import open_regular
 
 TEST, VALIDATION, FLIPPED = "test", "validation", "flipped"
 FILES = {
@@ -46,7 +47,7 @@ def load_predictions(run_dir: Path, facts: Facts, part: str = TEST) -> Predictio
         arrays = read_arrays(run_dir / FILES[part], ("y_true", "y_prob", _BINDING))
         kept = Predictions(arrays["y_true"], arrays["y_prob"])
         bound = arrays[_BINDING].tobytes() == _binding(run_dir, facts, part, kept).tobytes()
-    except (InputError, OSError):
+    except (InputError, OSError, TypeError, ValueError):  # texts, where numbers should stand
         return None
     return (
         kept if bound and kept.y_prob.shape == (len(kept.y_true), facts.data.num_classes) else None
@@ -67,7 +68,7 @@ def keep_predictions(run_dir: Path, facts: Facts, predictions: Predictions, part
 
 def _binding(run_dir: Path, facts: Facts, part: str, predictions: Predictions) -> np.ndarray:
     # uint8 (32,): SHA-256 of the model's file, of the images and of what was said of them.
-    with open(run_dir / files.MODEL, "rb") as file:
+    with open_regular(run_dir / files.MODEL) as file:
         digest = hashlib.sha256(hashlib.file_digest(file, "sha256").digest())
     images = facts.data.fingerprints[VALIDATION if part == VALIDATION else TEST]
     digest.update(f"{part} {images} {predictions.y_prob.shape}\n".encode())

@@ -19,7 +19,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from transfer.errors import InputError
+from transfer.storage.untrusted import read_regular
 
+# 100 times what the run of a data set with hundreds of classes writes; parsed it is 50 times as
+# large at the worst.
+MOST_JSON_BYTES = 8 << 20
 _STALE_SECONDS = 3600  # a file that is being written is written to far more often than this
 _SCRATCH = "transfer"  # what temporary folders are called
 # Machine and process that write it, and a number of its own.
@@ -87,18 +91,27 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Reads a JSON object, also from a stranger: a plain file of at most `MOST_JSON_BYTES`.
 
     Raises:
-        InputError: the file is missing, unreadable, or holds no JSON object.
+        InputError: the file is missing, unreadable, or holds no JSON object; or one with a key
+            twice.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        text = read_regular(path, MOST_JSON_BYTES).decode("utf-8-sig")  # Windows marks UTF-8
+        values = json.loads(text, object_pairs_hook=_unique)
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be read as JSON: {reason}.") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} should hold a JSON object. Received: {type(values).__name__}.")
+    return values
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key stands twice in one object")
     return values
 
 

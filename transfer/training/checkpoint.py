@@ -11,7 +11,6 @@ whole or not at all, and each of its files is checked before it is believed:
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 import re
@@ -26,10 +25,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from transfer.errors import InputError
+from transfer.data.formats.npz import read_arrays
+from transfer.errors import InputError, shortened
 from transfer.runs import files
-from transfer.runs.history import write_history
-from transfer.storage.atomic import flush_folder, remove_leftovers, whole_file, write_json
+from transfer.runs.history import check_rows, write_history
+from transfer.storage.atomic import (
+    flush_folder,
+    read_json,
+    remove_leftovers,
+    whole_file,
+    write_json,
+)
+from transfer.storage.untrusted import open_regular
 from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
 from transfer.training.scores import best_loss
 
@@ -39,7 +46,16 @@ KEPT = 2  # newest checkpoints that stay, beside the best one
 _PHASES = (HEAD, FINETUNE)
 _NAME = re.compile(rf"(1-{HEAD}|2-{FINETUNE})-[0-9]{{4,}}")
 _PARTIAL = re.compile(r"\.partial-\w+")
-_READ_ERRORS = (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile)
+_MOST_SECONDS = 1e10  # centuries
+_DAMAGES = (
+    InputError,
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    MemoryError,
+    zipfile.BadZipFile,
+)
 
 # What the callbacks lose between two processes; their settings come from the run's own.
 _REMEMBERED = {
@@ -96,7 +112,7 @@ def write_checkpoint(folder: Path, state: State, variables: Mapping[str, np.ndar
     """
     arrays: dict[str, Any] = dict(variables)
     folder.mkdir(exist_ok=True)
-    target = folder / f"{_PHASES.index(state.phase) + 1}-{state.phase}-{state.epoch:04d}"
+    target = folder / _name(state.phase, state.epoch)
     partial = folder / f".partial-{secrets.token_hex(4)}"
     partial.mkdir(mode=0o700)
     try:
@@ -118,28 +134,62 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Reads a checkpoint back after comparing its checksums.
 
     Raises:
-        CheckpointError: a file is missing, or is not what was written.
+        CheckpointError: a file is missing, or is not what was written; or, from a stranger, what
+            no training writes.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if manifest != _checksums(path):
+        if read_json(path / MANIFEST) != _checksums(path):
             raise ValueError("a checksum differs")
-        state = State(**json.loads((path / STATE).read_text(encoding="utf-8")))
-        _check_archive(path / VARIABLES)
-        with np.load(path / VARIABLES, allow_pickle=False) as file:
-            return Checkpoint(path, state, dict(file))
-    except _READ_ERRORS as error:
+        state = _parse_state(read_json(path / STATE), path.name)
+        return Checkpoint(path, state, _read_variables(path / VARIABLES))
+    except _DAMAGES as error:
         raise CheckpointError(f"checkpoint {path} is damaged ({error})") from error
 
 
-def _check_archive(path: Path) -> None:
+def _parse_state(values: Mapping[str, Any], name: str) -> State:
+    state = State(**values)
+    for field, kind in (("phase", str), ("epoch", int), ("finished", bool), ("best_epoch", int)):
+        if type(getattr(state, field)) is not kind:
+            raise ValueError(f"{field} is {shortened(getattr(state, field))}")
+    if state.phase not in _PHASES or name != _name(state.phase, state.epoch):
+        raise ValueError(f"it is of epoch {state.epoch} of {shortened(state.phase)}")
+    if not 1 <= state.best_epoch <= state.epoch:
+        raise ValueError(f"best_epoch is {state.best_epoch}")
+    seconds = state.seconds
+    if type(seconds) not in (int, float) or not 0 <= seconds <= _MOST_SECONDS:
+        raise ValueError(f"seconds is {shortened(seconds)}")
+    if type(state.history) is not list or type(state.callbacks) is not dict:
+        raise ValueError("the history or the callbacks are none")
+    check_rows(state.history)
+    _check_callbacks(state.callbacks)
+    return state
+
+
+def _check_callbacks(callbacks: Mapping[str, Any]) -> None:
+    # Only what is remembered is given back to a callback, and only numbers.
+    known = {kind.__name__: names for kind, names in _REMEMBERED.items()}
+    for name, values in callbacks.items():
+        fits = name in known and isinstance(values, dict) and set(values) <= set(known[name])
+        if not fits or not all(type(value) in (int, float, bool) for value in values.values()):
+            raise ValueError(f"the callback {shortened(name)} remembers {shortened(values)}")
+
+
+def _read_variables(path: Path) -> dict[str, np.ndarray]:
     # The checksums tell damage; a checkpoint from a stranger may be made to fill the memory.
-    with zipfile.ZipFile(path) as archive:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError(f"{path.name} is compressed")
     if sum(member.file_size for member in members) > path.stat().st_size:
         raise ValueError(f"{path.name} declares more than it holds")
+    arrays = read_arrays(path, [member.filename.removesuffix(".npy") for member in members])
+    if odd := [name for name, array in arrays.items() if array.dtype.kind not in "biuf"]:
+        raise ValueError(f"{shortened(odd[0])} is no array of numbers")
+    return arrays
+
+
+def _name(phase: str, epoch: int) -> str:
+    return f"{_PHASES.index(phase) + 1}-{phase}-{epoch:04d}"
 
 
 def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint | None:
@@ -205,7 +255,7 @@ def _remove(path: Path) -> None:
 def _checksums(path: Path) -> dict[str, str]:
     checksums = {}
     for name in (VARIABLES, STATE):
-        with open(path / name, "rb") as file:
+        with open_regular(path / name) as file:
             checksums[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return checksums
 
@@ -286,10 +336,12 @@ class Checkpointer(keras.callbacks.Callback):
             return
         _assign(self._model_and_optimizer(), self._resumed)
         for name, values in self._resumed.state.callbacks.items():
-            for attribute, value in values.items():
+            for attribute, value in values.items() if name in self._remembered else ():
                 setattr(self._remembered[name][0], attribute, value)
         stopping = self._remembered["EarlyStopping"][0]
         stopping.best_weights = self._resumed.arrays("best") or self.model.get_weights()
+        if [array.shape for array in stopping.best_weights] != _shapes(self.model.weights):
+            raise CheckpointError(f"checkpoint {self._resumed.path} belongs to another model.")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Writes a checkpoint, unless the loss is no number, and history.csv."""
@@ -338,10 +390,14 @@ def _assign(variables: Mapping[str, keras.Variable], checkpoint: Checkpoint) -> 
         variable.assign(value)
 
 
+def _shapes(variables: Iterable[keras.Variable]) -> list[tuple[int, ...]]:
+    return [tuple(variable.shape) for variable in variables]
+
+
 def _prune(folder: Path, state: State) -> None:
     # The newest ones, and the best of this phase.
     paths = list_checkpoints(folder)
-    best = f"{_PHASES.index(state.phase) + 1}-{state.phase}-{state.best_epoch:04d}"
+    best = _name(state.phase, state.best_epoch)
     for path in paths[:-KEPT]:
         if path.name != best:
             _remove(path)

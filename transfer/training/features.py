@@ -61,11 +61,13 @@ def load_features(
     path = CACHE.path(*_key(extractor, split, config, flipped))
     try:
         with CACHE.locked(path):
-            if CACHE.holds(path):
+            if CACHE.holds(path) and (kept := _open(path, shape)) is not None:
                 tell(f"read from {path}")
-            else:
-                _compute_to(path, shape, _batches(extractor, split, config, flipped, callbacks))
-            return _open(path)
+                return kept
+            _compute_to(path, shape, _batches(extractor, split, config, flipped, callbacks))
+            if (written := _open(path, shape)) is not None:
+                return written
+            raise OSError(f"{path} is not what was written")
     except OSError as error:  # no place for a cache, or one that somebody blocks: then without
         tell(f"not kept, {disk_error(error, path)}")
         return compute_features(extractor, split, config, flipped=flipped, callbacks=callbacks)
@@ -174,6 +176,12 @@ def _compute_to(path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray
             file.write(np.ascontiguousarray(features).data.cast("B"))
 
 
-def _open(path: Path) -> np.ndarray:
-    large = path.stat().st_size > MEMORY_SHARE * usable_memory()
-    return np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
+def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    # None where it is none of ours, whatever its checksum: somebody put it there.
+    try:
+        kept = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError):
+        return None
+    if kept.shape != shape or kept.dtype != np.float16:
+        return None
+    return kept if path.stat().st_size > MEMORY_SHARE * usable_memory() else np.array(kept)

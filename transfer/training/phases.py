@@ -229,6 +229,8 @@ def _fit(
     kerases = list(keras_callbacks(phase, run.config, run.recorder.run_dir))
     resumed = run.checkpoint if run.first_epoch(phase) else None
     checkpointer = Checkpointer(run.recorder, kerases, run.started, resumed, before)
+    num_classes, weighs = model.output_shape[-1], run.config.class_weights
+    weights = _class_weights(train.labels, num_classes) if weighs else None
     try:
         with StopAfterStep() as stop:
             model.fit(
@@ -237,7 +239,7 @@ def _fit(
                 initial_epoch=run.first_epoch(phase),
                 epochs=run.epochs(phase),
                 validation_data=validation,
-                class_weight=_class_weights(train.labels) if run.config.class_weights else None,
+                class_weight=weights,
                 # What is told of an epoch is already kept.
                 callbacks=[run.recorder, *kerases, *callbacks, checkpointer, progress, stop],
                 shuffle=False,
@@ -262,9 +264,12 @@ def _told_divergence(phase: str, run: Run) -> str:
     )
 
 
-def _class_weights(labels: np.ndarray) -> dict[int, float]:
+def _class_weights(labels: np.ndarray, num_classes: int) -> dict[int, float]:
+    # Keras wants a weight for every class; one without a training image never uses its own.
     classes = np.unique(labels)
-    return dict(enumerate(compute_class_weight("balanced", classes=classes, y=labels)))
+    weights = compute_class_weight("balanced", classes=classes, y=labels)
+    of_class = dict(zip(classes.tolist(), weights.tolist(), strict=True))
+    return {label: of_class.get(label, 1.0) for label in range(num_classes)}
 
 
 def _progress(

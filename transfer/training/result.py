@@ -85,8 +85,8 @@ def print_summary(result: Result) -> None:
     for name, phase in result.summary.phases.items():
         console.say(
             f"{name}: {phase.epochs} epochs in {format_seconds(phase.seconds)}, "
-            f"best epoch {phase.best_epoch}: validation accuracy "
-            f"{format_percent(phase.val_accuracy)}, loss {phase.val_loss:.4f}"
+            f"lowest validation loss {phase.val_loss:.4f} in epoch {phase.best_epoch}, whose "
+            f"weights are kept: validation accuracy {format_percent(phase.val_accuracy)}"
         )
     if told := result.summary.tell_kept():
         console.say(told)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from transfer import console
 from transfer.acceleration.doors import with_frozen_batch_norm, with_trained_batch_norm
-from transfer.config import Config
+from transfer.config import Config, settings
 from transfer.data.formats.npz import write_arrays
 from transfer.data.pipeline import make_evaluation_dataset
 from transfer.data.splits import Split, Splits
@@ -159,6 +159,7 @@ def resume(
         data = load_data(facts.settings, offline, run_dir=run_dir, kept_fingerprints=kept)
         _check_same_data(run_dir, facts, data)
         backbone = _load_backbone_again(run_dir, facts, checkpoint, offline)
+        _check_memory(facts.settled, backbone, facts.precision)
         classifier = _build(facts.settled, backbone, data.splits, facts.precision)
         recorder = HistoryRecorder(run_dir)
         if checkpoint:
@@ -269,7 +270,9 @@ def _recalibration_batches(settled: Config, train: Split) -> tf.data.Dataset:
 
 
 def _refuse_changes(run_dir: Path, config: Config, given: Mapping[str, Any]) -> None:
-    changed = {name: value for name, value in given.items() if value != getattr(config, name)}
+    known = settings()
+    again = {name: known[name].normalise(value) for name, value in given.items()}
+    changed = {name: value for name, value in again.items() if value != getattr(config, name)}
     if changed:
         told = ", ".join(
             f"--{name.replace('_', '-')} {getattr(config, name)} (received: {value})"

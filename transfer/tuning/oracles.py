@@ -5,10 +5,9 @@ place and, when it starts again, retries the trial that ended last; here each fi
 whole, and what a killed process left between two files is put right (`_Durable.reload`).
 """
 
-import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,12 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from threadpoolctl import threadpool_limits
 
 from transfer.config import Config
-from transfer.errors import InputError
-from transfer.storage.atomic import write_json
+from transfer.errors import InputError, shortened
+from transfer.storage.atomic import read_json, write_json
 from transfer.tuning import space as spaces
+from transfer.tuning import states
 from transfer.tuning.space import Space
+from transfer.tuning.trials import TrialResult
 
 TUNERS = ("hyperband", "bayesian", "random", "grid")
 ORACLE, TRIAL, TRIAL_PREFIX = "oracle.json", "trial.json", "trial_"
@@ -74,6 +75,7 @@ class _Durable(keras_tuner.Oracle):
     most_trials: int = sys.maxsize
     closed: bool = False
     trials: dict[str, Trial]  # by their ids
+    ongoing_trials: dict[str, Trial]  # by the names of those who run them
     _retry_queue: list[str]
     listener: Callable[[str, Trial], None] = staticmethod(lambda event, trial: None)
 
@@ -110,8 +112,8 @@ class _Durable(keras_tuner.Oracle):
         self.listener("ended", own)
 
     def score_trial(self, trial: Trial) -> None:
-        record = json.loads(trial.message)
-        trial.score, trial.best_step = record[self.objective.name], record["epochs"]
+        record = TrialResult.from_text(trial.message)
+        trial.score, trial.best_step = getattr(record, self.objective.name), record.epochs
 
     def save(self) -> None:
         write_json(self.plan.folder / ORACLE, self.get_state())
@@ -131,11 +133,13 @@ class _Durable(keras_tuner.Oracle):
         if not path.exists():  # killed before the first trial
             return
         try:
-            super().reload()
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+            self._read_states(path)
+        except Exception as error:  # of KerasTuner, for what no check foresaw
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            told = str(error).removesuffix(".")
             raise InputError(
-                f"{self.plan.folder} is damaged ({type(error).__name__}: {error}); move it away "
-                "to begin the search again."
+                f"{self.plan.folder} is damaged ({kind}{told}); move it away to begin the search "
+                "again."
             ) from error
         # Killed between the files of a new trial: nobody knows of it yet.
         self.trials = {id: trial for id, trial in self.trials.items() if id in self.start_order}
@@ -149,6 +153,38 @@ class _Durable(keras_tuner.Oracle):
             if trial.status in ended and id not in self.end_order
         ]
         self._retry_queue = sorted(set(self._retry_queue), reverse=True)  # taken from the end
+
+    def _read_states(self, path: Path) -> None:
+        hyperparameters, kept = self.hyperparameters, self._own_arguments()
+        own_space = hyperparameters.get_config()["space"]
+        for trial_path in sorted(self.plan.folder.glob(f"{TRIAL_PREFIX}*/{TRIAL}")):
+            state = states.read_trial(trial_path, own_space, self._check_values)
+            self.trials[state["trial_id"]] = Trial.from_state(state)
+        state = states.check_oracle(read_json(path), self.trials, path)
+        self.set_state(state | kept | {"hyperparameters": hyperparameters.get_config()})
+        for trial in self.ongoing_trials.values():
+            self._retry_queue.append(trial.trial_id)
+        self.ongoing_trials = {}
+
+    def _own_arguments(self) -> dict[str, Any]:
+        # What the search was made with stands in the file too; it is the search that says it.
+        hyperband = ("max_epochs", "min_epochs", "factor", "hyperband_iterations")
+        bayesian = ("num_initial_points", "alpha", "beta")
+        names = (*hyperband, *bayesian)
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+    def _check_values(self, values: Mapping[str, Any]) -> None:
+        if not values.get(BASELINE):
+            decoded = spaces.decode(self.plan.space, values)
+            for name, dimension in self.plan.space.items():
+                if not dimension.accepts(decoded[name]):
+                    raise ValueError(f"{name} is {shortened(decoded[name])}")
+            Config.from_dict(self.plan.config.to_dict() | decoded)
+        budget, further = values.get(BUDGET, 1), values.get(FURTHER, "0")
+        if type(budget) is not int or not 1 <= budget <= self.plan.budget:
+            raise ValueError(f"{BUDGET} is {shortened(budget)}")
+        if not isinstance(further, str) or not further.isdecimal() or len(further) > 6:
+            raise ValueError(f"{FURTHER} is {shortened(further)}")
 
 
 class _Random(_Durable, keras_tuner.oracles.RandomSearchOracle):

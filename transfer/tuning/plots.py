@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from transfer.plots.fonts import PlainFigure
 from transfer.plots.style import GRAY, VERMILLION
 from transfer.tuning import results
 from transfer.tuning.oracles import Plan
@@ -32,7 +33,9 @@ def plot_trials(rows: Sequence[Row], plan: Plan) -> Figure:
         space stand at its edge.
     """
     names = list(plan.space)
-    figure = Figure(figsize=(max(6.0, _WIDTH_EACH * (len(names) + 1)), 6), layout="constrained")
+    figure = PlainFigure(
+        figsize=(max(6.0, _WIDTH_EACH * (len(names) + 1)), 6), layout="constrained"
+    )
     axes = figure.subplots()
     best_first = results.sort_rows(rows, plan.objective)
     scores = np.array([_score(row, plan) for row in best_first])

@@ -1,7 +1,6 @@
 """What a search comes to: its trials in order, trials.csv, best.json, words about the best."""
 
 import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from keras_tuner.engine.trial import TrialStatus
 from transfer.config import Config
 from transfer.formatting import format_percent, format_seconds
 from transfer.storage.atomic import write_atomically, write_json
+from transfer.storage.csv_text import csv_text, original_cell
 from transfer.tuning.oracles import BASELINE, BUDGET, FURTHER, Plan
 from transfer.tuning.space import Space, decode, format_value
 from transfer.tuning.trials import TrialResult, full_budget, with_budget
@@ -135,14 +135,12 @@ def write_results(folder: Path, rows: Sequence[Row], plan: Plan) -> None:
 
 
 def _csv(rows: Sequence[Row], names: list[str]) -> str:
-    buffer = io.StringIO()
     columns = ["trial", "state", "own_settings", "val_accuracy", "val_loss", "epochs", "seconds"]
     budget = ["head_epochs", "finetune_epochs"]
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*columns, "worker", "reason", *budget, *names])
+    lines = []
     for row in rows:
         record = row.record or TrialResult({})
-        writer.writerow(
+        lines.append(
             [
                 row.number,
                 "finished" if row.finished else "failed" if row.failed else "running",
@@ -152,7 +150,7 @@ def _csv(rows: Sequence[Row], names: list[str]) -> str:
                 *(getattr(row.config, name) for name in (*budget, *names)),
             ]
         )
-    return buffer.getvalue()
+    return csv_text([*columns, "worker", "reason", *budget, *names], lines)
 
 
 def describe_row(row: Row, plan: Plan) -> str:
@@ -214,4 +212,5 @@ def first_reason(rows: Sequence[Row]) -> str | None:
 def read_csv(folder: Path) -> list[dict[str, str]]:
     """Returns the rows of a search's trials.csv, by the names of their columns."""
     with (folder / TRIALS).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        rows = csv.DictReader(file)
+        return [{name: original_cell(cell) for name, cell in row.items()} for row in rows]

@@ -35,7 +35,7 @@ from keras_tuner.engine.trial import TrialStatus
 from transfer import console, signals
 from transfer.config import Config
 from transfer.data.splits import Loaded
-from transfer.errors import InputError, Interrupted
+from transfer.errors import InputError, Interrupted, shortened
 from transfer.formatting import format_seconds
 from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.weights import Weights, load_backbone
@@ -302,7 +302,8 @@ def _project(plan: Plan, options: SearchOptions) -> Iterator[keras_tuner.Oracle]
 
 def _differs_from_newest(plan: Plan) -> str | None:
     # Why the same folder is not taken up again.
-    others = sorted(FOLDER.glob(f"*/{FACTS}"), key=lambda path: path.stat().st_mtime_ns)
+    there = [path for path in FOLDER.glob(f"*/{FACTS}") if path.is_file()]
+    others = sorted(there, key=lambda path: path.stat().st_mtime_ns)
     if not others:
         return None
     try:
@@ -316,9 +317,9 @@ def _differs_from_newest(plan: Plan) -> str | None:
             continue
         if isinstance(now, dict) and isinstance(before, dict):
             names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-            changes.append(f"{part} ({', '.join(names)})")
+            changes.append(f"{part} ({shortened(', '.join(names))})")
         else:
-            changes.append(f"{part} ({before}, now {now})")
+            changes.append(f"{part} ({shortened(before)}, now {now})")
     return f"A new search, not that of {others[-1].parent}: it differs in {', '.join(changes)}."
 
 

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from transfer import console
 from transfer.config import Config
 from transfer.errors import DiskError, InputError, disk_error, printable
 from transfer.runs import files
+from transfer.runs.checked import Reader
 from transfer.runs.facts import Summary, read_facts, read_summary
 from transfer.storage.atomic import remove_leftovers
 from transfer.training import run
@@ -47,8 +49,27 @@ class TrialResult:
 
     @classmethod
     def from_text(cls, text: str) -> "TrialResult":
-        """Returns what `to_text` was called on."""
-        return cls(**json.loads(text))
+        """Returns what `to_text` was called on.
+
+        Raises:
+            InputError, ValueError: it is no such text.
+        """
+        read = Reader({"record": json.loads(text)}, "a trial").part("record")
+        scores = {}
+        for name, most in (("val_accuracy", 1.0), ("val_loss", sys.float_info.max)):
+            has_none = read.values.get(name) is None
+            scores[name] = None if has_none else read.number(name, most=most)
+        reason = read.text("reason")
+        if not reason and None in scores.values():
+            raise read.refusal("reason", "a text, or the trial should have scores", reason)
+        return cls(
+            dict(read.part("settings").values),
+            **scores,
+            epochs=read.count("epochs"),
+            seconds=read.number("seconds"),
+            worker=read.text("worker"),
+            reason=reason,
+        )
 
 
 def full_budget(config: Config) -> int:
