@@ -147,9 +147,9 @@ def test_no_control_character_goes_further(tmp_path):
     values = GOOD.to_json()
     values["data"]["class_names"] = ["\x1b[2Ja", "b\u202e\n"]
     values["command"] = "\x1b]0;title\x07"
-    values["settings"]["backbone"] = values["settings"]["data"] = "\x9b31m\u2066"
+    values["settings"]["backbone"] = "\x9b31m\u2066"
     facts = parse_facts(values, tmp_path)
-    texts = (*facts.data.class_names, facts.command, facts.settings.backbone, facts.settings.data)
+    texts = (*facts.data.class_names, facts.command, facts.settings.backbone)
     assert all(text.isprintable() for text in texts)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transfer.config import LARGEST_WHOLE_NUMBER, Config
+from transfer.config import LARGEST_WHOLE_NUMBER, Config, settings
 from transfer.errors import InputError, printable, shortened
 
 _LONGEST_TEXT = 20_000  # characters
@@ -44,9 +44,12 @@ class Reader:
         return Reader(value, f"{self.where}, {key}")
 
     def config(self, key: str) -> Config:
-        """Returns settings, every text made printable."""
+        """Returns settings, every text made printable but paths: see `path`."""
+        known = settings()
         values = {
-            name: printable(value) if isinstance(value, str) else value
+            name: printable(value)
+            if isinstance(value, str) and not (name in known and known[name].is_path)
+            else value
             for name, value in self.part(key).values.items()
         }
         try:
