@@ -744,7 +744,8 @@ def save_keras_2_flat(model, folder):
 def test_honest_files_load(save, model, tmp_path, growth):
     source = make_model(seed=2)
     generator = np.random.default_rng(2)
-    source.set_weights([generator.normal(size=w.shape) for w in source.get_weights()])
+    # Positive, as a variance is.
+    source.set_weights([generator.uniform(0.1, 1, w.shape) for w in source.get_weights()])
     expected = source.get_weights()
     read_weights(model, save(source, tmp_path), "weights of this model")
     for value, wanted in zip(model.get_weights(), expected, strict=True):
