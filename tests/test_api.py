@@ -158,6 +158,7 @@ def test_errors_name_arguments_as_python_does(short, stripes_npz, tmp_path):
             transfer.train(stripes_npz, run_dir=tmp_path / "run", **short | settings)
         assert "--" not in str(raised.value)
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
     with pytest.raises(transfer.InputError, match="name another run_dir"):
         transfer.train(stripes_npz, run_dir=tmp_path / "run", **short)
     with pytest.raises(transfer.InputError, match="not a run folder"):

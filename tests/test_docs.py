@@ -228,7 +228,15 @@ def test_the_commands_are_found():
 
 
 def test_every_option_named_is_one_of_a_command():
-    known = {"--check", "--all-files", "--engine", "--quick", "--only"}  # of tools and benchmarks
+    known = {
+        "--check",
+        "--all-files",
+        "--engine",
+        "--quick",
+        "--only",
+        "--kills",
+        "--stops",
+    }  # of tools
     for name in group.COMMANDS:
         for parameter in group.load_command(name).params:
             known |= {*parameter.opts, *parameter.secondary_opts}

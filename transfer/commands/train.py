@@ -18,7 +18,7 @@ NEWEST = "the newest unfinished run"
     "--run-dir",
     type=options.UserPath(),
     show_default="runs/<time>-<backbone>",
-    help="Folder of the run; must be new.",
+    help="Folder of the run; must be new or empty.",
 )
 @click.option(
     "--repeats",
