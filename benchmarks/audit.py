@@ -65,7 +65,7 @@ def change_labels(
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/audit-benchmark"))
 def main(seeds: int, skip: str | None, out: Path) -> None:
     """Measure how much of what is injected into Fashion-MNIST the audit finds."""
-    from transfer.data.sources import load_undivided
+    from transfer.datasets.sources import load_undivided
 
     loaded = load_undivided("fashion-mnist")
     out.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.interleaved import KERAS, SECONDS, Measurement, Settings
 from benchmarks.processes import Finished, run_command
 from benchmarks.stock_keras import TRAINED
-from transfer.data.sources import load_splits, load_undivided
+from transfer.datasets.sources import load_splits, load_undivided
 from transfer.formatting import format_percent
 from transfer.models import pretrained
 from transfer.models.pretrained import BUNDLED

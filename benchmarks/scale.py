@@ -141,7 +141,7 @@ def main(
 
 def _locate(data: str) -> str:
     # Where the data is: a point's process has an empty Keras cache and would not find it there.
-    from transfer.data.sources import load_undivided
+    from transfer.datasets.sources import load_undivided
 
     return load_undivided(data).location
 

@@ -48,7 +48,7 @@ def main(
     load_keras()
     import keras
 
-    from transfer.data.sources import load_splits
+    from transfer.datasets.sources import load_splits
     from transfer.models.backbones import build_backbone
 
     splits = load_splits(data, seed=seed, offline=True)

@@ -15,7 +15,7 @@ import pytest  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from transfer import console  # noqa: E402
-from transfer.data.places import SYSTEM_FOLDER  # noqa: E402
+from transfer.datasets.places import SYSTEM_FOLDER  # noqa: E402
 from transfer.models.backbones import BACKBONES  # noqa: E402
 from transfer.runs.facts import DataFacts, Facts, WeightsFacts  # noqa: E402
 

@@ -244,7 +244,7 @@ def test_data_that_cannot_be_read_at_all_is_one_line(tmp_path):
 @pytest.mark.real_data
 def test_the_published_data_have_no_exact_duplicates():
     from transfer.auditing.findings import _digest
-    from transfer.data.places import SYSTEM_FOLDER, load_published
+    from transfer.datasets.places import SYSTEM_FOLDER, load_published
 
     loaded = load_published(SYSTEM_FOLDER)
     digests = [_digest(image) for part in (loaded.train, loaded.test) for image in part.images]

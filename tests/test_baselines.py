@@ -12,8 +12,8 @@ from rich.console import Console
 
 from tests.conftest import make_stripes
 from transfer import console
-from transfer.data.sources import load_splits
 from transfer.data.splits import Split, Splits
+from transfer.datasets.sources import load_splits
 from transfer.evaluation import baselines, published
 
 

@@ -27,9 +27,9 @@ from tools import fuzz_data
 from tools.fuzz_data import FORMATS, Format, decode_alone, png_chunk
 from transfer.data import decode, sources
 from transfer.data.decode import decode_splits
-from transfer.data.formats import checks, csv_files, idx, npz
-from transfer.data.sources import load_splits
 from transfer.data.splits import Split
+from transfer.datasets.formats import checks, csv_files, idx, npz
+from transfer.datasets.sources import load_splits
 from transfer.errors import InputError
 
 FILES = [(name, file) for name, make in FORMATS.items() for file in make().files]

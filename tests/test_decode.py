@@ -22,8 +22,8 @@ from transfer.data.decode import (
     shrink_images,
 )
 from transfer.data.geometry import Geometry
-from transfer.data.sources import load_splits
 from transfer.data.splits import Split, Splits
+from transfer.datasets.sources import load_splits
 from transfer.errors import InputError
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)

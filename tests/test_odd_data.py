@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from transfer.data.decode import decode_splits
-from transfer.data.sources import describe_origin, load_splits, load_undivided
+from transfer.datasets.sources import describe_origin, load_splits, load_undivided
 from transfer.errors import InputError
 
 

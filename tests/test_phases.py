@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from transfer.config import Config
 from transfer.data.pipeline import make_evaluation_dataset, make_training_dataset
-from transfer.data.sources import load_splits
+from transfer.datasets.sources import load_splits
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
 from transfer.runs import files

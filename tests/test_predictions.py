@@ -19,7 +19,7 @@ from transfer.commands.evaluate import main as evaluate_command
 from transfer.config import Config
 from transfer.data.fingerprints import fingerprint
 from transfer.data.pipeline import make_training_dataset
-from transfer.data.sources import load_splits
+from transfer.datasets.sources import load_splits
 from transfer.errors import InputError
 from transfer.evaluation import comparison, predictions
 from transfer.evaluation.calibration import LEAST_IMAGES, fit_calibration

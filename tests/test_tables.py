@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.conftest import make_stripes
 from transfer.data.fashion_mnist import FASHION_MNIST_SHA256
-from transfer.data.sources import SOURCES, load_splits
+from transfer.datasets.sources import SOURCES, load_splits
 from transfer.evaluation import published
 from transfer.models.backbones import BACKBONES
 from transfer.models.weights import KINDS, PLACES, NoWeightsHere, Request, load_backbone

@@ -27,7 +27,7 @@ from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
 from transfer import signals
 from transfer.config import Config
-from transfer.data.formats.npz import read_arrays
+from transfer.datasets.formats.npz import read_arrays
 from transfer.errors import DiskError, InputError, Interrupted
 from transfer.models import weight_files, weights
 from transfer.models.backbones import BACKBONES, build_backbone

@@ -97,7 +97,7 @@ _ARRAYS = (*_draw(20, 0), *_draw(6, 1))
 
 def _read_loaded(path: Path) -> list[np.ndarray]:
     # Returns images and labels in turn, and labels by the names of their classes.
-    from transfer.data import sources
+    from transfer.datasets import sources
 
     loaded = sources._load_path(str(path))
     splits = [split for split in (loaded.train, loaded.test) if split is not None]

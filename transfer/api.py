@@ -375,7 +375,7 @@ def _settle_data(
 
 
 def _from_arrays(data: tuple | Mapping[str, Any]) -> Loaded:
-    from transfer.data.formats.npz import from_arrays
+    from transfer.datasets.formats.npz import from_arrays
 
     if isinstance(data, tuple) and len(data) == 2:
         named = {"x_train": data[0], "y_train": data[1]}

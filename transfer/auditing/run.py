@@ -11,8 +11,8 @@ from transfer.auditing.findings import examine, read_images
 from transfer.auditing.label_errors import find_label_errors
 from transfer.auditing.report import write_audit
 from transfer.config import Config
-from transfer.data.sources import describe_origin, load_undivided
 from transfer.data.splits import Loaded
+from transfer.datasets.sources import describe_origin, load_undivided
 
 
 def audit(

@@ -1,1 +1,1 @@
-"""Images on their way from files to batches: sources, decode, augment, pipeline."""
+"""Images on their way from what a data set holds to batches: splits, decode, augment, pipeline."""

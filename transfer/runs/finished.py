@@ -16,8 +16,8 @@ from transfer.config import Config
 from transfer.data.decode import decode_split, measure_geometry
 from transfer.data.fingerprints import OUTDATED, fingerprint, is_outdated
 from transfer.data.geometry import Geometry
-from transfer.data.sources import load_splits
 from transfer.data.splits import Split, Splits
+from transfer.datasets.sources import load_splits
 from transfer.errors import InputError, printable, shortened
 from transfer.runs import files
 from transfer.runs.facts import Facts, Summary, read_facts, read_summary

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from transfer.data.fingerprints import fingerprint
-from transfer.data.sources import describe_origin, load_undivided
 from transfer.data.splits import Loaded, Split, Splits, data_name, divide
+from transfer.datasets.sources import describe_origin, load_undivided
 from transfer.errors import InputError
 from transfer.runs.facts import DataFacts, Facts
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from transfer import console
 from transfer.data.decode import measure_geometry
 from transfer.data.fingerprints import fingerprint
-from transfer.data.sources import load_splits
 from transfer.data.splits import Splits
+from transfer.datasets.sources import load_splits
 from transfer.models import pretrained
 from transfer.models.pretrained import FASHION, MADE_FROM
 from transfer.runs import files

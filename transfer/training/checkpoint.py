@@ -25,7 +25,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from transfer.data.formats.npz import read_arrays
+from transfer.datasets.formats.npz import read_arrays
 from transfer.errors import InputError, shortened
 from transfer.runs import files
 from transfer.runs.history import check_rows, write_history

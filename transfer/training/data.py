@@ -11,8 +11,8 @@ from transfer import console, signals
 from transfer.config import Config
 from transfer.data.decode import decode_splits
 from transfer.data.fingerprints import OUTDATED, fingerprint, is_outdated
-from transfer.data.sources import load_splits
 from transfer.data.splits import Loaded, Splits
+from transfer.datasets.sources import load_splits
 from transfer.runs import files
 
 

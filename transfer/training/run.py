@@ -17,9 +17,9 @@ import tensorflow as tf
 from transfer import console
 from transfer.acceleration.doors import with_frozen_batch_norm, with_trained_batch_norm
 from transfer.config import Config, settings
-from transfer.data.formats.npz import write_arrays
 from transfer.data.pipeline import make_evaluation_dataset
 from transfer.data.splits import Split, Splits
+from transfer.datasets.formats.npz import write_arrays
 from transfer.errors import InputError
 from transfer.machine import has_accelerator, usable_memory
 from transfer.models.backbones import scale

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transfer.data.formats.checks import regular_size
-from transfer.data.formats.image_folder import IMAGE_SUFFIXES
-from transfer.data.formats.listing import is_leftover_folder
-from transfer.data.formats.part_names import find_part
+from transfer.datasets.formats.checks import regular_size
+from transfer.datasets.formats.image_folder import IMAGE_SUFFIXES
+from transfer.datasets.formats.listing import is_leftover_folder
+from transfer.datasets.formats.part_names import find_part
 from transfer.errors import InputError
 
 _PATH_NAMES = (

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transfer.data.formats import checks
-from transfer.data.formats.labels import read_labels
-from transfer.data.formats.part_names import TEST, TRAIN, VALIDATION
 from transfer.data.ranges import choose_range, find_extremes, to_bytes
 from transfer.data.splits import Loaded, PassedOver, Split
+from transfer.datasets.formats import checks
+from transfer.datasets.formats.labels import read_labels
+from transfer.datasets.formats.part_names import TEST, TRAIN, VALIDATION
 from transfer.errors import InputError
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer.data.fashion_mnist import FASHION_MNIST
-from transfer.data.formats import checks, csv_files, idx, image_folder, npz
-from transfer.data.places import load_auto, load_fashion_mnist, load_sample
 from transfer.data.splits import Loaded, Splits, data_name, divide
+from transfer.datasets.formats import checks, csv_files, idx, image_folder, npz
+from transfer.datasets.places import load_auto, load_fashion_mnist, load_sample
 from transfer.errors import InputError, printable
 
 

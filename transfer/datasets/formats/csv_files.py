@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from transfer.data.fashion_mnist import CLASS_NAMES
-from transfer.data.formats import csv_pixels, csv_tables
-from transfer.data.formats.arrays import Part, make_loaded
-from transfer.data.formats.image_folder import has_class_folders, is_image, reason_of
-from transfer.data.formats.labels import read_labels
-from transfer.data.formats.listing import list_tree
-from transfer.data.formats.part_names import (
+from transfer.data.splits import Loaded, PassedOver, Split
+from transfer.datasets.formats import csv_pixels, csv_tables
+from transfer.datasets.formats.arrays import Part, make_loaded
+from transfer.datasets.formats.image_folder import has_class_folders, is_image, reason_of
+from transfer.datasets.formats.labels import read_labels
+from transfer.datasets.formats.listing import list_tree
+from transfer.datasets.formats.part_names import (
     TEST,
     TRAIN,
     VALIDATION,
     find_part_in_file,
     name_without_part,
 )
-from transfer.data.splits import Loaded, PassedOver, Split
 from transfer.errors import InputError
 
 _MOST_HEADER_BYTES = 1 << 22

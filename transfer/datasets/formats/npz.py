@@ -14,10 +14,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from transfer.data.formats.arrays import Part, make_loaded
-from transfer.data.formats.checks import check_printable, check_room, regular_size
-from transfer.data.formats.part_names import TEST, TRAIN, VALIDATION
 from transfer.data.splits import Loaded, PassedOver
+from transfer.datasets.formats.arrays import Part, make_loaded
+from transfer.datasets.formats.checks import check_printable, check_room, regular_size
+from transfer.datasets.formats.part_names import TEST, TRAIN, VALIDATION
 from transfer.errors import InputError
 from transfer.storage.atomic import whole_file
 

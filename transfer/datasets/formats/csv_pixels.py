@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from transfer.data.formats.checks import regular_size
+from transfer.datasets.formats.checks import regular_size
 from transfer.errors import InputError
 
 KAGGLE = ("fashion-mnist_train.csv", "fashion-mnist_test.csv")

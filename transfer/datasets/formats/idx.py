@@ -21,11 +21,11 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from transfer.data.fashion_mnist import CLASS_NAMES, FASHION_MNIST, FASHION_MNIST_SHA256
-from transfer.data.formats.arrays import Part, make_loaded
-from transfer.data.formats.checks import MissingFileError, check_room, regular_size
-from transfer.data.formats.listing import list_tree
-from transfer.data.formats.part_names import TEST, TRAIN
 from transfer.data.splits import Loaded, PassedOver, Split
+from transfer.datasets.formats.arrays import Part, make_loaded
+from transfer.datasets.formats.checks import MissingFileError, check_room, regular_size
+from transfer.datasets.formats.listing import list_tree
+from transfer.datasets.formats.part_names import TEST, TRAIN
 from transfer.errors import InputError
 
 # --- IDX ------------------------------------------------------------------------------------

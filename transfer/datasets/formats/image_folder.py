@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from transfer.data.decode import is_image_file
-from transfer.data.formats.checks import EXPECTED, check_printable
-from transfer.data.formats.listing import Folder, list_tree, reason_of_leftover
-from transfer.data.formats.part_names import TEST, TRAIN, VALIDATION, find_part, is_plain
 from transfer.data.splits import Loaded, PassedOver, Split
+from transfer.datasets.formats.checks import EXPECTED, check_printable
+from transfer.datasets.formats.listing import Folder, list_tree, reason_of_leftover
+from transfer.datasets.formats.part_names import TEST, TRAIN, VALIDATION, find_part, is_plain
 from transfer.errors import InputError
 
 IMAGE_SUFFIXES = (

@@ -12,8 +12,8 @@ from transfer.data.fashion_mnist import (
     SAMPLE,
     SAMPLE_SHA256,
 )
-from transfer.data.formats import checks, idx
 from transfer.data.splits import Loaded
+from transfer.datasets.formats import checks, idx
 from transfer.errors import InputError
 from transfer.storage.cache import keras_home
 from transfer.storage.downloads import DownloadError, download, is_offline

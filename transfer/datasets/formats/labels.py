@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transfer.data.formats.checks import check_printable
+from transfer.datasets.formats.checks import check_printable
 from transfer.errors import InputError
 
 TRAIN = "train"

@@ -1,1 +1,0 @@
-"""The formats a data set can have: one file each, a row each in the table of data/sources.py."""
