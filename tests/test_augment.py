@@ -8,7 +8,6 @@ import tensorflow as tf
 from scipy.ndimage import map_coordinates
 
 from transfer.config import Config
-from transfer.data import places, sources
 from transfer.data.augment import (
     augment_some,
     draw_boxes,
@@ -20,6 +19,7 @@ from transfer.data.augment import (
 from transfer.data.pipeline import epoch_order, make_training_dataset
 from transfer.data.randomness import Purpose, epoch_key
 from transfer.data.splits import Split
+from transfer.datasets import places, sources
 from transfer.plots import galleries, style
 
 OUTPUT = Path(__file__).parent / "output"

@@ -25,9 +25,10 @@ from PIL import Image, ImageFile, PngImagePlugin
 
 from tools import fuzz_data
 from tools.fuzz_data import FORMATS, Format, decode_alone, png_chunk
-from transfer.data import decode, sources
+from transfer.data import decode
 from transfer.data.decode import decode_splits
 from transfer.data.splits import Split
+from transfer.datasets import sources
 from transfer.datasets.formats import checks, csv_files, idx, npz
 from transfer.datasets.sources import load_splits
 from transfer.errors import InputError

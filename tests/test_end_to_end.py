@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests import commands
 from tests.conftest import tiny_row
-from transfer.data import places
+from transfer.datasets import places
 from transfer.models import pretrained
 from transfer.models.backbones import BACKBONES
 from transfer.plots import style
@@ -102,7 +102,7 @@ def test_auto_without_data_or_network_takes_the_sample_and_says_so(tmp_path):
     script.write_text(
         "from pathlib import Path\n"
         "from transfer.commands.main import run_script\n"
-        "from transfer.data import places\n"
+        "from transfer.datasets import places\n"
         "places.SYSTEM_FOLDER = Path('nowhere')\n"
         "run_script('train')\n"
     )

@@ -8,7 +8,7 @@ from conftest import make_stripes
 from tools import pack_weights
 from transfer.commands.evaluate import main as evaluate_command
 from transfer.config import Config
-from transfer.data import sources
+from transfer.datasets import sources
 from transfer.evaluation.predictions import predict_run
 from transfer.models import pretrained
 from transfer.runs import files, included

@@ -18,10 +18,10 @@ from PIL import Image
 from tests.conftest import printed
 from tools import make_sample
 from transfer.config import Config
-from transfer.data import places, sources
 from transfer.data.fashion_mnist import CLASS_NAMES, FASHION_MNIST_SHA256, SAMPLE_SHA256
 from transfer.data.fingerprints import fingerprint, is_outdated
 from transfer.data.splits import Split
+from transfer.datasets import places, sources
 from transfer.datasets.formats import csv_pixels, npz
 from transfer.datasets.sources import SOURCES, load_splits
 from transfer.errors import InputError

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.data import places
+from transfer.datasets import places
 
 SEED = 2017  # any fixed number
 IMAGES_PER_CLASS = {"train": 600, "t10k": 100}
