@@ -21,7 +21,7 @@ from transfer.data.decode import (
     measure_geometry,
     shrink_images,
 )
-from transfer.data.geometry import Geometry
+from transfer.data.geometry import FITS, Geometry, Shape, choose_geometry, fit_pixels
 from transfer.data.splits import Split, Splits
 from transfer.datasets.sources import load_splits
 from transfer.errors import InputError
@@ -476,6 +476,95 @@ def test_arrays_are_brought_to_a_geometry_as_files_are(folder):
 def test_a_geometry_survives_json():
     geometry = Geometry(28, 20, 1)
     assert Geometry(**json.loads(json.dumps(geometry.to_json()))) == geometry
+
+
+# --- Images that are not square --------------------------------------------------------------
+
+
+def ramp(height, width):
+    """An RGB image whose red is its column and whose green is its row, four levels a pixel."""
+    rows, columns = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([4 * columns, 4 * rows, 0 * rows], axis=2).astype(np.uint8))
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 60), (60, 20), (33, 20)])
+def test_crop_shows_the_middle_and_pad_the_whole_with_its_edges(folder, height, width):
+    side, longest = min(height, width), max(height, width)
+    photo = ramp(height, width)
+    files = make_files(folder, photo)
+    cropped = decode_split(files, Geometry(side, side, 3, "crop")).images[0]
+    top, left = (height - side) / 2, (width - side) / 2
+    middle = np.asarray(
+        photo.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+    )
+    assert np.abs(cropped.astype(int) - middle).max() <= 1
+    padded = decode_split(files, Geometry(longest, longest, 3, "pad")).images[0]
+    top, left = (longest - height) // 2, (longest - width) // 2
+    assert (padded[top : top + height, left : left + width] == np.asarray(photo)).all()
+    edges = np.pad(
+        np.asarray(photo),
+        ((top, longest - height - top), (left, longest - width - left), (0, 0)),
+        "edge",
+    )
+    assert (padded == edges).all()
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("size", [(1, 300), (300, 1), (7, 8), (64, 64)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_fit_takes_every_shape_and_keeps_one_colour(fit, size, channels):
+    image = np.full((*size, channels), 77, np.uint8)
+    for geometry in (Geometry(32, 32, channels, fit), Geometry(9, 40, 4 - channels, fit)):
+        pixels = fit_pixels(image, geometry)
+        assert pixels.dtype == np.uint8 and pixels.shape == geometry.shape
+        assert (pixels == 77).all()
+        picture = Image.fromarray(image[..., 0] if channels == 1 else image)
+        assert (fit_pixels(picture, geometry) == pixels).all()
+
+
+AUTOS = {
+    "squares": ([(90, 90), (80, 80)], False, Geometry(64, 64, 3, "squash")),
+    "small and gray": ([(28, 20), (60, 64)], True, Geometry(64, 64, 1, "squash")),
+    "gray and large": ([(90, 80)], True, Geometry(64, 64, 1, "crop")),
+    "in colour": ([(30, 20), (20, 20)], False, Geometry(64, 64, 3, "crop")),
+    "of one size": ([(30, 20)], False, Geometry(20, 20, 3, "crop")),
+}
+
+
+@pytest.mark.parametrize(("sizes", "is_gray", "expected"), AUTOS.values(), ids=AUTOS)
+def test_auto_crops_photos_and_leaves_squares_and_drawings(sizes, is_gray, expected):
+    shapes = [Shape(size, is_gray) for size in sizes]
+    assert choose_geometry(shapes, 64, "auto") == expected
+    assert choose_geometry(shapes, 64, "pad").fit == "pad"
+
+
+@pytest.mark.parametrize(
+    ("fit", "told"),
+    [("auto", "cut to the square"), ("crop", "50%"), ("pad", "padded"), ("squash", "squashed")],
+)
+def test_images_that_are_not_square_are_counted_and_said(folder, fit, told):
+    photos = [random_image(20, 40), random_image(40, 20), random_image(30, 30)]
+    splits = make_splits(folder, train=photos, validation=photos[:2], test=photos[2:])
+    provenance = decode_splits(splits, 16, fit=fit).provenance
+    assert told in provenance and "4 of 6 images are not square" in provenance
+    arrays = Split(np.zeros((5, 20, 40, 3), np.uint8), np.zeros(5, np.int64))
+    in_arrays = Splits(arrays, arrays, arrays.take(np.arange(0)), ("a",), "n", "p")
+    decoded = decode_splits(in_arrays, 96, fit=fit)
+    assert told in decoded.provenance and "10 of 10 images" in decoded.provenance
+    squares = decode_splits(
+        make_splits(folder / "cat", train=photos[2:], validation=photos[2:], test=photos[2:]),
+        16,
+        fit=fit,
+    )
+    assert squares.provenance == "pets"
+
+
+def test_a_geometry_decided_before_is_taken_as_it_is(folder):
+    photos = [random_image(20, 40)]
+    splits = make_splits(folder, train=photos, validation=photos, test=photos)
+    before = Geometry(10, 14, 1, "squash")
+    decoded = decode_splits(splits, 16, fit="crop", geometry=before)
+    assert decoded.geometry == before and decoded.test.images.shape == (1, 10, 14, 1)
 
 
 def test_shrunk_images_are_squashed_only_where_they_are_larger():

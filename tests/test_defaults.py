@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from transfer.config import Config
+from transfer.data.geometry import FITS, Geometry
 from transfer.models.backbones import BACKBONES
 from transfer.models.weights import Weights
 from transfer.training.defaults import choose_finetune_learning_rate, settle
@@ -43,3 +44,9 @@ def test_random_weights_have_no_head_phase_and_train_whole():
     settled = settle(Config(head_epochs=3, unfreeze=0.3, recalibrate_batch_norm=True), NONE)
     assert (settled.head_epochs, settled.unfreeze, settled.train_batch_norm) == (0, "all", True)
     assert not settled.recalibrate_batch_norm
+
+
+def test_the_fit_is_settled_by_what_was_decided_for_the_images():
+    assert settle(Config(), IMAGENET).fit == "auto"
+    for fit in FITS:
+        assert settle(Config(), IMAGENET, Geometry(32, 32, 3, fit)).fit == fit

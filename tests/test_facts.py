@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_facts
 from transfer.config import Config
-from transfer.data.geometry import Geometry
+from transfer.data.geometry import FITS, Geometry
 from transfer.errors import InputError
 from transfer.runs import files
 from transfer.runs.facts import (
@@ -66,10 +66,11 @@ def test_a_place_whose_name_is_not_utf_8_is_found_again(tmp_path):
 def test_a_geometry_is_kept_and_a_run_without_one_is_read_too(tmp_path):
     values = GOOD.to_json()
     assert "geometry" not in values["data"]
-    values["data"]["geometry"] = {"height": 28, "width": 20, "channels": 1, "fit": "squash"}
-    facts = parse_facts(values, tmp_path)
-    assert facts.data.geometry == Geometry(28, 20, 1)
-    assert parse_facts(facts.to_json(), tmp_path) == facts
+    for fit in FITS:
+        values["data"]["geometry"] = {"height": 28, "width": 20, "channels": 1, "fit": fit}
+        facts = parse_facts(values, tmp_path)
+        assert facts.data.geometry == Geometry(28, 20, 1, fit)
+        assert parse_facts(facts.to_json(), tmp_path) == facts
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,14 @@ class DataSettings:
         open_maximum=True,
         is_searched=False,
     )
+    fit: str = _setting(
+        "auto",
+        str,
+        "How images that are not square become so: squash, crop to the middle, or pad with the "
+        "edges; auto squashes squares and small gray images and crops photos.",
+        choices=("auto", "squash", "crop", "pad"),
+        is_searched=False,
+    )
     skip_bad_images: bool = _setting(
         False, bool, "Go on without image files that do not decode.", is_searched=False
     )

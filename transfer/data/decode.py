@@ -18,7 +18,7 @@ import tempfile
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +26,15 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from transfer.data.geometry import Geometry, Shape, choose_geometry, fit_image
+from transfer.data.geometry import (
+    AUTO,
+    SQUASH,
+    Geometry,
+    Shape,
+    choose_geometry,
+    describe_fit,
+    fit_pixels,
+)
 from transfer.data.orientation import UPRIGHT, has_late_profile, read_orientation
 from transfer.data.ranges import check_decoded
 from transfer.data.splits import Split, Splits
@@ -84,6 +92,8 @@ def decode_splits(
     splits: Splits,
     image_size: int,
     *,
+    fit: str = SQUASH,
+    geometry: Geometry | None = None,
     skip_bad_images: bool = False,
     bad: list[str] | None = None,
 ) -> Splits:
@@ -94,6 +104,9 @@ def decode_splits(
     Args:
         splits: a data set, of arrays or of image files.
         image_size: side of the images that the network sees, in pixels.
+        fit: how images that are not square become so; see `choose_geometry`. What that does,
+            and to how many, is added to the provenance line.
+        geometry: as it was decided before, None to decide it now.
         skip_bad_images: leave out image files that do not decode. Their number is added to
             the provenance line.
         bad: takes one line ("path (reason)") for each file that does not decode.
@@ -108,7 +121,7 @@ def decode_splits(
     found: list[str] = []
     parts = splits.parts()
     shapes = {name: _measure(split, found) for name, split in parts.items()}
-    geometry = choose_geometry(_known(*shapes.values()), image_size)
+    geometry = geometry or choose_geometry(_known(*shapes.values()), image_size, fit)
     decoded = {name: _decode(parts[name], shapes[name], geometry, found) for name in parts}
     total = sum(split.num_images for split in parts.values())
     _report(found, bad, total, splits.train.root, skip_bad_images)
@@ -116,13 +129,14 @@ def decode_splits(
         _check_classes(parts[name], split)
     if splits.train.are_files:
         check_decoded({name: split.images for name, split in decoded.items()})
-    left_out = f"; left out {_count_bad(found)}" if found else ""
+    notes = [f"left out {_count_bad(found)}"] if found else []
+    notes.append(describe_fit(_of_each_image(parts, shapes), geometry))
     return dataclasses.replace(
         splits,
         train=decoded["train"],
         validation=decoded["validation"],
         test=decoded["test"],
-        origin=splits.origin + left_out,
+        origin="; ".join([splits.origin, *filter(None, notes)]),
         geometry=geometry,
     )
 
@@ -169,14 +183,15 @@ def decode_split(
     return decoded
 
 
-def measure_geometry(splits: Iterable[Split], image_size: int) -> Geometry:
+def measure_geometry(splits: Iterable[Split], image_size: int, fit: str = SQUASH) -> Geometry:
     """Returns the geometry that `decode_splits` would decide for these splits.
 
     Args:
         splits: image files, or arrays; files that cannot be read do not count.
         image_size: side of the images that the network sees, in pixels.
+        fit: as of `decode_splits`.
     """
-    return choose_geometry(_known(*(_measure(split, []) for split in splits)), image_size)
+    return choose_geometry(_known(*(_measure(split, []) for split in splits)), image_size, fit)
 
 
 def decode_readable(split: Split, image_size: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -184,7 +199,7 @@ def decode_readable(split: Split, image_size: int) -> tuple[np.ndarray, np.ndarr
 
     Args:
         split: image files, or an array.
-        image_size: side in pixels, as of `decode_splits`.
+        image_size: side in pixels, as of `decode_splits`; the fit is "auto".
 
     Returns:
         uint8 images (M, H, W, 1 or 3); int (M,), the index in the split of each; and one line
@@ -197,7 +212,8 @@ def decode_readable(split: Split, image_size: int) -> tuple[np.ndarray, np.ndarr
     # In place of the labels: they stay with the images that are kept.
     numbered = dataclasses.replace(split, labels=np.arange(split.num_images))
     shapes = _measure(numbered, bad)
-    decoded = _decode(numbered, shapes, choose_geometry(_known(shapes), image_size), bad)
+    geometry = choose_geometry(_known(shapes), image_size, AUTO)
+    decoded = _decode(numbered, shapes, geometry, bad)
     if not decoded.num_images:
         _report(bad, None, split.num_images, split.root, skip=False)
     return decoded.images, decoded.labels, bad
@@ -217,6 +233,17 @@ def shrink_images(images: np.ndarray, image_size: int) -> np.ndarray:
 def _known(*of_parts: Iterable[Shape | None]) -> Iterator[Shape]:
     for shapes in of_parts:
         yield from (shape for shape in shapes if shape is not None)
+
+
+def _of_each_image(
+    parts: Mapping[str, Split], shapes: Mapping[str, list[Shape | None]]
+) -> list[Shape]:
+    # One shape an image, those of bad files left out.
+    each: list[Shape] = []
+    for name, split in parts.items():
+        of_part = list(_known(shapes[name]))
+        each += of_part if split.are_files else of_part * split.num_images
+    return each
 
 
 def _measure(split: Split, bad: list[str]) -> list[Shape | None]:
@@ -352,7 +379,7 @@ def _finish(image: Image.Image, orientation: int, geometry: Geometry) -> np.ndar
     image = _to_eight_bits(image, "L" if geometry.channels == 1 else "RGB")
     if orientation in _TRANSPOSES:
         image = image.transpose(_TRANSPOSES[orientation])
-    return np.asarray(fit_image(image, geometry)).reshape(geometry.shape)
+    return fit_pixels(image, geometry)
 
 
 def is_image_file(path: str) -> bool:
@@ -476,14 +503,10 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 def _fit_array(split: Split, geometry: Geometry) -> Split:
     if split.images.shape[1:] == geometry.shape:
         return split
-    channels = split.images.shape[3]
     pixels = _allocate((split.num_images, *geometry.shape))
-    mode = "L" if geometry.channels == 1 else "RGB"
 
     def fit(index: int) -> None:
-        image = split.images[index]  # (H, W, C)
-        picture = Image.fromarray(image[..., 0] if channels == 1 else image).convert(mode)
-        pixels[index] = np.asarray(fit_image(picture, geometry)).reshape(geometry.shape)
+        pixels[index] = fit_pixels(split.images[index], geometry)
 
     _map_threaded(fit, split.num_images)
     return dataclasses.replace(split, images=pixels)

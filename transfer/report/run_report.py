@@ -301,13 +301,10 @@ def _provenance(evaluated: EvaluatedRun) -> list[tuple[str, document.Text]]:
     facts, summary = evaluated.facts, evaluated.run.summary
     counts, settings = facts.data.num_images, facts.settings
     phases = "; ".join(_tell_phase(name, evaluated.run) for name in summary.phases)
-    geometry = evaluated.run.geometry
-    colours = "gray" if geometry.channels == 1 else "in colour"
-    working = f"{geometry.width} x {geometry.height} pixels, {colours}, {geometry.fit}"
     items: list[tuple[str, document.Text]] = [
         ("Data", facts.data.provenance),
         ("Images", ", ".join(f"{count:,} {name}" for name, count in counts.items())),
-        ("Working size", working),
+        ("Working size", evaluated.run.geometry.describe()),
         ("Weights", facts.weights.provenance),
         ("Backbone", f"{settings.backbone} at {settings.image_size} pixels"),
         ("Phases", phases),

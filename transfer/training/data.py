@@ -11,6 +11,7 @@ from transfer import console, signals
 from transfer.config import Config
 from transfer.data.decode import decode_splits
 from transfer.data.fingerprints import OUTDATED, fingerprint, is_outdated
+from transfer.data.geometry import Geometry
 from transfer.data.splits import Loaded, Splits
 from transfer.datasets.sources import load_splits
 from transfer.runs import files
@@ -39,6 +40,7 @@ def load_data(
     arrays: Loaded | None = None,
     run_dir: Path | None = None,
     kept_fingerprints: Mapping[str, str] | None = None,
+    geometry: Geometry | None = None,
 ) -> Data:
     """Loads, fingerprints and decodes the images that settings ask for, and says what they are.
 
@@ -49,6 +51,7 @@ def load_data(
         arrays: images in memory, in place of `config.data`.
         run_dir: the run that kept such arrays, to take them from there.
         kept_fingerprints: of that run, which those of the images will be compared with.
+        geometry: as the run decided it before; None to decide it now.
 
     Raises:
         InputError: the data cannot be used.
@@ -68,7 +71,13 @@ def load_data(
         if any(is_outdated(split, like[name]) for name, split in splits.parts().items()):
             console.say(f"Warning: {OUTDATED}")
         fingerprints = {name: fingerprint(x, like[name]) for name, x in splits.parts().items()}
-        splits = decode_splits(splits, config.image_size, skip_bad_images=config.skip_bad_images)
+        splits = decode_splits(
+            splits,
+            config.image_size,
+            fit=config.fit,
+            geometry=geometry,
+            skip_bad_images=config.skip_bad_images,
+        )
     console.say(f"Data: {splits.provenance}")
     test = f"{splits.test.num_images:,} test" if with_test else "the test images left alone"
     console.say(
@@ -76,5 +85,7 @@ def load_data(
         f"{splits.validation.num_images:,} validation, {test}; "
         f"{len(splits.class_names)} classes"
     )
+    if splits.geometry:
+        console.say(f"Working size: {splits.geometry.describe()}")
     signals.obey()  # where a decoder swallowed the stop
     return Data(splits, fingerprints, arrays)

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from transfer.config import Config
+from transfer.data.geometry import Geometry
 from transfer.errors import InputError
 from transfer.models.backbones import get_backbone
 from transfer.models.head import LAST, MULTI, choose_hidden_units
@@ -20,11 +21,16 @@ FINETUNE_LEARNING_RATES = {BUNDLED: 3e-4, FASHION: 3e-4}
 OTHER_FINETUNE_LEARNING_RATE = 1e-4
 
 
-def settle(config: Config, weights: Weights) -> Config:
-    """Returns the settings with every "auto" replaced that depends on the weights.
+def settle(config: Config, weights: Weights, geometry: Geometry | None = None) -> Config:
+    """Returns the settings with every "auto" replaced that depends on weights or images.
 
     A random backbone has no head phase (frozen, it would teach nothing), and all of it trains,
     BatchNorm included.
+
+    Args:
+        config: the settings.
+        weights: what the backbone starts from.
+        geometry: of the decoded images; None where they are not known yet.
 
     Raises:
         InputError: nothing would be trained.
@@ -43,6 +49,8 @@ def settle(config: Config, weights: Weights) -> Config:
         "head_features": MULTI if weights.name in (PHOTOS, BUNDLED, FASHION) else LAST,
     }
     settled = {name: chosen[name] if value == "auto" else value for name, value in settled.items()}
+    if geometry:
+        settled["fit"] = geometry.fit
     settled["hidden_units"] = choose_hidden_units(dataclasses.replace(config, **settled))
     if not weights.pretrained:
         settled |= {"head_epochs": 0, "unfreeze": "all", "train_batch_norm": True}

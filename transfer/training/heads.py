@@ -57,7 +57,7 @@ def prepare_heads(config: Config, data: Data, *, offline: bool) -> HeadStart:
         backbone, weights = load_backbone(
             config.backbone, config.image_size, config.weights, offline=offline
         )
-    settled = settle(config, weights)
+    settled = settle(config, weights, data.splits.geometry)
     digest = fingerprint_variables(backbone.weights)
     backbone = prepare_backbone(settled, backbone, data.splits, policy)
     state = random.getstate()
@@ -87,7 +87,7 @@ def train_head(config: Config, data: Data, start: HeadStart, run_dir: Path) -> R
         Interrupted: Ctrl-C or SIGTERM came.
     """
     started = time.perf_counter()
-    settled = settle(config, start.weights)
+    settled = settle(config, start.weights, data.splits.geometry)
     num_features = start.features.validation.shape[1]
     run_dir = create_run(config.backbone, run_dir)
     with one_line_for_every_end(run_dir, config), lock_new_run(run_dir):

@@ -4,6 +4,7 @@
 epoch; what they share stands below them.
 """
 
+import dataclasses
 import gc
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ import tensorflow as tf
 from transfer import console
 from transfer.acceleration.doors import with_frozen_batch_norm, with_trained_batch_norm
 from transfer.config import Config, settings
+from transfer.data.geometry import SQUASH
 from transfer.data.pipeline import make_evaluation_dataset
 from transfer.data.splits import Split, Splits
 from transfer.datasets.formats.npz import write_arrays
@@ -91,7 +93,7 @@ def train(
     data = data or load_data(config, offline)
     policy, reason = choose_precision(config.backbone, config.precision)
     backbone, weights = _load_backbone(config, config.weights, policy, offline)
-    settled = settle(config, weights)
+    settled = settle(config, weights, data.splits.geometry)
     _say_settings(settled, weights, policy, reason)
     _check_memory(settled, backbone, policy)
     run_dir = create_run(config.backbone, run_dir)
@@ -155,8 +157,7 @@ def resume(
             run_dir / files.CHECKPOINTS, lambda line: console.say(f"Warning: {line}")
         )
         console.say(f"Going on {_describe_checkpoint(checkpoint)}")
-        kept = facts.data.fingerprints
-        data = load_data(facts.settings, offline, run_dir=run_dir, kept_fingerprints=kept)
+        data = _load_data_again(run_dir, facts, offline)
         _check_same_data(run_dir, facts, data)
         backbone = _load_backbone_again(run_dir, facts, checkpoint, offline)
         _check_memory(facts.settled, backbone, facts.precision)
@@ -292,6 +293,19 @@ def _warn_of_other_versions(facts: Facts) -> None:
             f"Warning: the run began with {', '.join(other)}; with other versions its numbers may "
             "differ in the last digits."
         )
+
+
+def _load_data_again(run_dir: Path, facts: Facts, offline: bool) -> Data:
+    geometry, settings = facts.data.geometry, facts.settings
+    if geometry is None:  # of a run that knew but one fit
+        settings = dataclasses.replace(settings, fit=SQUASH)
+    return load_data(
+        settings,
+        offline,
+        run_dir=run_dir,
+        kept_fingerprints=facts.data.fingerprints,
+        geometry=geometry,
+    )
 
 
 def _check_same_data(run_dir: Path, facts: Facts, data: Data) -> None:
