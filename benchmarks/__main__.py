@@ -21,7 +21,8 @@ from transfer.commands.exit_codes import run
 from transfer.models.backbones import BACKBONES
 from transfer.storage.atomic import write_json
 
-PARTS = ("steps", "unfreeze", "pipeline", "fit", "prediction", "recipe")
+PHOTO_PARTS = ("few-shot", "photo-fit")  # need photos that come with scikit-image
+PARTS = ("steps", "unfreeze", "pipeline", "fit", "prediction", "recipe", *PHOTO_PARTS)
 QUICK = {"image_size": 32, "batch_size": 16, "repeats": 2, "num_images": 400}
 SEED = 0  # of all noise and all shuffling; the recipe counts up from it
 
@@ -111,7 +112,9 @@ def main(
     for part in only or PARTS:
         measurement = _measure(part, settings)
         if measurement is None:
-            console.show(f"{part}: {backbone} has no pretrained weights here; left out.\n")
+            missing = "scikit-image is not installed (pip install 'transfer[benchmarks]')"
+            why = missing if part in PHOTO_PARTS else f"{backbone} has no pretrained weights here"
+            console.show(f"{part}: {why}; left out.\n")
             continue
         print_measurement(measurement)
         results["measurements"][part] = measurement.to_json()
@@ -147,9 +150,20 @@ def _measure(part: str, settings: Settings) -> Measurement | None:
         from benchmarks.predictions import measure_prediction
 
         return measure_prediction(settings)
+    if part in PHOTO_PARTS:
+        return _measure_photos(part, settings)
     from benchmarks.recipes import measure_recipe
 
     return measure_recipe(settings)
+
+
+def _measure_photos(part: str, settings: Settings) -> Measurement | None:
+    from benchmarks import few_shot, photos
+
+    if not photos.has_photos():
+        return None
+    measure = few_shot.measure_few_shot if part == "few-shot" else few_shot.measure_fit
+    return measure(settings)
 
 
 if __name__ == "__main__":

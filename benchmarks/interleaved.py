@@ -12,7 +12,7 @@ from rich.table import Table
 
 from transfer import console
 
-RATE, SECONDS = "images/s", "s"
+RATE, SECONDS, PERCENT = "images/s", "s", "% right"
 KERAS, TORCH = "keras", "torch"  # whom we may be measured against
 
 
@@ -38,7 +38,7 @@ class Measurement:
     title: str
     values: dict[str, list[float]]  # contender -> one value a repeat
     pairs: tuple[tuple[str, str], ...]  # (contender, the one it is compared with)
-    unit: str = RATE  # or SECONDS
+    unit: str = RATE  # or SECONDS, PERCENT
     columns: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> contender -> text
     facts: dict = field(default_factory=dict)  # whatever else belongs into the JSON
 

@@ -1,16 +1,20 @@
 """The one warp: what it draws, that it only resizes when asked, and what it does to pixels."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image, ImageEnhance
 from scipy.ndimage import map_coordinates
 
 from transfer.config import Config
 from transfer.data.augment import (
     augment_some,
+    change_colours,
     draw_boxes,
+    draw_colours,
     draw_warps,
     erase,
     resize,
@@ -317,6 +321,108 @@ def test_noise_belongs_to_the_image_and_not_to_its_batch():
     assert (other != together).any(axis=(1, 2, 3)).all()
 
 
+# --- Light and colours ----------------------------------------------------------------------
+
+COLOURS = {
+    "brightness_fraction": 0.3,
+    "contrast_fraction": 0.3,
+    "saturation_fraction": 0.5,
+    "hue_degrees": 20.0,
+}
+
+
+def change(images, brightness=1.0, contrast=1.0, saturation=1.0, hue_degrees=0.0):
+    colours = [[brightness, contrast, saturation, np.radians(hue_degrees)]] * len(images)
+    return change_colours(tf.cast(images, tf.float32), tf.constant(colours, tf.float32)).numpy()
+
+
+@pytest.mark.parametrize("name, most", COLOURS.items())
+def test_colour_draws_are_even_and_each_has_its_own_setting(name, most):
+    column = list(COLOURS).index(name)
+    drawn = draw_colours(Config(**{name: most}), 0, NUM_DRAWS).numpy()
+    middle, most = (0.0, np.radians(most)) if name == "hue_degrees" else (1.0, most)
+    assert_uniform(drawn[:, column], middle - most, middle + most)
+    others = np.delete(drawn, column, axis=1)
+    assert (others == np.delete([1.0, 1.0, 1.0, 0.0], column)).all()
+
+
+def test_the_settings_colours_are_drawn_anew_each_epoch_and_independently():
+    config = Config(**COLOURS, seed=4)
+    first, again, other = (draw_colours(config, e, NUM_DRAWS).numpy() for e in (0, 0, 1))
+    assert np.array_equal(first, again) and (first != other).any(axis=1).all()
+    assert np.abs(np.corrcoef(first.T) - np.eye(4)).max() < 5 / np.sqrt(NUM_DRAWS)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.7])
+def test_brightness_contrast_and_saturation_are_those_of_pillow(factor):
+    # Pillow's own: rounded to whole levels, its means too.
+    image = Image.fromarray(draw_images(20, 30, 3) // 2 + 30)
+    enhancers = {
+        "brightness": ImageEnhance.Brightness,
+        "contrast": ImageEnhance.Contrast,
+        "saturation": ImageEnhance.Color,
+    }
+    for name, enhancer in enhancers.items():
+        expected = np.asarray(enhancer(image).enhance(factor)).astype(float)
+        changed = change(np.asarray(image)[np.newaxis], **{name: factor})[0]
+        assert np.abs(changed - expected).max() < 2.5, name
+
+
+@pytest.mark.parametrize("degrees", [120, -120])
+def test_a_turn_of_the_hue_keeps_luma_and_goes_round(degrees):
+    images = draw_images(3, 9, 9, 3) // 4 + 96
+    luma = np.array([0.299, 0.587, 0.114])
+    turned = change(images, hue_degrees=degrees)
+    assert np.abs(turned - images).max() > 20
+    np.testing.assert_allclose(turned @ luma, images @ luma, atol=0.1)
+    back = change(change(turned, hue_degrees=degrees), hue_degrees=degrees)
+    np.testing.assert_allclose(back, images, atol=0.1)
+    red, green, blue = np.eye(3) * 40 + 100
+    for colour, other in ((red, green), (green, blue), (blue, red)):
+        got = change(np.full((1, 2, 2, 3), colour), hue_degrees=120)[0, 0, 0]
+        assert got.argmax() == other.argmax()
+
+
+def test_gray_stays_gray_and_no_change_is_none():
+    gray = np.repeat(draw_images(4, 8, 8, 1), 3, axis=-1)
+    np.testing.assert_allclose(change(gray, saturation=1.9, hue_degrees=70), gray, atol=0.01)
+    colour = draw_images(4, 8, 8, 3)
+    np.testing.assert_allclose(change(colour), colour, atol=0.01)
+    strong = change(colour, 2.0, 2.0, 2.0, 180)
+    assert strong.min() == 0 and strong.max() == 255
+
+
+# --- Random crops ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smallest", [0.1, 0.5])
+def test_crops_lie_within_the_image_and_have_the_area_and_aspect_they_should(smallest):
+    warps = draw_warps(Config(**NONE | {"smallest_crop_fraction": smallest}), 0, NUM_DRAWS).numpy()
+    assert not warps[:, 0, 1].any() and not warps[:, 1, 0].any()
+    width, height, middles = warps[:, 0, 0], warps[:, 1, 1], warps[:, :, 2]
+    assert (np.abs(middles[:, 0]) + width / 2).max() <= 0.5 + 1e-6
+    assert (np.abs(middles[:, 1]) + height / 2).max() <= 0.5 + 1e-6
+    area, ratio = width * height, width / height
+    assert smallest * 0.99 < area.min() < smallest * 1.1 and area.max() > 0.97
+    assert ratio.min() > 0.74 and ratio.max() < 1.34 and ratio.std() > 0.1
+    assert (np.abs(middles).max(axis=0) > 0.9 * (1 - np.sqrt(smallest)) / 2).all()
+
+
+def test_a_crop_is_of_what_the_other_changes_see():
+    # Without crops the draws are those of the same seed with crops, but for the crop itself.
+    config = Config(translation_fraction=0.1, seed=3)
+    whole = draw_warps(config, 1, 50).numpy()
+    cropped = draw_warps(dataclasses.replace(config, smallest_crop_fraction=0.3), 1, 50).numpy()
+    sizes = cropped[:, :, :2] / whole[:, :, :2]
+    np.testing.assert_allclose(sizes[:, :, 0], sizes[:, :, 1], rtol=1e-4)
+    assert (sizes > 0.3 * 0.8).all() and (sizes <= 1 + 1e-5).all() and sizes.min() < 0.7
+    nearly_whole = dataclasses.replace(config, smallest_crop_fraction=1 - 1e-7)
+    assert np.abs(draw_warps(nearly_whole, 1, 50).numpy() - whole).max() < 0.15
+
+
+# --- As training sees it --------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("probability", [0.0, 0.7])
 def test_some_images_are_shown_exactly_as_training_sees_them(channels, probability):
@@ -326,6 +432,8 @@ def test_some_images_are_shown_exactly_as_training_sees_them(channels, probabili
         finetune_epochs=3,
         translation_fraction=0.1,
         erase_probability=probability,
+        smallest_crop_fraction=1 - probability,
+        **COLOURS if probability else {},
         seed=5,
     )
     split = Split(draw_images(21, 12, 10, channels), np.arange(21) % 3)

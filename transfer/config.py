@@ -338,7 +338,48 @@ class AugmentationSettings:
         maximum=1,
         phase=FINETUNE_PHASE,
     )
+    smallest_crop_fraction: float = _setting(
+        1.0,
+        float,
+        "Smallest share of the image's area that a random crop of it shows, 1 for the whole.",
+        minimum=0,
+        maximum=1,
+        open_minimum=True,
+        phase=FINETUNE_PHASE,
+    )
     flip: bool = _setting(True, bool, "Mirror half of the training images left to right.")
+    brightness_fraction: float = _setting(
+        0.0,
+        float,
+        "Largest random change of brightness, as a share, up or down.",
+        minimum=0,
+        maximum=1,
+        phase=FINETUNE_PHASE,
+    )
+    contrast_fraction: float = _setting(
+        0.0,
+        float,
+        "Largest random change of contrast, as a share, up or down.",
+        minimum=0,
+        maximum=1,
+        phase=FINETUNE_PHASE,
+    )
+    saturation_fraction: float = _setting(
+        0.0,
+        float,
+        "Largest random change of colours' strength, as a share, up or down.",
+        minimum=0,
+        maximum=1,
+        phase=FINETUNE_PHASE,
+    )
+    hue_degrees: float = _setting(
+        0.0,
+        float,
+        "Largest random turn of the colour circle, in degrees, either way.",
+        minimum=0,
+        maximum=180,
+        phase=FINETUNE_PHASE,
+    )
     erase_probability: float = _setting(
         0.0,
         float,

@@ -1,11 +1,12 @@
-"""The one warp: flip, rotation, zoom, translation and the resize, resampled once.
+"""The one warp: crop, flip, rotation, zoom, translation and the resize, resampled once.
 
 Each image's random choices are composed into a single affine matrix, so the image
-is interpolated once instead of once a layer. Evaluation is the same warp with the identity
-matrix: a plain resize.
+is interpolated once instead of once a layer; brightness, contrast, saturation and hue into a
+second one, of its colours. Evaluation is the same warp with the identity matrix: a plain resize.
 """
 
 import math
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -14,6 +15,43 @@ from transfer.data.randomness import Purpose, epoch_key
 
 ERASED_AREAS = (0.02, 0.33)  # shares of the image
 MOST_ERASED_RATIO = 10 / 3  # of height to width, and of width to height
+MOST_CROP_RATIO = 4 / 3  # likewise
+
+# Luma and the two colour axes of YIQ, by red, green and blue: gray has no colour.
+_TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
+
+
+class Draws(NamedTuple):
+    """The random choices about N images of an epoch.
+
+    Attributes:
+        warps: float32 (N, 2, 3), see `draw_warps`.
+        boxes: float32 (N, 4), see `draw_boxes`.
+        colours: float32 (N, 4), see `draw_colours`.
+    """
+
+    warps: tf.Tensor
+    boxes: tf.Tensor
+    colours: tf.Tensor
+
+    def take(self, indices: tf.Tensor) -> "Draws":
+        """Returns the choices about some of the images; indices int (K,)."""
+        return Draws(*(tf.gather(each, indices) for each in self))
+
+
+def draw(config: Config, epoch: tf.Tensor | int, num_images: int) -> Draws:
+    """Draws all that is random about the images of an epoch.
+
+    Args:
+        config: uses `seed` and the augmentation.
+        epoch: number of the epoch from 0; each epoch draws anew.
+        num_images: N, the images of the split.
+    """
+    return Draws(
+        draw_warps(config, epoch, num_images),
+        draw_boxes(config, epoch, num_images),
+        draw_colours(config, epoch, num_images),
+    )
 
 
 def draw_warps(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Tensor:
@@ -21,7 +59,7 @@ def draw_warps(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Te
 
     Args:
         config: uses `seed`, `flip`, `rotation_degrees`, `zoom_fraction`,
-            `translation_fraction`.
+            `translation_fraction`, `smallest_crop_fraction`.
         epoch: number of the epoch from 0; each epoch draws anew.
         num_images: N, the images of the split.
 
@@ -40,7 +78,25 @@ def draw_warps(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Te
         tf.stack([sign * cosine, -sign * sine, shift_x * config.translation_fraction], axis=1),
         tf.stack([sine, cosine, shift_y * config.translation_fraction], axis=1),
     ]
-    return tf.stack(rows, axis=1)  # (N, 2, 3)
+    warps = tf.stack(rows, axis=1)  # (N, 2, 3)
+    return _within_crops(warps, config, epoch) if config.smallest_crop_fraction < 1 else warps
+
+
+def _within_crops(warps: tf.Tensor, config: Config, epoch: tf.Tensor | int) -> tf.Tensor:
+    # Each map then sees a random crop in place of the image: the crop of Inception, Szegedy et al.,
+    # arXiv:1409.4842, its area and its ratio of width to height drawn evenly, the latter's
+    # logarithm.
+    key = epoch_key(config.seed, epoch, Purpose.CROP)
+    area, ratio, left, top = tf.unstack(
+        tf.random.stateless_uniform((warps.shape[0], 4), key), axis=1
+    )
+    area = config.smallest_crop_fraction + area * (1 - config.smallest_crop_fraction)
+    ratio = tf.exp((2 * ratio - 1) * math.log(MOST_CROP_RATIO))
+    width, height = tf.minimum(tf.sqrt(area * ratio), 1.0), tf.minimum(tf.sqrt(area / ratio), 1.0)
+    sizes = tf.stack([width, height], axis=1)  # (N, 2)
+    middles = (tf.stack([left, top], axis=1) - 0.5) * (1 - sizes)
+    scaled = warps * sizes[:, :, tf.newaxis]
+    return tf.concat([scaled[..., :2], scaled[..., 2:] + middles[..., tf.newaxis]], axis=2)
 
 
 def draw_boxes(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Tensor:
@@ -67,6 +123,67 @@ def draw_boxes(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Te
     top, left = top * (1 - height), left * (1 - width)
     boxes = tf.stack([top, left, top + height, left + width], axis=1)
     return tf.where(chance[:, tf.newaxis] < config.erase_probability, boxes, 0.0)
+
+
+def draw_colours(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Tensor:
+    """Draws what light and colours become in each image of an epoch.
+
+    Args:
+        config: uses `seed`, `brightness_fraction`, `contrast_fraction`, `saturation_fraction`,
+            `hue_degrees`.
+        epoch: number of the epoch from 0; each epoch draws anew.
+        num_images: N, the images of the split.
+
+    Returns:
+        float32 (N, 4): factors of brightness, contrast and saturation, 1 for none, and the turn of
+        the hue in radians.
+    """
+    key = epoch_key(config.seed, epoch, Purpose.COLOUR)
+    draws = tf.random.stateless_uniform((num_images, 4), key, -1.0, 1.0)
+    most = [config.brightness_fraction, config.contrast_fraction, config.saturation_fraction]
+    most.append(config.hue_degrees * math.pi / 180)
+    return tf.constant([1.0, 1.0, 1.0, 0.0]) + draws * tf.constant(most, tf.float32)
+
+
+def change_colours(images: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
+    """Changes brightness, contrast, saturation and hue of each image, in this order, at once.
+
+    Brightness is a factor of all values, contrast one of their distance from the image's mean
+    luma; saturation scales and hue turns the plane of colours of YIQ, whose luma stays. Gray
+    pixels stay gray.
+
+    Args:
+        images: float32 (B, S, S, 3) in [0, 255].
+        colours: float32 (B, 4), as `draw_colours` makes them.
+
+    Returns:
+        float32 (B, S, S, 3) in [0, 255], clipped.
+    """
+    brightness, contrast, saturation, hue = tf.unstack(colours, axis=1)  # (B,) each
+    to_yiq = tf.constant(_TO_YIQ, tf.float32)
+    cosine, sine = saturation * tf.cos(hue), saturation * tf.sin(hue)
+    none = tf.zeros_like(hue)
+    rows = [(none + 1, none, none), (none, cosine, sine), (none, -sine, cosine)]
+    turns = tf.stack([tf.stack(row, axis=1) for row in rows], axis=1)  # (B, 3, 3)
+    matrices = tf.linalg.inv(to_yiq) @ turns @ to_yiq
+    matrices *= (brightness * contrast)[:, tf.newaxis, tf.newaxis]
+    luma = brightness * tf.linalg.matvec(tf.reduce_mean(images, axis=(1, 2)), to_yiq[0])
+    shifts = ((1 - contrast) * luma)[:, tf.newaxis, tf.newaxis]
+    pixels = tf.reshape(images, (tf.shape(images)[0], -1, 3))
+    changed = tf.linalg.matmul(pixels, matrices, transpose_b=True) + shifts
+    return tf.reshape(tf.clip_by_value(changed, 0.0, 255.0), tf.shape(images))
+
+
+def changes_colours(config: Config) -> bool:
+    """Returns whether the settings change light or colours at all."""
+    return any(
+        (
+            config.brightness_fraction,
+            config.contrast_fraction,
+            config.saturation_fraction,
+            config.hue_degrees,
+        )
+    )
 
 
 def erase(images: tf.Tensor, boxes: tf.Tensor, indices: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
@@ -98,8 +215,7 @@ def erase(images: tf.Tensor, boxes: tf.Tensor, indices: tf.Tensor, key: tf.Tenso
 def augment(
     images: tf.Tensor,
     indices: tf.Tensor,
-    warps: tf.Tensor,
-    boxes: tf.Tensor,
+    draws: Draws,
     config: Config,
     epoch: tf.Tensor | int,
 ) -> tf.Tensor:
@@ -108,18 +224,19 @@ def augment(
     Args:
         images: uint8 (B, H, W, 1 or 3).
         indices: int64 (B,), of the images within their split.
-        warps: float32 (B, 2, 3), those of `draw_warps` that belong to the images.
-        boxes: float32 (B, 4), those of `draw_boxes`.
-        config: uses `seed`, `image_size` and `erase_probability`.
+        draws: those of `draw` that belong to the images.
+        config: uses `seed`, `image_size` and the augmentation.
         epoch: number of the epoch from 0.
 
     Returns:
         float32 (B, image_size, image_size, 3) in [0, 255].
     """
-    warped = warp(images, warps, config.image_size)
+    shown = warp(images, draws.warps, config.image_size)
+    if changes_colours(config):
+        shown = change_colours(shown, draws.colours)
     if not config.erase_probability:
-        return warped
-    return erase(warped, boxes, indices, epoch_key(config.seed, epoch, Purpose.NOISE))
+        return shown
+    return erase(shown, draws.boxes, indices, epoch_key(config.seed, epoch, Purpose.NOISE))
 
 
 def augment_some(
@@ -134,9 +251,8 @@ def augment_some(
         epoch: number of the epoch from 0.
         num_images: of the whole split.
     """
-    warps = tf.gather(draw_warps(config, epoch, num_images), indices)
-    boxes = tf.gather(draw_boxes(config, epoch, num_images), indices)
-    return augment(images, tf.constant(indices, tf.int64), warps, boxes, config, epoch)
+    draws = draw(config, epoch, num_images).take(indices)
+    return augment(images, tf.constant(indices, tf.int64), draws, config, epoch)
 
 
 def warp(images: tf.Tensor, warps: tf.Tensor, image_size: int) -> tf.Tensor:

@@ -89,7 +89,7 @@ def choose_fit(shapes: Collection[Shape]) -> str:
     """Returns what "auto" means for images of these shapes.
 
     "squash" where all are square, or gray and small: nothing is lost. Of photos the middle, which
-    on the photo benchmark (`python -m benchmarks --only fit`) is never behind the others.
+    on the photo benchmark (`python -m benchmarks --only photo-fit`) is never behind the others.
 
     Args:
         shapes: of all images of all parts.

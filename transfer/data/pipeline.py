@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from transfer.config import Config
-from transfer.data.augment import augment, draw_boxes, draw_warps, resize
+from transfer.data.augment import Draws, augment, draw, resize
 from transfer.data.randomness import Purpose, epoch_key
 from transfer.data.splits import Split
 
@@ -44,21 +44,15 @@ def make_training_dataset(
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = epoch_order(split.num_images, config.seed, epoch)
-        drawn = (
-            order,
-            tf.gather(draw_warps(config, epoch, split.num_images), order),
-            tf.gather(draw_boxes(config, epoch, split.num_images), order),
-        )
+        drawn = (order, draw(config, epoch, split.num_images).take(order))
         batches = tf.data.Dataset.from_tensor_slices(drawn).batch(config.batch_size)
-        return batches.map(lambda indices, warps, boxes: (indices, warps, boxes, epoch))
+        return batches.map(lambda indices, draws: (indices, draws, epoch))
 
     gather = _make_gather(split, num_classes)
 
-    def load(
-        indices: tf.Tensor, warps: tf.Tensor, boxes: tf.Tensor, epoch: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def load(indices: tf.Tensor, draws: Draws, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = gather(indices)
-        return augment(images, indices, warps, boxes, config, epoch), labels
+        return augment(images, indices, draws, config, epoch), labels
 
     epochs = tf.data.Dataset.range(first_epoch, config.finetune_epochs).flat_map(one_epoch)
     return _map_owning(epochs, load, [split.images, split.labels])

@@ -17,6 +17,8 @@ class Purpose(enum.IntEnum):
     VIEW = 2
     BOX = 3
     NOISE = 4
+    COLOUR = 5
+    CROP = 6
 
 
 def epoch_key(seed: int, epoch: tf.Tensor | int, purpose: Purpose) -> tf.Tensor:
