@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 import keras
 import numpy as np
 from PIL import Image
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from benchmarks.interleaved import PERCENT, Measurement, Settings
 from benchmarks.photos import make_photos
@@ -132,7 +134,11 @@ def _first_of_each(labels: np.ndarray, count: int) -> np.ndarray:
 def _score(
     features: np.ndarray, labels: np.ndarray, asked: np.ndarray, y_true: np.ndarray
 ) -> float:
-    # The share of test images that a regularised logistic regression gets right, in percent.
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
-    classifier.fit(features.astype(np.float32), labels)
-    return 100 * classifier.score(asked.astype(np.float32), y_true)
+    # The share of test images that a regularised logistic regression gets right, in percent. It
+    # sees no more directions than there are images, which changes nothing but the time it takes.
+    classifier = make_pipeline(
+        StandardScaler(), PCA(random_state=0), LogisticRegression(C=0.01, max_iter=200)
+    )
+    with threadpool_limits(1):
+        classifier.fit(features.astype(np.float32), labels)
+        return 100 * classifier.score(asked.astype(np.float32), y_true)

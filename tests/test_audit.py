@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from benchmarks.audit import alter_pictures, change_labels
 from transfer.auditing import leaks, run
@@ -23,6 +23,7 @@ from transfer.commands import main
 from transfer.config import Config
 from transfer.data.decode import measure_geometry
 from transfer.data.fingerprints import fingerprint
+from transfer.data.sources import load_undivided
 from transfer.data.splits import Loaded, Split, Splits
 from transfer.errors import InputError
 
@@ -137,6 +138,60 @@ def test_twenty_copies_of_a_picture_do_not_hide_its_near_duplicate():
     assert (found.duplicates.first[near], found.duplicates.second[near]) == (0, 35)
 
 
+def make_scene(size, seed=0):
+    """Returns a picture of sharp coloured tiles of all brightnesses, RGB."""
+    tiles = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8)
+    return Image.fromarray(tiles).resize((size, size), Image.Resampling.NEAREST)
+
+
+ODD = {
+    "dark": lambda scene: scene.point(lambda level: level * 0.2),
+    "light": lambda scene: scene.point(lambda level: 245 + level / 26),
+    "blurred": lambda scene: scene.filter(ImageFilter.GaussianBlur(12)),
+    "odd size": lambda scene: scene.resize((16, 16)),
+}
+
+
+@pytest.mark.parametrize("is_gray", [False, True])
+@pytest.mark.parametrize("kind", ODD)
+def test_images_that_are_hard_to_see_or_odd_are_told_by_their_kind(kind, is_gray, tmp_path):
+    for number in range(8):
+        folder = tmp_path / NAMES[number % 2]
+        folder.mkdir(exist_ok=True)
+        scene = make_scene(144, number)
+        scene = ODD[kind](scene) if number == 5 else scene
+        (scene.convert("L") if is_gray else scene).save(folder / f"{number}.png")
+    images = read_images(load_undivided(str(tmp_path)), 96)
+    found = examine(images).odd
+    assert [images.names[index] for index in found[kind].indices] == ["wide/5.png"]
+    assert not any(len(odd.indices) for other, odd in found.items() if other != kind)
+    if kind == "odd size":
+        assert found[kind].values == pytest.approx([16 / 144])
+
+
+def test_plain_data_are_not_odd_and_tiny_images_are_no_error():
+    for size in (28, 2, 1):
+        shapes = make_shapes(40, size=size)
+        odd = examine(read_images(load(shapes, make_shapes(8, 1, size)), 96)).odd
+        assert not len(odd["blurred"].indices) and not len(odd["odd size"].indices)
+        assert not len(odd["light"].indices)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_auto_sees_colour_images_by_features_where_there_are_some(channels, tiny_backbone):
+    images, _ = make_shapes(9, channels=channels)
+    seen = []
+
+    def load_features(pixels, config, *, offline):
+        seen.append(config.weights)
+        return np.zeros((9, 8)), SimpleNamespace(provenance="weights")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transfer.training.features.load_pretrained_features", load_features)
+        features, told = run._describe(images, Config(backbone=tiny_backbone), True)
+    assert (features.shape[1] == 8) == (channels == 3) == bool(seen) == ("weights" in told)
+
+
 def test_wrong_labels_come_first():
     images, labels = make_shapes(240)
     given, changed = change_labels(labels, 2, 10, np.random.default_rng(0))
@@ -222,6 +277,8 @@ def test_the_command_goes_on_past_bad_files_and_lists_all_that_it_found(tmp_path
     for name in ("class_balance", "duplicates_across_parts", "label_errors"):
         assert Image.open(io.BytesIO((out / f"{name}.png").read_bytes())).width > 500
     assert not (out / "low_contrast.png").exists()
+    assert read_rows(out / "odd_images.csv") == []
+    assert "0 dark, 0 light, 0 blurred, 0 odd size" in result.output
 
 
 def test_pictures_of_an_earlier_audit_do_not_stay(tmp_path):
@@ -264,5 +321,6 @@ def test_a_backbones_features_stand_in_where_it_has_weights(tiny_backbone, tmp_p
 
     features, told = features_of(path)
     assert features.shape == (9, 8) and str(path) in told
+    images = np.repeat(images, 3, axis=3)
     features, told = features_of("auto")  # there are none, and a random backbone knows nothing
     assert features.shape[1] > 100 and told == "gradients and pixels of the images"

@@ -580,8 +580,8 @@ def test_shrunk_images_are_squashed_only_where_they_are_larger():
 
 def test_readable_images_come_with_their_places(folder):
     files = make_files(folder, random_image(), b"", random_image(seed=1), b"bad")
-    images, indices, bad = decode_readable(files, 96)
-    assert indices.tolist() == [0, 2]
+    images, indices, sizes, bad = decode_readable(files, 96)
+    assert indices.tolist() == [0, 2] and sizes.tolist() == [[12, 12]] * 2
     assert (images == np.stack([np.asarray(random_image(seed=seed)) for seed in (0, 1)])).all()
     assert [line.split(" (")[0] for line in bad] == ["cat/1.png", "cat/3.png"]
     with pytest.raises(InputError, match="2 that do not"):

@@ -181,7 +181,7 @@ def audit(
     data: Images = "auto",
     *,
     out: str | Path = "runs/audit",
-    weights: str = "none",
+    weights: str = "auto",
     offline: bool = False,
     verbose: bool = False,
     **settings: Any,
@@ -192,7 +192,7 @@ def audit(
         data: as `train` takes it.
         out: folder for lists and pictures.
         weights: by whose features label errors are found; "none" for the images' gradients and
-            pixels.
+            pixels; "auto" for features of images in colour.
         offline: never use the network.
         verbose: tell what is done.
         settings: `limit`, `backbone` and `image_size`.
@@ -203,13 +203,13 @@ def audit(
     Raises:
         InputError: the data or the weights cannot be used.
     """
-    if weights != "none":
-        load_keras(verbose)
     with _python_door(verbose):
         from transfer.auditing.run import audit as audit_data
 
         config, arrays = _settle_data(data, None, settings | {"weights": weights})
-        return audit_data(config, Path(out).expanduser(), arrays=arrays, offline=offline)
+        return audit_data(
+            config, Path(out).expanduser(), arrays=arrays, offline=offline, verbose=verbose
+        )
 
 
 class Run:

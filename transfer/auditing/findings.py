@@ -14,6 +14,7 @@ import numpy as np
 
 from transfer.auditing.descriptors import CHUNK_IMAGES
 from transfer.auditing.duplicates import Pairs, find_exact_duplicates, find_near_duplicates
+from transfer.auditing.image_quality import Odd, find_odd_images
 from transfer.data.decode import decode_readable
 from transfer.data.splits import Loaded, PassedOver, Split, limited_indices
 
@@ -32,6 +33,7 @@ class Images:
         parts: str (N,), one of `PARTS`.
         names: N texts: the index within the part, or the file's path from the root.
         digests: N SHA-256 of the pixels, or of the file.
+        sizes: int (N, 2), width and height of each as it is stored.
         class_names: name of each label.
         unreadable: a line ("path (reason)") for each file that does not decode.
         passed_over: whatever lies there and is not used.
@@ -42,6 +44,7 @@ class Images:
     parts: np.ndarray
     names: list[str]
     digests: list[bytes]
+    sizes: np.ndarray
     class_names: tuple[str, ...]
     unreadable: list[str]
     passed_over: Sequence[PassedOver] = ()
@@ -55,6 +58,7 @@ class Findings:
         class_counts: part to (C,) numbers of images.
         low_contrast: int (K,), the emptiest first.
         contrast: float (K,), of each of them: share of the range from black to white.
+        odd: images of each kind of `image_quality.KINDS`.
         duplicates: pairs, exact ones (difference 0) first.
         is_exact: bool (P,), whether the two files, or arrays of pixels, are the same.
     """
@@ -62,6 +66,7 @@ class Findings:
     class_counts: dict[str, np.ndarray]
     low_contrast: np.ndarray
     contrast: np.ndarray
+    odd: dict[str, Odd]
     duplicates: Pairs
     is_exact: np.ndarray
 
@@ -98,7 +103,8 @@ def read_images(loaded: Loaded, image_size: int, limit: int | None = None) -> Im
     )
     parts = np.repeat(list(splits), [split.num_images for split in taken])
     numbers = np.concatenate(list(indices.values()))
-    pixels, kept, unreadable = decode_readable(together, image_size)
+    decoded = decode_readable(together, image_size)
+    kept = decoded.indices
     readable = together.take(kept)
     names = (
         [os.path.relpath(path, readable.root) for path in readable.images]
@@ -106,13 +112,14 @@ def read_images(loaded: Loaded, image_size: int, limit: int | None = None) -> Im
         else [str(number) for number in numbers[kept]]
     )
     return Images(
-        pixels,
+        decoded.images,
         readable.labels,
         parts[kept],
         names,
         [_digest(image) for image in readable.images],
+        decoded.sizes,
         loaded.class_names,
-        unreadable,
+        decoded.bad,
         loaded.passed_over,
     )
 
@@ -125,7 +132,7 @@ def _digest(image: np.ndarray | str) -> bytes:
 
 
 def examine(images: Images) -> Findings:
-    """Counts classes and finds images without contrast and duplicates, exact and near."""
+    """Counts classes, finds images that are odd in some way and duplicates, exact and near."""
     num_classes = len(images.class_names)
     contrast = _contrast(images.pixels)
     order = np.argsort(contrast, kind="stable")
@@ -139,6 +146,7 @@ def examine(images: Images) -> Findings:
         },
         empty,
         contrast[empty],
+        find_odd_images(images.pixels, images.sizes),
         duplicates,
         is_exact,
     )

@@ -36,6 +36,7 @@ def summarise(images: Images, findings: Findings, errors: LabelErrors | None) ->
             for part, counts in findings.class_counts.items()
         },
         "low_contrast": len(findings.low_contrast),
+        "odd_images": {kind: len(odd.indices) for kind, odd in findings.odd.items()},
         "duplicates": {
             "exact_pairs": int(findings.is_exact.sum()),
             "near_pairs": int((~findings.is_exact).sum()),
@@ -65,6 +66,8 @@ def print_audit(summary: Mapping[str, Any]) -> None:
     for part, classes in summary["class_counts"].items():
         lines.append((f"Classes, {part}", _balance_sentence(classes)))
     lines.append(("Too little contrast", f"{summary['low_contrast']:,} images"))
+    odd = ", ".join(f"{count:,} {kind}" for kind, count in summary["odd_images"].items())
+    lines.append(("Hard to see, or odd", odd))
     found = summary["duplicates"]
     lines += [
         ("Exact duplicates", f"{found['exact_pairs']:,} pairs"),
@@ -129,6 +132,7 @@ def write_audit(
             ["file", "reason"], (list(map(printable, one)) for one in images.passed_over)
         ),
         "low_contrast.csv": _low_contrast_csv(images, findings),
+        "odd_images.csv": _odd_csv(images, findings),
         "duplicates.csv": _duplicates_csv(images, findings),
         "label_errors.csv": _label_errors_csv(images, errors),
         **_pictures(images, findings, errors),
@@ -170,6 +174,15 @@ def _low_contrast_csv(images: Images, findings: Findings) -> str:
     return csv_text(["part", "image", "label", "contrast"], rows)
 
 
+def _odd_csv(images: Images, findings: Findings) -> str:
+    rows = (
+        [kind, round(float(value), 4), *_identity(images, index)]
+        for kind, odd in findings.odd.items()
+        for index, value in zip(*odd, strict=True)
+    )
+    return _csv(["kind", "measure", "part", "image", "label"], rows)
+
+
 def _duplicates_csv(images: Images, findings: Findings) -> str:
     columns = ["kind", "difference", "part", "image", "label"]
     rows = (
@@ -209,6 +222,7 @@ def _pictures(
     return {
         "class_balance.png": style.png(charts.plot_class_distribution(counts, images.class_names)),
         "low_contrast.png": _low_contrast_picture(images, findings),
+        "odd_images.png": _odd_picture(images, findings),
         "duplicates_across_parts.png": _pairs_picture(images, findings, crosses, "across parts"),
         "duplicates_within_a_part.png": _pairs_picture(images, findings, ~crosses, "within a part"),
         "label_errors.png": _label_errors_picture(images, errors),
@@ -229,6 +243,20 @@ def _low_contrast_picture(images: Images, findings: Findings) -> bytes | None:
     captions = [f"{_place(images, index)}\n{_class_name(images, index)}" for index in chosen]
     title = _heading("Too little contrast", MOST_SHOWN, total, "the emptiest first")
     return style.png(plot_gallery(title, images.pixels[chosen], captions))
+
+
+def _odd_picture(images: Images, findings: Findings) -> bytes | None:
+    from transfer.plots.galleries import MOST_SHOWN, plot_gallery
+
+    each = [(kind, index) for kind, odd in findings.odd.items() for index in odd.indices]
+    if not each:
+        return None
+    # The first of each kind, then the second of each: none crowds out the others.
+    rank = np.concatenate([np.arange(len(odd.indices)) for odd in findings.odd.values()])
+    shown = [each[number] for number in np.argsort(rank, kind="stable")[:MOST_SHOWN]]
+    captions = [f"{_place(images, index)}\n{kind}" for kind, index in shown]
+    title = _heading("Hard to see, or odd", MOST_SHOWN, len(each), "the oddest of each kind first")
+    return style.png(plot_gallery(title, images.pixels[[index for _, index in shown]], captions))
 
 
 def _pairs_picture(

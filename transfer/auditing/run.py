@@ -10,6 +10,7 @@ from transfer.auditing.descriptors import appearance_features
 from transfer.auditing.findings import examine, read_images
 from transfer.auditing.label_errors import find_label_errors
 from transfer.auditing.report import write_audit
+from transfer.backend import load_keras
 from transfer.config import Config
 from transfer.data.splits import Loaded
 from transfer.datasets.sources import describe_origin, load_undivided
@@ -21,16 +22,19 @@ def audit(
     *,
     arrays: Loaded | None = None,
     offline: bool = False,
+    verbose: bool = False,
     command: str = "",
 ) -> dict[str, Any]:
     """Looks for what is wrong with a data set and lists it in a folder, with pictures.
 
     Args:
         config: uses `data`, `limit`, `image_size`; `weights` and `backbone`, by whose features
-            label errors are found, or "none" for the images' gradients and pixels.
+            label errors are found, or "none" for the images' gradients and pixels; "auto" for
+            features of images in colour.
         out: the folder.
         arrays: images in memory, in place of `config.data`.
         offline: never use the network.
+        verbose: let the libraries log and warn.
         command: as it was typed, for the record.
 
     Returns:
@@ -43,7 +47,7 @@ def audit(
     facts = {"data": describe_origin(loaded), "command": command}
     console.say(f"Data: {facts['data']}")
     images = read_images(loaded, config.image_size, config.limit)
-    features, facts["features"] = _describe(images.pixels, config, offline)
+    features, facts["features"] = _describe(images.pixels, config, offline, verbose)
     console.say(f"Label errors are looked for by {facts['features']}")
     with console.status("Looking for duplicates"):
         findings = examine(images)
@@ -52,9 +56,14 @@ def audit(
     return write_audit(out, facts, images, findings, errors)
 
 
-def _describe(pixels: np.ndarray, config: Config, offline: bool) -> tuple[np.ndarray, str]:
+def _describe(
+    pixels: np.ndarray, config: Config, offline: bool, verbose: bool = False
+) -> tuple[np.ndarray, str]:
     """Returns the features (N, D) that label errors are found by, and what they are, in words."""
-    if config.weights != "none":
+    # Pixels and gradients doubt many a right label of photos, which vary more: docs/data.md.
+    is_gray = pixels.shape[3] == 1
+    if config.weights != "none" and not (config.weights == "auto" and is_gray):
+        load_keras(verbose)
         from transfer.training.features import load_pretrained_features
 
         features, weights = load_pretrained_features(pixels, config, offline=offline)

@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from transfer import console
-from transfer.backend import load_keras
 from transfer.commands import options
 
 
@@ -20,10 +19,11 @@ from transfer.commands import options
 )
 @click.option(
     "--weights",
-    default="none",
+    default="auto",
     show_default=True,
-    help="Find label errors by a backbone's features: auto, imagenet or a weights file; "
-    "none takes the images' gradients and pixels, which suits small gray images.",
+    help="By what label errors are found: a backbone's features with these weights, such as "
+    "photos or a weights file; none for the images' gradients and pixels; auto takes features "
+    "of images in colour, gradients and pixels of gray ones.",
 )
 @options.setting_options("backbone", "image_size")
 @options.offline_option
@@ -41,8 +41,9 @@ def main(
 ) -> None:
     """Look for what is wrong with a data set: duplicates, leaks into the test, wrong labels.
 
-    Also files that cannot be read, images that show next to nothing, and classes of unequal
-    size. Nothing is changed; what is found is listed in --out, with pictures.
+    Also files that cannot be read, images that show next to nothing, are dark, light, blurred or
+    of an odd size, and classes of unequal size. Nothing is changed; what is found is listed in
+    --out, with pictures.
     """
     from transfer.auditing.report import print_audit
     from transfer.auditing.run import audit
@@ -57,9 +58,7 @@ def main(
         }
     )
     console.speak(quiet)
-    if weights != "none":
-        load_keras(verbose)
-    summary = audit(config, out, offline=offline, command=console.command_line())
+    summary = audit(config, out, offline=offline, verbose=verbose, command=console.command_line())
     console.say()
     print_audit(summary)
     console.say(f"\nLists and pictures: {out}")

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -194,16 +194,28 @@ def measure_geometry(splits: Iterable[Split], image_size: int, fit: str = SQUASH
     return choose_geometry(_known(*(_measure(split, []) for split in splits)), image_size, fit)
 
 
-def decode_readable(split: Split, image_size: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+class Readable(NamedTuple):
+    """What could be decoded of a split.
+
+    Attributes:
+        images: uint8 (M, H, W, 1 or 3).
+        indices: int (M,), the index in the split of each.
+        sizes: int (M, 2), width and height of each as it is stored.
+        bad: one line ("path (reason)") for each file that does not decode.
+    """
+
+    images: np.ndarray
+    indices: np.ndarray
+    sizes: np.ndarray
+    bad: list[str]
+
+
+def decode_readable(split: Split, image_size: int) -> Readable:
     """Decodes what can be decoded of a split, and goes on whatever the rest is.
 
     Args:
         split: image files, or an array.
         image_size: side in pixels, as of `decode_splits`; the fit is "auto".
-
-    Returns:
-        uint8 images (M, H, W, 1 or 3); int (M,), the index in the split of each; and one line
-        ("path (reason)") for each file that does not decode.
 
     Raises:
         InputError: no file decodes, or there is no room for the pixels.
@@ -216,7 +228,9 @@ def decode_readable(split: Split, image_size: int) -> tuple[np.ndarray, np.ndarr
     decoded = _decode(numbered, shapes, geometry, bad)
     if not decoded.num_images:
         _report(bad, None, split.num_images, split.root, skip=False)
-    return decoded.images, decoded.labels, bad
+    of_each = shapes if split.are_files else shapes * split.num_images
+    sizes = [shape.size for shape in map(of_each.__getitem__, decoded.labels) if shape is not None]
+    return Readable(decoded.images, decoded.labels, np.array(sizes).reshape(-1, 2), bad)
 
 
 def shrink_images(images: np.ndarray, image_size: int) -> np.ndarray:
