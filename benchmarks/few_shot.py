@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -21,8 +22,11 @@ from benchmarks.photos import make_photos
 from transfer import console
 from transfer.config import Config
 from transfer.data.geometry import FITS, Geometry, fit_pixels
+from transfer.data.pipeline import make_evaluation_dataset
 from transfer.data.splits import Split
 from transfer.errors import InputError
+from transfer.models.backbones import scale
+from transfer.models.batch_norm import make_recalibration
 from transfer.models.classifier import build_classifier
 from transfer.models.weights import KINDS, load_backbone
 from transfer.training.defaults import settle
@@ -91,13 +95,21 @@ def _places(settings: Settings) -> Iterator[tuple[str, Features]]:
         keras.utils.set_random_seed(0)
         try:
             backbone, weights = load_backbone(settings.backbone, settings.image_size, kind)
-        except InputError as error:
-            console.show(f"{kind} is left out: {error}")
+        except InputError:
+            console.show(f"{kind}: no such weights of {settings.backbone} here; left out.")
             continue
         config = Config(backbone=settings.backbone, image_size=settings.image_size)
         settled = settle(config, weights)
+        if not weights.pretrained:  # its outputs would vanish
+            make_recalibration(backbone)(_scaled_photos(settings))
         classifier = build_classifier(settled, backbone, 2, train_batch_norm=False)
         yield kind, _features(frozen_extractor(classifier, settled), settled)
+
+
+def _scaled_photos(settings: Settings) -> tf.data.Dataset:
+    split = Split(*_fitted("train", settings, seed=0))
+    batches = make_evaluation_dataset(split, settings.image_size, settings.batch_size, 1)
+    return batches.map(lambda images, labels: scale(settings.backbone, images))
 
 
 def _features(extractor: keras.Model, config: Config) -> Features:

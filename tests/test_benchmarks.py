@@ -1,5 +1,6 @@
 """The benchmarks: what they count and compare, and each command from end to end on little."""
 
+import functools
 import importlib.util
 import json
 import re
@@ -12,14 +13,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import tiny_row
+from PIL import Image
 
 import benchmarks.__main__ as command
-from benchmarks import interleaved, precision, processes, recipes, scale, steps
+from benchmarks import few_shot, interleaved, photos, precision, processes, recipes, scale, steps
 from benchmarks.interleaved import KERAS, Measurement, Settings, take_turns
 from benchmarks.processes import Finished, Line
 from benchmarks.torch_process import torch_training
 from tests import commands
 from transfer.config import Config
+from transfer.data.sources import load_splits
 from transfer.errors import InputError
 from transfer.evaluation.evaluated import evaluate_run
 from transfer.models import weights
@@ -98,6 +101,66 @@ def test_the_command_measures_and_prints_medians_and_ratios(tiny_backbone, monke
     ratios = re.findall(r"^ +[\d.]+ times as fast: ", done.output, re.MULTILINE)
     told = sum(len(m["times_as_fast"]) for m in results["measurements"].values())
     assert len(ratios) == told >= 10
+
+
+# --- Photos -----------------------------------------------------------------------------------
+
+
+def spot_photos(monkeypatch):
+    """Two photos whose colour says where a pixel comes from: red its column, green its row."""
+    down, across = np.mgrid[:200, :256].astype(np.uint8)
+    pictures = [np.stack([across, down, 0 * down + blue], axis=2) for blue in (40, 200)]
+    names = {f"{number}.png": Image.fromarray(one) for number, one in enumerate(pictures)}
+    monkeypatch.setattr(photos, "_open", lambda package, path: names[path])
+    monkeypatch.setattr(photos, "_change_light", lambda image, generator: image)
+    return photos.Photo("", "0.png"), photos.Photo("", "1.png", ("",))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_photos_of_training_and_test_show_no_pixel_of_each_other(wide, monkeypatch):
+    rows = spot_photos(monkeypatch)
+    for part, columns in photos.COLUMNS.items():
+        made = photos.make_photos(part, 12, 0, wide=wide, photos=rows)
+        assert made.class_names == ("0 upper", "0 lower", "1")
+        assert made.labels.tolist() == [0] * 12 + [1] * 12 + [2] * 12
+        assert all((image.width != image.height) == wide for image in made.images)
+        for image, label in zip(made.images, made.labels, strict=True):
+            pixels = np.asarray(image).astype(float)
+            column = pixels[..., 0].mean() // 64
+            assert column in columns and np.ptp(pixels[..., 0]) > 10
+            assert np.abs(pixels[..., 0] - 64 * column - 31.5).max() < 34  # cubics overshoot by 1
+            assert pixels[..., 1].max() < 101 or label != 0
+            assert pixels[..., 1].min() > 98 or label != 1
+            assert np.ptp(pixels[..., 1]) > 10
+    again = photos.make_photos("test", 12, 0, wide=wide, photos=rows)
+    other = photos.make_photos("test", 12, 1, wide=wide, photos=rows)
+    assert all(map(np.array_equal, made.images, again.images))
+    assert not any(map(np.array_equal, made.images, other.images))
+
+
+def test_a_folder_of_photos_is_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(photos, "PHOTOS", photos.FEW_PHOTOS[:2])
+    monkeypatch.setattr(photos.make_photos, "__kwdefaults__", {"wide": 0, "photos": photos.PHOTOS})
+    words = ["--out", str(tmp_path / "photos"), "--per-class", "4", "--wide"]
+    assert CliRunner().invoke(photos.main, words).exit_code == 0
+    splits = load_splits(str(tmp_path / "photos"))
+    assert splits.class_names == ("china lower", "china upper", "flower lower", "flower upper")
+    assert splits.test.num_images == 16
+    with pytest.raises(InputError, match="should be new"):
+        photos.main.callback(tmp_path, 4, False, 0)
+
+
+def test_few_shots_and_fits_are_measured_for_each_place_of_weights(tiny_backbone, monkeypatch):
+    rows = photos.FEW_PHOTOS[:2]
+    monkeypatch.setattr(few_shot, "make_photos", functools.partial(photos.make_photos, photos=rows))
+    settings = make_settings(tiny_backbone)
+    shots = few_shot.measure_few_shot(settings)
+    assert list(shots.values) == [f"none, {count} a class" for count in few_shot.SHOTS]
+    assert all(len(values) == 2 for values in shots.values.values())
+    assert 25 < shots.median("none, 20 a class") <= 100  # a fourth is chance
+    assert shots.to_json()["unit"] == "% right" and "deviation" in shots.columns
+    monkeypatch.setattr(photos, "has_photos", lambda: False)
+    assert all(command._measure(part, settings) is None for part in command.PHOTO_PARTS)
 
 
 def test_sizes_given_win_over_quick_ones(monkeypatch):

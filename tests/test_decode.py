@@ -525,22 +525,25 @@ def test_every_fit_takes_every_shape_and_keeps_one_colour(fit, size, channels):
 AUTOS = {
     "squares": ([(90, 90), (80, 80)], False, Geometry(64, 64, 3, "squash")),
     "small and gray": ([(28, 20), (60, 64)], True, Geometry(64, 64, 1, "squash")),
-    "gray and large": ([(90, 80)], True, Geometry(64, 64, 1, "crop")),
-    "in colour": ([(30, 20), (20, 20)], False, Geometry(64, 64, 3, "crop")),
-    "of one size": ([(30, 20)], False, Geometry(20, 20, 3, "crop")),
+    "gray and large": ([(90, 80)], True, Geometry(64, 64, 1, "pad")),
+    "in colour": ([(30, 20), (20, 20)], False, Geometry(64, 64, 3, "pad")),
+    "of one size": ([(30, 20)], False, Geometry(30, 30, 3, "pad")),
 }
 
 
 @pytest.mark.parametrize(("sizes", "is_gray", "expected"), AUTOS.values(), ids=AUTOS)
-def test_auto_crops_photos_and_leaves_squares_and_drawings(sizes, is_gray, expected):
+def test_auto_pads_photos_and_leaves_squares_and_drawings(sizes, is_gray, expected):
     shapes = [Shape(size, is_gray) for size in sizes]
     assert choose_geometry(shapes, 64, "auto") == expected
-    assert choose_geometry(shapes, 64, "pad").fit == "pad"
+    for fit in FITS:
+        assert choose_geometry(shapes, 64, fit).fit == fit
+    cropped = choose_geometry(shapes[:1], 64, "crop")
+    assert cropped.height == cropped.width == min(64, *sizes[0])
 
 
 @pytest.mark.parametrize(
     ("fit", "told"),
-    [("auto", "cut to the square"), ("crop", "50%"), ("pad", "padded"), ("squash", "squashed")],
+    [("auto", "padded"), ("crop", "50%"), ("pad", "padded"), ("squash", "squashed")],
 )
 def test_images_that_are_not_square_are_counted_and_said(folder, fit, told):
     photos = [random_image(20, 40), random_image(40, 20), random_image(30, 30)]

@@ -8,16 +8,21 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from tests.conftest import printed
 from transfer.config import Config
+from transfer.data.geometry import PAD, Geometry
 from transfer.data.pipeline import make_evaluation_dataset, make_training_dataset
 from transfer.datasets.sources import load_splits
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
 from transfer.runs import files
+from transfer.runs.finished import FinishedRun
 from transfer.runs.history import read_history
 from transfer.training import data, features, phases, run
 from transfer.training.callbacks import BatchNormRecalibration
+from transfer.training.losses import make_loss
 from transfer.training.run import train
 
 
@@ -345,6 +350,71 @@ def test_no_xla_on_a_cpu(config, monkeypatch, tmp_path):
 def test_class_weights_balance_uneven_labels():
     weights = phases._class_weights(np.array([0] * 30 + [1] * 10), 2)
     assert weights == pytest.approx({0: 2 / 3, 1: 2.0})
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_logit_adjusted_loss_is_that_of_the_paper(label_smoothing):
+    # Menon et al., eq. (10), tau = 1: the logarithms of the shares are added to the logits.
+    generator = np.random.default_rng(0)
+    logits = tf.constant(generator.normal(size=(12, 3)), tf.float32)
+    labels = np.array([0] * 8 + [1] * 3 + [2])
+    y_true = keras.utils.to_categorical(labels, 3)
+    config = Config(logit_adjustment=True, label_smoothing=label_smoothing)
+    loss = make_loss(config, labels, 3)(y_true, tf.nn.softmax(logits))
+    adjusted = logits + np.log(np.array([8, 3, 1]) / 12).astype(np.float32)
+    plain = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+    assert float(loss) == pytest.approx(float(plain(y_true, adjusted)), rel=1e-4)
+    plain = make_loss(Config(label_smoothing=label_smoothing), labels, 3)
+    assert float(plain(y_true, tf.nn.softmax(logits))) != pytest.approx(float(loss), rel=1e-3)
+
+
+def test_runs_with_the_logit_adjusted_loss_go_through_both_phases(config, tmp_path):
+    result = train(dataclasses.replace(config, logit_adjustment=True), run_dir=tmp_path / "run")
+    assert list(result.summary.phases) == ["head", "fine-tune"]
+
+
+@pytest.mark.parametrize("sizes, told", [((30, 3), True), ((30, 4), False), ((5, 5), False)])
+def test_classes_of_very_unequal_size_are_said_with_what_helps(sizes, told):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    advice = data.advise_on_balance(labels, ("cats", "dogs"))
+    assert bool(advice) == told
+    assert not told or ("3 (dogs) to 30 (cats)" in advice and "--logit-adjustment" in advice)
+
+
+@pytest.mark.parametrize("fit", ["auto", "pad", "squash"])
+def test_photos_that_are_not_square_are_fitted_as_asked_said_and_kept(fit, config, tmp_path):
+    generator = np.random.default_rng(0)
+    for number in range(24):
+        folder = tmp_path / "photos" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (20, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    asked = dataclasses.replace(config, data=str(tmp_path / "photos"), fit=fit, finetune_epochs=0)
+    spoken = printed(lambda: train(asked, run_dir=tmp_path / "run"), width=500)
+    finished = FinishedRun(tmp_path / "run")
+    kept = PAD if fit == "auto" else fit
+    assert finished.facts.settled.fit == finished.geometry.fit == kept
+    side = (20, 30) if fit == "squash" else (30, 30)
+    assert finished.images("test").images.shape[1:] == (*side, 3)
+    assert "24 of 24 images are not square" in finished.facts.data.provenance
+    assert "Working size: 30 x" in spoken and "24 of 24 images are not square" in spoken
+
+
+def test_a_run_from_before_there_was_a_fit_goes_on_with_the_one_there_was(config, tmp_path):
+    arrays = np.random.default_rng(0).integers(0, 256, (24, 20, 30, 3), np.uint8)
+    np.savez(tmp_path / "wide.npz", x_train=arrays, y_train=np.arange(24) % 2)
+    asked = dataclasses.replace(config, data=str(tmp_path / "wide.npz"), fit="squash")
+    train(asked, run_dir=tmp_path / "run")
+    values = json.loads((tmp_path / "run" / files.CONFIG).read_text())
+    (tmp_path / "run" / files.SUMMARY).unlink()
+    for group in ("settings", "settled"):
+        del values[group]["fit"]
+    for geometry in (values["data"]["geometry"], None):
+        values["data"]["geometry"] = geometry
+        (tmp_path / "run" / files.CONFIG).write_text(json.dumps(values))
+        facts = run.read_facts(tmp_path / "run")
+        again = run._load_data_again(tmp_path / "run", facts, True)
+        assert again.splits.geometry == Geometry(20, 30, 3, "squash")
 
 
 @pytest.mark.parametrize(("rate", "earlier"), [(1e-3, False), (0.25, True)])

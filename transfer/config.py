@@ -135,7 +135,7 @@ class DataSettings:
         "auto",
         str,
         "How images that are not square become so: squash, crop to the middle, or pad with the "
-        "edges; auto squashes squares and small gray images and crops photos.",
+        "edges; auto squashes squares and small gray images and pads photos.",
         choices=("auto", "squash", "crop", "pad"),
         is_searched=False,
     )
@@ -264,6 +264,14 @@ class TrainingSettings:
     )
     class_weights: bool = _setting(
         False, bool, "Weigh classes inversely to their number of training images."
+    )
+    logit_adjustment: bool = _setting(
+        False,
+        bool,
+        "Adjust the loss to the classes' numbers of training images, so that rare ones count as "
+        "much as others; rather than --class-weights.",
+        is_searched=False,
+        is_in_loss=True,
     )
     unfreeze: float | str = _setting(
         "all",

@@ -88,15 +88,16 @@ def choose_geometry(shapes: Iterable[Shape], image_size: int, fit: str = SQUASH)
 def choose_fit(shapes: Collection[Shape]) -> str:
     """Returns what "auto" means for images of these shapes.
 
-    "squash" where all are square, or gray and small: nothing is lost. Of photos the middle, which
-    on the photo benchmark (`python -m benchmarks --only photo-fit`) is never behind the others.
+    "squash" where all are square, or gray and small: nothing is lost. Photos are padded: on the
+    photo benchmark (`python -m benchmarks --only photo-fit`, docs/data.md) that is ahead of their
+    middle alone, which loses what lies beside it, and as good as squashing.
 
     Args:
         shapes: of all images of all parts.
     """
     are_square = all(is_square(shape) for shape in shapes)
     are_small = all(shape.is_gray and max(shape.size) <= SMALL for shape in shapes)
-    return SQUASH if are_square or are_small else CROP
+    return SQUASH if are_square or are_small else PAD
 
 
 def is_square(shape: Shape) -> bool:

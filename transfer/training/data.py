@@ -1,7 +1,7 @@
 """The images of a training run: loaded, fingerprinted, decoded, and said."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from transfer.data.geometry import Geometry
 from transfer.data.splits import Loaded, Splits
 from transfer.datasets.sources import load_splits
 from transfer.runs import files
+
+UNBALANCED = 10  # times as many images; benchmarks/imbalance.py
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,27 @@ def load_data(
         f"{splits.validation.num_images:,} validation, {test}; "
         f"{len(splits.class_names)} classes"
     )
+    if advice := advise_on_balance(splits.train.labels, splits.class_names):
+        console.say(advice)
     if splits.geometry:
         console.say(f"Working size: {splits.geometry.describe()}")
     signals.obey()  # where a decoder swallowed the stop
     return Data(splits, fingerprints, arrays)
+
+
+def advise_on_balance(labels: np.ndarray, class_names: Sequence[str]) -> str:
+    """Returns one line for training images whose classes are of very unequal size, else "".
+
+    Args:
+        labels: int (N,) in [0, C).
+        class_names: name of each.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    least, most = int(counts.argmin()), int(counts.argmax())
+    if counts[most] < UNBALANCED * counts[least]:
+        return ""
+    return (
+        f"Classes are of unequal size: from {counts[least]:,} ({class_names[least]}) to "
+        f"{counts[most]:,} ({class_names[most]}) training images. With --logit-adjustment rare "
+        "ones count as much as others; look at macro F1 beside the accuracy."
+    )

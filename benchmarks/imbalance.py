@@ -1,0 +1,68 @@
+"""Classes of unequal size: what class weights and the logit-adjusted loss bring to rare ones.
+
+    python -m benchmarks.imbalance [--seeds 3] [--ratio 100 --ratio 10]
+
+Of Fashion-MNIST's classes in an order by seed, the first keeps 500 training images and each next
+one fewer, down to 500 by the ratio. The head alone is trained; recall is the mean over the classes
+of 2,000 test images, which are of equal size.
+"""
+
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+
+import transfer
+from transfer.commands.exit_codes import run
+from transfer.formatting import format_spread
+
+LARGEST = 500
+TEST_IMAGES = 2000
+WAYS = {
+    "neither": {},
+    "--class-weights": {"class_weights": True},
+    "--logit-adjustment": {"logit_adjustment": True},
+}
+
+
+def long_tail(labels: np.ndarray, ratio: float, seed: int) -> np.ndarray:
+    """Returns the indices of images whose classes fall from 500 images to 500 / ratio."""
+    generator = np.random.default_rng(seed)
+    classes = generator.permutation(np.unique(labels))
+    sizes = np.round(LARGEST * ratio ** -np.linspace(0, 1, len(classes))).astype(int)
+    each = [
+        generator.permutation(np.flatnonzero(labels == label))[:size]
+        for label, size in zip(classes, sizes, strict=True)
+    ]
+    return np.concatenate(each)
+
+
+@click.command()
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--ratio", "ratios", multiple=True, type=float, default=(100, 10), show_default=True)
+@click.option("--weights", default="photos", show_default=True)
+@click.option("--image-size", type=click.IntRange(32), default=64, show_default=True)
+def main(seeds: int, ratios: tuple[float, ...], weights: str, image_size: int) -> None:
+    """Measure macro recall on long-tailed Fashion-MNIST."""
+    from transfer.data.sources import load_undivided
+
+    loaded = load_undivided("fashion-mnist")
+    test = loaded.test.take(np.arange(TEST_IMAGES))
+    settings = {"weights": weights, "image_size": image_size, "finetune_epochs": 0}
+    for ratio in ratios:
+        for way, options in WAYS.items():
+            found = []
+            for seed in range(seeds):
+                train = loaded.train.take(long_tail(loaded.train.labels, ratio, seed))
+                parts = ((train.images, train.labels), (test.images, test.labels))
+                with tempfile.TemporaryDirectory() as folder:
+                    done = transfer.train(
+                        parts, run_dir=Path(folder) / "run", seed=seed, **settings, **options
+                    )
+                    found.append(done.evaluate().metrics["recall_macro"])
+            click.echo(f"{ratio:g} to 1, {way}: macro recall {format_spread(found)}")
+
+
+if __name__ == "__main__":
+    run(main)
