@@ -1,6 +1,6 @@
-"""Classes of unequal size: what class weights and the logit-adjusted loss bring to rare ones.
+"""Classes of unequal size: what class weights bring to the rare ones.
 
-    python -m benchmarks.imbalance [--seeds 3] [--ratio 100 --ratio 10]
+    python -m benchmarks.imbalance [--seeds 3] [--ratio 100]
 
 Of Fashion-MNIST's classes in an order by seed, the first keeps 500 training images and each next
 one fewer, down to 500 by the ratio. The head alone is trained; recall is the mean over the classes
@@ -19,11 +19,7 @@ from transfer.formatting import format_spread
 
 LARGEST = 500
 TEST_IMAGES = 2000
-WAYS = {
-    "neither": {},
-    "--class-weights": {"class_weights": True},
-    "--logit-adjustment": {"logit_adjustment": True},
-}
+WAYS = {"plain": {}, "--class-weights": {"class_weights": True}}
 
 
 def long_tail(labels: np.ndarray, ratio: float, seed: int) -> np.ndarray:
@@ -40,7 +36,7 @@ def long_tail(labels: np.ndarray, ratio: float, seed: int) -> np.ndarray:
 
 @click.command()
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--ratio", "ratios", multiple=True, type=float, default=(100, 10), show_default=True)
+@click.option("--ratio", "ratios", multiple=True, type=float, default=(100,), show_default=True)
 @click.option("--weights", default="photos", show_default=True)
 @click.option("--image-size", type=click.IntRange(32), default=64, show_default=True)
 def main(seeds: int, ratios: tuple[float, ...], weights: str, image_size: int) -> None:

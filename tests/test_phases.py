@@ -22,7 +22,6 @@ from transfer.runs.finished import FinishedRun
 from transfer.runs.history import read_history
 from transfer.training import data, features, phases, run
 from transfer.training.callbacks import BatchNormRecalibration
-from transfer.training.losses import make_loss
 from transfer.training.run import train
 
 
@@ -352,33 +351,12 @@ def test_class_weights_balance_uneven_labels():
     assert weights == pytest.approx({0: 2 / 3, 1: 2.0})
 
 
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_the_logit_adjusted_loss_is_that_of_the_paper(label_smoothing):
-    # Menon et al., eq. (10), tau = 1: the logarithms of the shares are added to the logits.
-    generator = np.random.default_rng(0)
-    logits = tf.constant(generator.normal(size=(12, 3)), tf.float32)
-    labels = np.array([0] * 8 + [1] * 3 + [2])
-    y_true = keras.utils.to_categorical(labels, 3)
-    config = Config(logit_adjustment=True, label_smoothing=label_smoothing)
-    loss = make_loss(config, labels, 3)(y_true, tf.nn.softmax(logits))
-    adjusted = logits + np.log(np.array([8, 3, 1]) / 12).astype(np.float32)
-    plain = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
-    assert float(loss) == pytest.approx(float(plain(y_true, adjusted)), rel=1e-4)
-    plain = make_loss(Config(label_smoothing=label_smoothing), labels, 3)
-    assert float(plain(y_true, tf.nn.softmax(logits))) != pytest.approx(float(loss), rel=1e-3)
-
-
-def test_runs_with_the_logit_adjusted_loss_go_through_both_phases(config, tmp_path):
-    result = train(dataclasses.replace(config, logit_adjustment=True), run_dir=tmp_path / "run")
-    assert list(result.summary.phases) == ["head", "fine-tune"]
-
-
 @pytest.mark.parametrize("sizes, told", [((30, 3), True), ((30, 4), False), ((5, 5), False)])
 def test_classes_of_very_unequal_size_are_said_with_what_helps(sizes, told):
     labels = np.repeat(np.arange(len(sizes)), sizes)
     advice = data.advise_on_balance(labels, ("cats", "dogs"))
     assert bool(advice) == told
-    assert not told or ("3 (dogs) to 30 (cats)" in advice and "--logit-adjustment" in advice)
+    assert not told or ("3 (dogs) to 30 (cats)" in advice and "--class-weights" in advice)
 
 
 @pytest.mark.parametrize("fit", ["auto", "pad", "squash"])

@@ -265,14 +265,6 @@ class TrainingSettings:
     class_weights: bool = _setting(
         False, bool, "Weigh classes inversely to their number of training images."
     )
-    logit_adjustment: bool = _setting(
-        False,
-        bool,
-        "Adjust the loss to the classes' numbers of training images, so that rare ones count as "
-        "much as others; rather than --class-weights.",
-        is_searched=False,
-        is_in_loss=True,
-    )
     unfreeze: float | str = _setting(
         "all",
         float,

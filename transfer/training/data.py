@@ -108,6 +108,6 @@ def advise_on_balance(labels: np.ndarray, class_names: Sequence[str]) -> str:
         return ""
     return (
         f"Classes are of unequal size: from {counts[least]:,} ({class_names[least]}) to "
-        f"{counts[most]:,} ({class_names[most]}) training images. With --logit-adjustment rare "
+        f"{counts[most]:,} ({class_names[most]}) training images. With --class-weights rare "
         "ones count as much as others; look at macro F1 beside the accuracy."
     )

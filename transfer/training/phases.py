@@ -48,7 +48,6 @@ from transfer.training.checkpoint import (
 )
 from transfer.training.features import frozen_extractor, load_features
 from transfer.training.interruption import StopAfterStep
-from transfer.training.losses import make_loss
 from transfer.training.optimizers import make_optimizer
 from transfer.training.scores import best_loss
 
@@ -120,8 +119,7 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     """
     config, num_classes = run.config, len(splits.class_names)
     optimizer = make_optimizer(config.optimizer, config.head_learning_rate)
-    loss = make_loss(config, splits.train.labels, num_classes)
-    _compile(head, loss, optimizer, steps_at_a_time=HEAD_STEPS_AT_A_TIME)
+    _compile(head, config, optimizer, steps_at_a_time=HEAD_STEPS_AT_A_TIME)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
     begin_epoch = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda number, logs: epoch.assign(number)
@@ -152,7 +150,7 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
     )
     learning_rate = float(config.finetune_learning_rate)  # "auto" is settled
     optimizer = make_optimizer(config.optimizer, learning_rate, config.ema_momentum)
-    _compile(classifier, make_loss(config, splits.train.labels, num_classes), optimizer)
+    _compile(classifier, config, optimizer)
 
     def batches_from(epoch: int) -> tf.data.Dataset:
         return make_training_dataset(splits.train, config, num_classes, first_epoch=epoch)
@@ -198,13 +196,13 @@ def recalibrates_batch_norm(config: Config, num_images: int) -> bool:
 
 def _compile(
     model: keras.Model,
-    loss: keras.losses.Loss,
+    config: Config,
     optimizer: keras.optimizers.Optimizer,
     steps_at_a_time: int = 1,
 ) -> None:
     model.compile(
         optimizer,
-        loss,
+        keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         # XLA makes depthwise convolutions several times slower on a CPU.
         jit_compile="auto" if has_accelerator() else False,
