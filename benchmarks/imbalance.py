@@ -41,7 +41,7 @@ def long_tail(labels: np.ndarray, ratio: float, seed: int) -> np.ndarray:
 @click.option("--image-size", type=click.IntRange(32), default=64, show_default=True)
 def main(seeds: int, ratios: tuple[float, ...], weights: str, image_size: int) -> None:
     """Measure macro recall on long-tailed Fashion-MNIST."""
-    from transfer.data.sources import load_undivided
+    from transfer.datasets.sources import load_undivided
 
     loaded = load_undivided("fashion-mnist")
     test = loaded.test.take(np.arange(TEST_IMAGES))

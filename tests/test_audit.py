@@ -23,8 +23,8 @@ from transfer.commands import main
 from transfer.config import Config
 from transfer.data.decode import measure_geometry
 from transfer.data.fingerprints import fingerprint
-from transfer.data.sources import load_undivided
 from transfer.data.splits import Loaded, Split, Splits
+from transfer.datasets.sources import load_undivided
 from transfer.errors import InputError
 
 NAMES = ("tall", "wide")

@@ -22,7 +22,7 @@ from benchmarks.processes import Finished, Line
 from benchmarks.torch_process import torch_training
 from tests import commands
 from transfer.config import Config
-from transfer.data.sources import load_splits
+from transfer.datasets.sources import load_splits
 from transfer.errors import InputError
 from transfer.evaluation.evaluated import evaluate_run
 from transfer.models import weights

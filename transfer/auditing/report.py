@@ -180,7 +180,7 @@ def _odd_csv(images: Images, findings: Findings) -> str:
         for kind, odd in findings.odd.items()
         for index, value in zip(*odd, strict=True)
     )
-    return _csv(["kind", "measure", "part", "image", "label"], rows)
+    return csv_text(["kind", "measure", "part", "image", "label"], rows)
 
 
 def _duplicates_csv(images: Images, findings: Findings) -> str:
