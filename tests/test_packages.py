@@ -239,7 +239,17 @@ class Exploit:
         {"offset": -1},
         {"size": 5},
     ],
-    ids=str,
+    ids=[
+        "a call",
+        "a call within",
+        "a list",
+        "strides",
+        "a negative stride",
+        "one stride",
+        "an offset",
+        "a negative offset",
+        "a size",
+    ],
 )
 def test_a_file_that_asks_for_more_is_refused(tmp_path, capsys, case):
     foreign = case.pop("foreign", None)
