@@ -17,7 +17,7 @@ from rich.console import Console  # noqa: E402
 
 from transfer import console  # noqa: E402
 from transfer.datasets.places import SYSTEM_FOLDER  # noqa: E402
-from transfer.models.backbones import BACKBONES  # noqa: E402
+from transfer.models.backbones import BACKBONES, build_backbone  # noqa: E402
 from transfer.runs.facts import DataFacts, Facts, WeightsFacts  # noqa: E402
 
 # The first example may import TensorFlow, and any machine may be busy.
@@ -153,6 +153,30 @@ def write_stripes(folder):
 def stripes_npz(tmp_path):
     """Writes that data set for one test and returns its path."""
     return write_stripes(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tiny_inputs(tmp_path_factory):
+    """Yields settings that all tests of a module share: the backbone "tiny", weights, stripes."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("inputs")
+    weights = folder / "tiny.weights.h5"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(BACKBONES, "tiny", tiny_row())
+        keras.utils.set_random_seed(7)
+        build_backbone("tiny", 32).save_weights(weights)
+        yield {"backbone": "tiny", "data": str(write_stripes(folder)), "weights": str(weights)}
+
+
+@pytest.fixture(scope="session")
+def command_inputs(tmp_path_factory):
+    """Returns a folder with what the small commands of `tools.kill_training` start from."""
+    from tools.kill_training import write_inputs
+
+    folder = tmp_path_factory.mktemp("command_inputs")
+    write_inputs(folder)
+    return folder
 
 
 def make_facts(config, **values):

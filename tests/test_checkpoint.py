@@ -5,16 +5,15 @@ import os
 import shutil
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
-from tests.conftest import printed, tiny_row, write_stripes
+from tests.conftest import printed
 from transfer import console
 from transfer.config import Config
 from transfer.errors import InputError, Interrupted
 from transfer.evaluation.predictions import predict_run
-from transfer.models.backbones import BACKBONES, build_backbone
+from transfer.models.backbones import build_backbone
 from transfer.report.training_report import write_training_report
 from transfer.runs import files
 from transfer.runs.facts import read_summary
@@ -155,29 +154,21 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def config(tiny_inputs):
     """Both phases, with everything that has a state: plateau, early stopping, dropout, warps."""
-    folder = tmp_path_factory.mktemp("inputs")
-    weights = folder / "tiny.weights.h5"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setitem(BACKBONES, "tiny", tiny_row())
-        keras.utils.set_random_seed(7)
-        build_backbone("tiny", 32).save_weights(weights)
-        yield Config(
-            backbone="tiny",
-            data=str(write_stripes(folder)),
-            weights=str(weights),
-            image_size=32,
-            batch_size=32,
-            head_epochs=4,
-            finetune_epochs=5,
-            # High, so that in both phases the validation loss rises again and the plateau acts.
-            head_learning_rate=10.0,
-            finetune_learning_rate=0.1,
-            plateau_patience=1,
-            early_stopping_patience=3,
-            dropout=0.5,
-        )
+    return Config(
+        **tiny_inputs,
+        image_size=32,
+        batch_size=32,
+        head_epochs=4,
+        finetune_epochs=5,
+        # High, so that in both phases the validation loss rises again and the plateau acts.
+        head_learning_rate=10.0,
+        finetune_learning_rate=0.1,
+        plateau_patience=1,
+        early_stopping_patience=3,
+        dropout=0.5,
+    )
 
 
 def train_with_copies(config, folder, steps=(), describe=None):

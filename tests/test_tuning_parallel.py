@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import socket
 import threading
 import time
@@ -14,16 +15,15 @@ from keras_tuner.src.distribute import oracle_chief
 
 from tests import commands
 from tests.test_tuning_oracles import make_plan
-from tools.kill_training import add_tiny_backbone, write_inputs
+from tools.kill_training import add_tiny_backbone
 from tools.kill_tuning import OPTIONS
 from transfer.tuning import parallel
 from transfer.tuning.oracles import make_oracle
 
 
 @pytest.fixture
-def folder(tmp_path):
-    write_inputs(tmp_path)
-    return tmp_path
+def folder(command_inputs, tmp_path):
+    return shutil.copytree(command_inputs, tmp_path, dirs_exist_ok=True)
 
 
 def free_address():

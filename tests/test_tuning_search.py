@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import commands
-from tools.kill_training import add_tiny_backbone, write_inputs
+from tools.kill_training import add_tiny_backbone
 from tools.kill_tuning import OPTIONS, kill_searches
 from transfer import console
 from transfer.config import Config
@@ -23,16 +23,9 @@ from transfer.tuning.deadline import Deadline
 SHORT = ["--finetune-epochs", 1, "--batch-size", 128]
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
-
-
 @pytest.fixture
-def folder(inputs, tmp_path):
-    return shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
+def folder(command_inputs, tmp_path):
+    return shutil.copytree(command_inputs, tmp_path, dirs_exist_ok=True)
 
 
 def tune(folder, *arguments, code=0, prepare=add_tiny_backbone):
