@@ -198,7 +198,7 @@ def test_a_trial_that_the_system_kills_is_a_reason_and_the_search_goes_on(folder
 
 def test_several_backbones_are_searched(folder):
     # `--backbone` twice: tiny under two names.
-    done = tune(folder, "--backbone", "vgg16", *SHORT, "--trials", 4, prepare=two_backbones)
+    done = tune(folder, "--backbone", "vgg16", *SHORT, "--trials", 3, prepare=two_backbones)
     assert "  backbone: tiny, vgg16\n" in done.stdout
     assert project_of(done.stdout).startswith("tuning/tiny+vgg16-")
     rows = (folder / project_of(done.stdout) / "trials.csv").read_text()
