@@ -192,7 +192,10 @@ def die_in_the_first_trial():
 
 def test_a_trial_that_the_system_kills_is_a_reason_and_the_search_goes_on(folder):
     done = tune(folder, *SHORT, "--trials", 2, prepare=die_in_the_first_trial)
-    assert "Trial 1: failed, its process died (SIGKILL); out of memory?; " in done.stdout
+    assert (
+        "Trial 1 (your own settings): failed, its process died (SIGKILL); out of memory?; "
+        in done.stdout
+    )
     assert "Trial 2: validation accuracy" in done.stdout
 
 

@@ -106,7 +106,7 @@ def test_a_run_that_had_finished_is_not_repeated(config, context, trial, tmp_pat
 def test_a_diverging_trial_is_a_reason_not_an_end(config, context, tmp_path):
     rate = dataclasses.replace(config, finetune_learning_rate=10.0, optimizer="sgd", l2=10.0)
     record = run_trial(rate, context, tmp_path, "local")
-    assert record.reason == "the loss is no longer a number in the fine-tune phase"
+    assert record.reason.endswith("is no longer a number in the fine-tune phase")
     assert not (tmp_path / trials.RUN / files.CHECKPOINTS).exists()
 
 
