@@ -6,6 +6,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import dataclasses  # noqa: E402
+import gc  # noqa: E402
 import io  # noqa: E402
 import signal  # noqa: E402
 
@@ -16,7 +17,7 @@ from rich.console import Console  # noqa: E402
 
 from transfer import console  # noqa: E402
 from transfer.datasets.places import SYSTEM_FOLDER  # noqa: E402
-from transfer.models.backbones import BACKBONES  # noqa: E402
+from transfer.models.backbones import BACKBONES, build_backbone  # noqa: E402
 from transfer.runs.facts import DataFacts, Facts, WeightsFacts  # noqa: E402
 
 # The first example may import TensorFlow, and any machine may be busy.
@@ -30,21 +31,54 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in longest)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    # What the modules import, TensorFlow above all, stays: nothing of it need be looked through.
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("real_data") and not SYSTEM_FOLDER.is_dir():
         pytest.skip(f"real data missing: {SYSTEM_FOLDER} (apt-get install dataset-fashion-mnist)")
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch, tmp_path_factory):
-    """Keeps every test off the network and out of the user's own caches."""
+def close_network(monkeypatch, keras_home):
     monkeypatch.setenv("TRANSFER_OFFLINE", "1")
     monkeypatch.setenv(
         "PIP_NO_INDEX", "1"
     )  # nor from those tests that allow a network of their own
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras_home")))
+    monkeypatch.setenv("KERAS_HOME", str(keras_home))
     monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network_in_fixtures(tmp_path_factory):
+    """Keeps what a whole module shares off the network and out of the user's own caches."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        close_network(monkeypatch, tmp_path_factory.mktemp("keras_home"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch, tmp_path_factory):
+    """Keeps every test off the network and out of the user's own caches."""
+    close_network(monkeypatch, tmp_path_factory.mktemp("keras_home"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk():
+    """Takes what is written as written: no test cuts the power, and a run waits a hundred times.
+
+    The commands that run in processes of their own do wait.
+    """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(os, "fsync", lambda descriptor: os.fstat(descriptor) and None)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -106,14 +140,43 @@ def make_stripes(num_images, seed=0, size=28):
     return images, labels.astype(np.int64)
 
 
-@pytest.fixture
-def stripes_npz(tmp_path):
+def write_stripes(folder):
     """Writes a data set of two learnable classes as .npz and returns its path."""
     x_train, y_train = make_stripes(240)
     x_test, y_test = make_stripes(61, seed=1)
-    path = tmp_path / "stripes.npz"
+    path = folder / "stripes.npz"
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path
+
+
+@pytest.fixture
+def stripes_npz(tmp_path):
+    """Writes that data set for one test and returns its path."""
+    return write_stripes(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tiny_inputs(tmp_path_factory):
+    """Yields settings that all tests of a module share: the backbone "tiny", weights, stripes."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("inputs")
+    weights = folder / "tiny.weights.h5"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(BACKBONES, "tiny", tiny_row())
+        keras.utils.set_random_seed(7)
+        build_backbone("tiny", 32).save_weights(weights)
+        yield {"backbone": "tiny", "data": str(write_stripes(folder)), "weights": str(weights)}
+
+
+@pytest.fixture(scope="session")
+def command_inputs(tmp_path_factory):
+    """Returns a folder with what the small commands of `tools.kill_training` start from."""
+    from tools.kill_training import write_inputs
+
+    folder = tmp_path_factory.mktemp("command_inputs")
+    write_inputs(folder)
+    return folder
 
 
 def make_facts(config, **values):

@@ -1,9 +1,10 @@
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
+from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
@@ -152,16 +153,11 @@ class Killed(BaseException):
     """Stands for SIGKILL: no handler of the program sees it."""
 
 
-@pytest.fixture
-def config(tiny_backbone, stripes_npz, tmp_path):
+@pytest.fixture(scope="module")
+def config(tiny_inputs):
     """Both phases, with everything that has a state: plateau, early stopping, dropout, warps."""
-    weights = tmp_path / "tiny.weights.h5"
-    keras.utils.set_random_seed(7)
-    build_backbone(tiny_backbone, 32).save_weights(weights)
     return Config(
-        backbone=tiny_backbone,
-        data=str(stripes_npz),
-        weights=str(weights),
+        **tiny_inputs,
         image_size=32,
         batch_size=32,
         head_epochs=4,
@@ -175,98 +171,101 @@ def config(tiny_backbone, stripes_npz, tmp_path):
     )
 
 
-def kill_when_written(monkeypatch, name):
-    """Kills the process right after the checkpoint of this name was written."""
-    write = checkpoints.write_checkpoint
+def train_with_copies(config, folder, steps=(), describe=None):
+    """Trains once and keeps the run folder as a SIGKILL would have left it at many moments.
 
-    def write_and_kill(folder, state, variables):
-        path = write(folder, state, variables)
-        if path.name == name:
-            raise Killed
+    Args:
+        config: the settings.
+        folder: gets `whole`, the run itself, and a copy of it as it was right after each checkpoint
+            was written, under the checkpoint's name, and after each of `steps`.
+        steps: (phase, epoch, step) each, epoch and step from 0; their copy is "phase-epoch-step".
+        describe: as of `train`.
+    """
+    run_dir, write, ordinary = folder / "whole", checkpoints.write_checkpoint, phases.Checkpointer
+
+    def write_and_copy(*args):
+        path = write(*args)
+        shutil.copytree(run_dir, folder / path.name)
         return path
 
-    monkeypatch.setattr(checkpoints, "write_checkpoint", write_and_kill)
-
-
-def kill_in_step(monkeypatch, phase, epoch, step):
-    """Kills the process after a step in the middle of an epoch, both from 0."""
-    checkpointer = checkpoints.Checkpointer
-
-    class Killer(checkpointer):
+    class Copier(ordinary):
         def on_epoch_begin(self, at, logs=None):
             self.epoch = at
 
         def on_train_batch_end(self, batch, logs=None):
-            if (self._recorder.phase, self.epoch, batch) == (phase, epoch, step):
-                raise Killed
+            moment = (self._recorder.phase, self.epoch, batch)
+            if moment in steps:
+                shutil.copytree(run_dir, folder / "{}-{}-{}".format(*moment))
 
-    monkeypatch.setattr(phases, "Checkpointer", Killer)
-    monkeypatch.setattr(phases, "HEAD_STEPS_AT_A_TIME", 2)  # else an epoch is over in one go
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(checkpoints, "write_checkpoint", write_and_copy)
+        monkeypatch.setattr(phases, "Checkpointer", Copier)
+        monkeypatch.setattr(phases, "HEAD_STEPS_AT_A_TIME", 2)  # else an epoch is over in one go
+        return train(config, run_dir=run_dir, describe=describe)
 
 
 KILLS = {
-    "after a head epoch": (kill_when_written, "1-head-0002"),
-    "after the last head epoch": (kill_when_written, "1-head-0004"),
-    "in the first head epoch": (kill_in_step, "head", 0, 3),
-    "in the first fine-tune epoch": (kill_in_step, "fine-tune", 0, 3),
-    "in a fine-tune epoch": (kill_in_step, "fine-tune", 3, 3),
-    "after the last fine-tune epoch": (kill_when_written, "2-fine-tune-0005"),
+    "after a head epoch": "1-head-0002",
+    "after the last head epoch": "1-head-0004",
+    "in the first head epoch": "head-0-3",
+    "in the first fine-tune epoch": "fine-tune-0-3",
+    "in a fine-tune epoch": "fine-tune-3-3",
+    "after the last fine-tune epoch": "2-fine-tune-0005",
 }
+STEPS = (("head", 0, 3), ("fine-tune", 0, 3), ("fine-tune", 3, 3))
 
 
-@pytest.mark.parametrize("kill", KILLS.values(), ids=KILLS)
-def test_a_killed_and_resumed_run_is_the_same_to_the_last_bit(config, undisturbed, kill, tmp_path):
-    kill_with, *where = kill
-    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
-        kill_with(monkeypatch, *where)
-        train(config, run_dir=tmp_path / "killed")
-    done = resume(tmp_path / "killed")
-    assert done.summary.sha256 == undisturbed["sha256"]
-    assert [row["epoch"] for row in done.history] == undisturbed["epochs"]
-    assert read_history(done.run_dir) == done.history
-    assert not (done.run_dir / files.CHECKPOINTS).exists()
-
-
-@pytest.mark.parametrize("name", ["2-fine-tune-0003", "2-fine-tune-0005"])
-def test_a_moving_average_of_the_weights_goes_on_where_it_was(config, tmp_path, name):
-    config = dataclasses.replace(
-        config, head_epochs=1, finetune_learning_rate=0.01, ema_momentum=0.9
-    )
-    whole = train(config, run_dir=tmp_path / "whole")
-    assert len(whole.history) == 6
-    resumed = resume(killed_run(config, tmp_path / "killed", name))
-    assert resumed.summary.sha256 == whole.summary.sha256
-
-
-UNDISTURBED = {}
+@pytest.fixture(scope="module")
+def undisturbed(config, tmp_path_factory):
+    """What the run gives when nobody kills it; beside it what a kill would have left."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("KERAS_HOME", str(folder / "keras_home"))
+        return train_with_copies(config, folder, STEPS)
 
 
 @pytest.fixture
-def undisturbed(config, tmp_path):
-    """What the run gives when nobody kills it, trained once for all tests of a process."""
-    if not UNDISTURBED:
-        result = train(config, run_dir=tmp_path / "undisturbed")
-        UNDISTURBED["sha256"] = result.summary.sha256
-        UNDISTURBED["epochs"] = [row["epoch"] for row in result.history]
-        UNDISTURBED["rates"] = [row["learning_rate"] for row in result.history]
-    return UNDISTURBED
+def killed(undisturbed, monkeypatch, tmp_path):
+    """Returns a function that makes the run folder as a kill at a moment leaves it."""
+    folder = undisturbed.run_dir.parent
+    monkeypatch.setenv("KERAS_HOME", str(folder / "keras_home"))  # the features stay kept
+    return lambda name: shutil.copytree(folder / name, tmp_path / name)
 
 
-def test_the_undisturbed_run_uses_what_the_exactness_is_claimed_for(undisturbed, config):
-    head, finetune = undisturbed["rates"][:4], undisturbed["rates"][4:]
+@pytest.mark.parametrize("name", KILLS.values(), ids=KILLS)
+def test_a_killed_and_resumed_run_is_the_same_to_the_last_bit(undisturbed, killed, name):
+    run_dir = killed(name)
+    assert not (run_dir / files.SUMMARY).exists()
+    done = resume(run_dir)
+    assert done.summary.sha256 == undisturbed.summary.sha256
+    epochs = [row["epoch"] for row in undisturbed.history]
+    assert [row["epoch"] for row in done.history] == epochs
+    assert read_history(run_dir) == done.history
+    assert not (run_dir / files.CHECKPOINTS).exists()
+
+
+def test_a_moving_average_of_the_weights_goes_on_where_it_was(config, tmp_path):
+    config = dataclasses.replace(
+        config, head_epochs=1, finetune_learning_rate=0.01, ema_momentum=0.9
+    )
+    whole = train_with_copies(config, tmp_path)
+    assert len(whole.history) == 6
+    for name in ("2-fine-tune-0003", "2-fine-tune-0005"):
+        assert resume(tmp_path / name).summary.sha256 == whole.summary.sha256
+
+
+def test_the_undisturbed_run_uses_what_the_exactness_is_claimed_for(undisturbed):
+    rates = [row["learning_rate"] for row in undisturbed.history]
+    head, finetune = rates[:4], rates[4:]
     assert min(head) < max(head) and min(finetune) < max(finetune)  # the plateau acted
 
 
-def killed_run(config, path, name="2-fine-tune-0002"):
-    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
-        kill_when_written(monkeypatch, name)
-        train(config, run_dir=path)
-    return path
-
-
 def test_the_last_two_checkpoints_and_the_best_are_kept(config, tmp_path):
-    config = dataclasses.replace(config, head_epochs=6, early_stopping_patience=9)
-    run_dir = killed_run(config, tmp_path / "run", "1-head-0006")
+    config = dataclasses.replace(
+        config, head_epochs=6, finetune_epochs=0, early_stopping_patience=9
+    )
+    train_with_copies(config, tmp_path)
+    run_dir = tmp_path / "1-head-0006"
     rows = json.loads((list_checkpoints(run_dir / "checkpoints")[-1] / "state.json").read_text())
     losses = [row["val_loss"] for row in rows["history"]]
     best = losses.index(min(losses)) + 1
@@ -276,48 +275,55 @@ def test_the_last_two_checkpoints_and_the_best_are_kept(config, tmp_path):
     assert len(names) <= 4
 
 
-def test_the_one_before_a_damaged_checkpoint_gives_the_same_run(
-    config, undisturbed, tmp_path, capsys
-):
-    run_dir = killed_run(config, tmp_path / "run")
+def test_the_one_before_a_damaged_checkpoint_gives_the_same_run(undisturbed, killed, capsys):
+    run_dir = killed("2-fine-tune-0002")
     flip_a_byte(list_checkpoints(run_dir / files.CHECKPOINTS)[-1] / checkpoints.VARIABLES)
     with console.speaking():
-        result = resume(run_dir)
+        done = resume(run_dir)
     out = capsys.readouterr().out
     assert "2-fine-tune-0002 is damaged" in out and "after epoch 1 of the fine-tune phase" in out
-    assert result.summary.sha256 == undisturbed["sha256"]
+    assert done.summary.sha256 == undisturbed.summary.sha256
 
 
-def test_a_changed_setting_is_named_and_refused(config, tmp_path):
-    run_dir = killed_run(config, tmp_path / "run", "1-head-0001")
+def test_a_changed_setting_is_named_and_refused(killed):
+    run_dir = killed("1-head-0001")
     with pytest.raises(InputError, match=r"--batch-size 32 \(received: 64\)"):
         resume(run_dir, given={"batch_size": 64, "dropout": 0.5})
 
 
-def test_changed_data_are_refused(config, tmp_path):
-    run_dir = killed_run(config, tmp_path / "run", "2-fine-tune-0001")
+@contextlib.contextmanager
+def put_aside(path):
+    """Keeps a file that all tests share while one writes another in its place."""
+    content = Path(path).read_bytes()
+    try:
+        yield
+    finally:
+        Path(path).write_bytes(content)
+
+
+def test_changed_data_are_refused(config, killed):
+    run_dir = killed("2-fine-tune-0001")
     with np.load(config.data) as file:
         arrays = dict(file)
     arrays["x_train"] = 255 - arrays["x_train"]
-    np.savez(config.data, **arrays)
-    with pytest.raises(InputError, match="data .* have changed"):
-        resume(run_dir)
+    with put_aside(config.data):
+        np.savez(config.data, **arrays)
+        with pytest.raises(InputError, match="data .* have changed"):
+            resume(run_dir)
 
 
-def test_changed_weights_are_refused_where_they_are_still_needed(config, tmp_path):
-    head = killed_run(config, tmp_path / "head", "1-head-0001")
-    finetune = killed_run(config, tmp_path / "finetune", "2-fine-tune-0001")
-    build_backbone(config.backbone, 32).save_weights(config.weights)
-    with pytest.raises(InputError, match="which differ"):
-        resume(head)
-    resume(finetune)
+def test_changed_weights_are_refused_where_they_are_still_needed(config, killed):
+    head, finetune = killed("1-head-0001"), killed("2-fine-tune-0004")
+    with put_aside(config.weights):
+        build_backbone(config.backbone, 32).save_weights(config.weights)
+        with pytest.raises(InputError, match="which differ"):
+            resume(head)
+        resume(finetune)
 
 
-def test_a_finished_run_is_not_resumed(config, tmp_path):
-    config = dataclasses.replace(config, head_epochs=1, finetune_epochs=0)
-    run_dir = train(config, run_dir=tmp_path / "run").run_dir
+def test_a_finished_run_is_not_resumed(undisturbed):
     with pytest.raises(InputError, match="has finished"):
-        resume(run_dir)
+        resume(undisturbed.run_dir)
 
 
 def test_a_kill_after_the_summary_is_tidied_up_by_resume(config, tmp_path, monkeypatch):
@@ -339,7 +345,7 @@ def test_a_fine_tuning_that_ends_worse_than_the_head_gives_way_to_it(config, tmp
     config = dataclasses.replace(
         config, head_learning_rate=0.01, finetune_epochs=2, finetune_learning_rate=10.0
     )
-    whole = train(config, run_dir=tmp_path / "whole", describe=write_training_report)
+    whole = train_with_copies(config, tmp_path, describe=write_training_report)
     phases = whole.summary.phases
     assert whole.summary.kept == "head"
     assert phases["head"].val_loss < phases["fine-tune"].val_loss
@@ -352,7 +358,7 @@ def test_a_fine_tuning_that_ends_worse_than_the_head_gives_way_to_it(config, tmp
     chosen = y_prob[np.arange(len(y_prob)), run.split("validation").labels]
     assert -np.log(chosen).mean() == pytest.approx(phases["head"].val_loss, abs=1e-3)
     # Killed when the better weights are those of the phase before, it comes to the same.
-    resumed = resume(killed_run(config, tmp_path / "killed", "2-fine-tune-0001"))
+    resumed = resume(tmp_path / "2-fine-tune-0001")
     assert resumed.summary.sha256 == whole.summary.sha256 and resumed.summary.kept == "head"
     better = train(dataclasses.replace(config, finetune_learning_rate=1e-5), run_dir=tmp_path / "b")
     assert better.summary.kept == "fine-tune" and not better.summary.tell_kept()
@@ -383,19 +389,31 @@ def test_a_diverged_epoch_is_no_checkpoint(config, tmp_path):
     ],
     ids=["disk full", "read-only", "no memory", "ctrl-c"],
 )
-def test_however_a_run_ends_the_last_checkpoint_is_named(
-    config, monkeypatch, tmp_path, error, told
-):
+def test_however_a_run_ends_the_last_checkpoint_is_named(killed, monkeypatch, error, told):
     def fail(self, epoch, logs=None):
         if epoch == 2:
             raise error
 
+    run_dir = killed("1-head-0002")
     monkeypatch.setattr(phases.Checkpointer, "on_epoch_begin", fail)
     with pytest.raises((InputError, Interrupted)) as caught:
-        train(config, run_dir=tmp_path / "run")
+        resume(run_dir)
     message = str(caught.value)
     assert told in message and "1-head-0002" in message and "\n" not in message
-    assert read_checkpoint(tmp_path / "run" / files.CHECKPOINTS / "1-head-0002")
+    assert read_checkpoint(run_dir / files.CHECKPOINTS / "1-head-0002")
+
+
+def test_memory_that_ends_in_the_first_process_names_the_last_checkpoint(
+    config, monkeypatch, tmp_path
+):
+    def fail(self, epoch, logs=None):
+        if epoch == 1:
+            raise MemoryError
+
+    monkeypatch.setattr(phases.Checkpointer, "on_epoch_begin", fail)
+    with pytest.raises(InputError, match=r"--batch-size 16.* .*run/checkpoints/1-head-0001\."):
+        train(config, run_dir=tmp_path / "run")
+    assert read_checkpoint(tmp_path / "run" / files.CHECKPOINTS / "1-head-0001")
 
 
 ODD_STATES = {

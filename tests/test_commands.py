@@ -1,6 +1,7 @@
 """The commands' conduct: help at once, every option documented, exit codes, who wins over whom."""
 
 import ast
+import gc
 import json
 import os
 import signal
@@ -494,6 +495,17 @@ def test_the_libraries_log_is_shown_only_when_asked(tmp_path):
     for verbose, told in ((False, "end"), (True, "noisenoiseend")):
         done = python("-c", code.format(verbose), PYTHONPATH=path, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", told)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_the_user_said_of_the_garbage_collector_stays(enabled):
+    before = gc.isenabled()
+    try:
+        gc.enable() if enabled else gc.disable()
+        load_keras()
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable() if before else gc.disable()
 
 
 def test_missing_libraries_are_told_with_the_mend(monkeypatch, capfd):

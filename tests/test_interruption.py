@@ -2,13 +2,14 @@
 
 import errno
 import os
+import shutil
 import signal
 import time
 
 import pytest
 
 from tests import commands
-from tools.kill_training import OPTIONS, add_tiny_backbone, kill_runs, write_inputs
+from tools.kill_training import OPTIONS, add_tiny_backbone, kill_runs
 from transfer.runs import files
 from transfer.training.checkpoint import list_checkpoints, read_checkpoint
 
@@ -16,9 +17,8 @@ ENDLESS = [*OPTIONS, "--finetune-epochs", "500", "--early-stopping-patience", "5
 
 
 @pytest.fixture
-def folder(tmp_path):
-    write_inputs(tmp_path)
-    return tmp_path
+def folder(command_inputs, tmp_path):
+    return shutil.copytree(command_inputs, tmp_path, dirs_exist_ok=True)
 
 
 def wait_for(text, output, process):
@@ -34,9 +34,10 @@ def start(folder, *arguments, prepare=add_tiny_backbone):
     return commands.start("train", arguments, folder, output, prepare), output
 
 
-def test_ten_kills_lose_nothing(tmp_path):
-    tally = kill_runs(tmp_path, kills=10, seed=0)
-    assert tally.kills == 10 and tally.runs >= 1
+def test_kills_lose_nothing(tmp_path):
+    # Two at any moment, two while a checkpoint is written.
+    tally = kill_runs(tmp_path, kills=4, seed=0)
+    assert tally.kills == 4 and tally.runs >= 1
     assert (tally.lost_epochs, tally.unreadable, tally.different) == (0, 0, 0)
 
 

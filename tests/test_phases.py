@@ -3,6 +3,7 @@ import json
 import math
 import threading
 import weakref
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -25,21 +26,11 @@ from transfer.training.callbacks import BatchNormRecalibration
 from transfer.training.run import train
 
 
-@pytest.fixture
-def weights_file(tiny_backbone, tmp_path):
-    path = tmp_path / "tiny.weights.h5"
-    keras.utils.set_random_seed(7)
-    build_backbone(tiny_backbone, 32).save_weights(path)
-    return str(path)
-
-
-@pytest.fixture
-def config(tiny_backbone, stripes_npz, weights_file):
+@pytest.fixture(scope="module")
+def config(tiny_inputs):
     """Pretrained weights, both phases, in about two seconds."""
     return Config(
-        backbone=tiny_backbone,
-        data=str(stripes_npz),
-        weights=weights_file,
+        **tiny_inputs,
         image_size=32,
         batch_size=32,
         head_epochs=3,
@@ -78,8 +69,35 @@ def moved_weights(kept):
     }
 
 
-def test_both_phases_run_and_the_folder_is_whole(config, tmp_path):
-    result = train(config, run_dir=tmp_path / "run", command="python train.py")
+@pytest.fixture(scope="module")
+def watched(config, tmp_path_factory):
+    """Trains through both phases once; what came of it, and what was there as they ran."""
+    features_seen, alive = [], []
+    load, finetune = phases.load_features, run.fit_finetune
+
+    def load_and_remember(*args, **kwargs):
+        features = load(*args, **kwargs)
+        features_seen.append(weakref.ref(features))
+        return features
+
+    def look_and_finetune(*args):
+        alive.extend(reference for reference in features_seen if reference() is not None)
+        return finetune(*args)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        kept = capture_classifier(monkeypatch)
+        monkeypatch.setattr(phases, "load_features", load_and_remember)
+        monkeypatch.setattr(run, "fit_finetune", look_and_finetune)
+        monkeypatch.setattr(phases, "has_accelerator", lambda: False)
+        run_dir = tmp_path_factory.mktemp("watched") / "run"
+        result = train(config, run_dir=run_dir, command="python train.py")
+    return SimpleNamespace(
+        result=result, classifier=kept["classifier"], features=features_seen, alive=alive
+    )
+
+
+def test_both_phases_run_and_the_folder_is_whole(watched, config):
+    result = watched.result
     rows = [(row["phase"], row["epoch"]) for row in result.history]
     assert rows == [("head", 1), ("head", 2), ("head", 3), ("fine-tune", 1), ("fine-tune", 2)]
     assert read_history(result.run_dir) == result.history
@@ -165,23 +183,8 @@ def test_many_steps_of_the_head_at_a_time_are_the_same_steps(config, monkeypatch
     assert many.summary.sha256 == single.summary.sha256
 
 
-def test_the_features_are_gone_when_fine_tuning_begins(config, monkeypatch, tmp_path):
-    kept, alive = [], []
-    load, finetune = phases.load_features, run.fit_finetune
-
-    def load_and_remember(*args, **kwargs):
-        features = load(*args, **kwargs)
-        kept.append(weakref.ref(features))
-        return features
-
-    def look_and_finetune(*args):
-        alive.extend(reference for reference in kept if reference() is not None)
-        return finetune(*args)
-
-    monkeypatch.setattr(phases, "load_features", load_and_remember)
-    monkeypatch.setattr(run, "fit_finetune", look_and_finetune)
-    train(config, run_dir=tmp_path / "run")
-    assert len(kept) == 3 and not alive
+def test_the_features_are_gone_when_fine_tuning_begins(watched):
+    assert len(watched.features) == 3 and not watched.alive
 
 
 def test_fine_tuning_moves_unfrozen_kernels_and_nothing_else(config, monkeypatch, tmp_path):
@@ -314,6 +317,10 @@ def test_where_the_moving_average_is_wrong_batch_norm_is_recalibrated(
     assert not phases.recalibrates_batch_norm(frozen, num_images)
 
 
+class Accepted(Exception):
+    """The run was about to begin."""
+
+
 def test_a_batch_that_cannot_fit_into_memory_is_told_before_anything_is_made(
     config, monkeypatch, tmp_path
 ):
@@ -323,27 +330,31 @@ def test_a_batch_that_cannot_fit_into_memory_is_told_before_anything_is_made(
     with pytest.raises(InputError, match="batches of 32 images .* take --batch-size 16 or less"):
         train(config, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    train(dataclasses.replace(config, unfreeze=0.5), run_dir=tmp_path / "half")
+
+    def accept(*arguments):
+        raise Accepted
+
+    monkeypatch.setattr(run, "create_run", accept)  # what comes next where it fits
+    with pytest.raises(Accepted):
+        train(dataclasses.replace(config, unfreeze=0.5), run_dir=tmp_path / "half")
     monkeypatch.setattr(run, "usable_memory", lambda: least)
-    train(config, run_dir=tmp_path / "run")
+    with pytest.raises(Accepted):
+        train(config, run_dir=tmp_path / "run")
 
 
-def test_the_same_seed_gives_the_same_run_and_another_one_does_not(config, tmp_path):
+def test_the_same_seed_gives_the_same_run_and_another_one_does_not(watched, config, tmp_path):
     def losses(name, seed):
         result = train(dataclasses.replace(config, seed=seed), run_dir=tmp_path / name)
         return [row["loss"] for row in result.history]
 
-    first = losses("a", 1)
-    assert losses("b", 1) == pytest.approx(first, rel=1e-4)
-    assert losses("c", 2) != pytest.approx(first, rel=1e-4)
+    first = [row["loss"] for row in watched.result.history]
+    assert losses("again", config.seed) == pytest.approx(first, rel=1e-4)
+    assert losses("other", 2) != pytest.approx(first, rel=1e-4)
 
 
-def test_no_xla_on_a_cpu(config, monkeypatch, tmp_path):
-    kept = capture_classifier(monkeypatch)
-    monkeypatch.setattr(phases, "has_accelerator", lambda: False)
-    train(config, run_dir=tmp_path / "run")
-    assert kept["classifier"].jit_compile is False
-    assert kept["classifier"].get_layer("head").jit_compile is False
+def test_no_xla_on_a_cpu(watched):
+    assert watched.classifier.jit_compile is False
+    assert watched.classifier.get_layer("head").jit_compile is False
 
 
 def test_class_weights_balance_uneven_labels():

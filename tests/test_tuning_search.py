@@ -4,6 +4,7 @@ import _thread
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import commands
-from tools.kill_training import add_tiny_backbone, write_inputs
+from tools.kill_training import add_tiny_backbone
 from tools.kill_tuning import OPTIONS, kill_searches
 from transfer import console
 from transfer.config import Config
@@ -23,9 +24,8 @@ SHORT = ["--finetune-epochs", 1, "--batch-size", 128]
 
 
 @pytest.fixture
-def folder(tmp_path):
-    write_inputs(tmp_path)
-    return tmp_path
+def folder(command_inputs, tmp_path):
+    return shutil.copytree(command_inputs, tmp_path, dirs_exist_ok=True)
 
 
 def tune(folder, *arguments, code=0, prepare=add_tiny_backbone):
@@ -43,15 +43,20 @@ def trials_of(text):
 
 
 def test_a_search_ends_with_settings_that_train_takes_and_goes_on_when_asked_for_more(folder):
-    first = tune(folder, *SHORT, "--tuner", "random", "--trials", 2)
+    first = tune(folder, *SHORT, "--tuner", "random", "--trials", 1)
     assert first.stderr == ""
-    assert trials_of(first.stdout) == ["1", "2"]
+    assert trials_of(first.stdout) == ["1"]
     project = project_of(first.stdout)
     next_command = first.stdout.strip().splitlines()[-1]
     assert next_command == f"Next: python train.py --config {project}/best.json"
     best = Config.from_json(folder / project / "best.json")
     assert best.finetune_epochs == 1 and best.backbone == "tiny"
     assert {path.name for path in (folder / project).iterdir()} >= {"trials.csv", "search.png"}
+
+    more = tune(folder, *SHORT, "--tuner", "random", "--trials", 2)
+    assert project_of(more.stdout) == project
+    assert re.search(r"^Going on: 1 trials? .*ended, 0 to be run again", more.stdout, re.MULTILINE)
+    assert trials_of(more.stdout) == ["2"]
     trained = commands.run(
         "train",
         ["--config", f"{project}/best.json", "--run-dir", "run", "--quiet"],
@@ -60,14 +65,10 @@ def test_a_search_ends_with_settings_that_train_takes_and_goes_on_when_asked_for
     )
     assert trained.returncode == 0, trained.stderr
 
-    more = tune(folder, *SHORT, "--tuner", "random", "--trials", 3)
-    assert project_of(more.stdout) == project
-    assert "Going on: 2 trials have ended, 0 to be run again." in more.stdout
-    assert trials_of(more.stdout) == ["3"]
-
-    # Another space is another search, and says so.
+    # Another space is another search, and says so before its first trial.
     (folder / "space.json").write_text('{"dropout": [0.0, 0.4], "batch_size": 64}')
-    other = tune(folder, "--tuner", "random", "--trials", 1, "--space", "space.json", *SHORT[:2])
+    words = ["--tuner", "random", "--space", "space.json", *SHORT[:2], "--time-limit", 0.0001]
+    other = tune(folder, *words, code=1)
     assert project_of(other.stdout) != project
     assert f"A new search, not that of {project}: it differs in space (" in other.stdout
     assert "settings (batch_size)" in other.stdout
@@ -176,13 +177,13 @@ def test_two_processes_never_search_in_one_project(folder):
     process.kill()
 
 
-def die_in_the_second_trial():
+def die_in_the_first_trial():
     add_tiny_backbone()
 
     ordinary = run.train
 
     def train_or_die(config, *, run_dir, **options):
-        if "trial_0001" in str(run_dir):
+        if "trial_0000" in str(run_dir):
             os.kill(os.getpid(), signal.SIGKILL)
         return ordinary(config, run_dir=run_dir, **options)
 
@@ -190,14 +191,17 @@ def die_in_the_second_trial():
 
 
 def test_a_trial_that_the_system_kills_is_a_reason_and_the_search_goes_on(folder):
-    done = tune(folder, *SHORT, "--trials", 3, prepare=die_in_the_second_trial)
-    assert "Trial 2: failed, its process died (SIGKILL); out of memory?; " in done.stdout
-    assert "Trial 3: validation accuracy" in done.stdout
+    done = tune(folder, *SHORT, "--trials", 2, prepare=die_in_the_first_trial)
+    assert (
+        "Trial 1 (your own settings): failed, its process died (SIGKILL); out of memory?; "
+        in done.stdout
+    )
+    assert "Trial 2: validation accuracy" in done.stdout
 
 
 def test_several_backbones_are_searched(folder):
     # `--backbone` twice: tiny under two names.
-    done = tune(folder, "--backbone", "vgg16", *SHORT, "--trials", 4, prepare=two_backbones)
+    done = tune(folder, "--backbone", "vgg16", *SHORT, "--trials", 3, prepare=two_backbones)
     assert "  backbone: tiny, vgg16\n" in done.stdout
     assert project_of(done.stdout).startswith("tuning/tiny+vgg16-")
     rows = (folder / project_of(done.stdout) / "trials.csv").read_text()
@@ -212,9 +216,11 @@ def two_backbones():
     BACKBONES["vgg16"] = tiny_row()
 
 
-def test_four_kills_lose_nothing(tmp_path):
-    tally = kill_searches(tmp_path, kills=4, seed=0)
-    assert tally.kills == 4 and tally.searches >= 1 and tally.trials >= 6
+def test_kills_lose_nothing(tmp_path):
+    # One at any moment, one while what is known is written down.
+    tally = kill_searches(tmp_path, kills=2, seed=0, trials=4)
+    assert tally.kills == 2 and tally.searches >= 1 and tally.trials >= 4
+    assert tally.in_a_save == 1
     assert (tally.lost_trials, tally.trained_again, tally.broken) == (0, 0, 0)
 
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
+import shutil
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +11,6 @@ import tensorflow as tf
 from transfer.config import Config
 from transfer.data.splits import Split
 from transfer.errors import DiskError, InputError
-from transfer.models.backbones import build_backbone
 from transfer.runs import files
 from transfer.runs.folder import create_run
 from transfer.storage.atomic import read_json
@@ -21,21 +20,22 @@ from transfer.tuning import trials
 from transfer.tuning.trials import TrialContext, TrialResult, full_budget, run_trial, with_budget
 
 
-@pytest.fixture
-def config(tiny_backbone, stripes_npz):
-    return Config(
-        backbone=tiny_backbone,
-        data=str(stripes_npz),
-        weights="none",
-        image_size=32,
-        batch_size=32,
-        finetune_epochs=2,
-    )
+@pytest.fixture(scope="module")
+def config(tiny_inputs):
+    inputs = tiny_inputs | {"weights": "none"}
+    return Config(**inputs, image_size=32, batch_size=32, finetune_epochs=2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def context(config):
     return TrialContext(data.load_data(config, True, with_test=False), offline=True)
+
+
+@pytest.fixture(scope="module")
+def trial(config, context, tmp_path_factory):
+    """The folder of a trial, and its record."""
+    folder = tmp_path_factory.mktemp("trial") / "trial_0000"
+    return folder, run_trial(config, context, folder, "local")
 
 
 def test_the_budget_is_of_the_fine_tune_phase_and_the_head_phase_is_granted_whole():
@@ -47,9 +47,9 @@ def test_the_budget_is_of_the_fine_tune_phase_and_the_head_phase_is_granted_whol
     assert with_budget(heads, 2) == Config(head_epochs=2, finetune_epochs=0)
 
 
-def test_a_trial_is_the_run_that_train_would_make(config, context, tmp_path):
-    record = run_trial(config, context, tmp_path / "trial_0000", "local")
-    run_dir = tmp_path / "trial_0000" / trials.RUN
+def test_a_trial_is_the_run_that_train_would_make(config, trial, tmp_path):
+    folder, record = trial
+    run_dir = folder / trials.RUN
     alone = run.train(config, run_dir=tmp_path / "alone", offline=True)
     summary = read_json(run_dir / files.SUMMARY)
     assert summary["sha256"] == alone.summary.sha256
@@ -63,13 +63,11 @@ def test_a_trial_is_the_run_that_train_would_make(config, context, tmp_path):
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_a_head_on_shared_features_is_the_one_that_train_would_make(
-    config, context, tmp_path, flip
+    config, context, tiny_inputs, tmp_path, flip
 ):
-    keras.utils.set_random_seed(7)
-    build_backbone(config.backbone, 32).save_weights(tmp_path / "tiny.weights.h5")
     config = dataclasses.replace(
         config,
-        weights=str(tmp_path / "tiny.weights.h5"),
+        weights=tiny_inputs["weights"],
         head_epochs=2,
         finetune_epochs=0,
         dropout=0.3,
@@ -87,16 +85,6 @@ def test_a_head_on_shared_features_is_the_one_that_train_would_make(
             assert summary["sha256"][part] == alone.summary.sha256[part]
 
 
-def test_a_run_that_had_finished_is_not_repeated(config, context, tmp_path, monkeypatch):
-    first = run_trial(config, context, tmp_path, "local")
-    monkeypatch.setattr(run, "train", lambda *a, **k: pytest.fail("trained again"))
-    assert run_trial(config, context, tmp_path, "local") == first
-    monkeypatch.undo()
-    # Another configuration under the same number is another trial.
-    other = run_trial(dataclasses.replace(config, dropout=0.5), context, tmp_path, "local")
-    assert other.settings["dropout"] == 0.5
-
-
 def ends_with(error):
     def train(*arguments, run_dir, **options):
         create_run("tiny", run_dir)
@@ -105,10 +93,20 @@ def ends_with(error):
     return train
 
 
+def test_a_run_that_had_finished_is_not_repeated(config, context, trial, tmp_path, monkeypatch):
+    folder, first = shutil.copytree(trial[0], tmp_path / "trial_0000"), trial[1]
+    monkeypatch.setattr(run, "train", lambda *a, **k: pytest.fail("trained again"))
+    assert run_trial(config, context, folder, "local") == first
+    # Another configuration under the same number is another trial.
+    monkeypatch.setattr(run, "train", ends_with(InputError("trained anew")))
+    other = run_trial(dataclasses.replace(config, dropout=0.5), context, folder, "local")
+    assert (other.reason, other.settings["dropout"]) == ("trained anew", 0.5)
+
+
 def test_a_diverging_trial_is_a_reason_not_an_end(config, context, tmp_path):
     rate = dataclasses.replace(config, finetune_learning_rate=10.0, optimizer="sgd", l2=10.0)
     record = run_trial(rate, context, tmp_path, "local")
-    assert record.reason == "the loss is no longer a number in the fine-tune phase"
+    assert record.reason.endswith("is no longer a number in the fine-tune phase")
     assert not (tmp_path / trials.RUN / files.CHECKPOINTS).exists()
 
 
@@ -135,7 +133,7 @@ def test_a_full_disk_ends_the_search_and_not_each_trial(config, context, tmp_pat
         run_trial(config, context, tmp_path, "local")
 
 
-def test_the_test_images_are_never_there(config, context, tmp_path):
+def test_the_test_images_are_never_there(config, context, trial, tmp_path):
     assert context.data.splits.test.num_images == 0
     # Poisoned test images and labels change nothing.
     with np.load(config.data) as arrays:
@@ -145,13 +143,10 @@ def test_the_test_images_are_never_there(config, context, tmp_path):
     np.savez(tmp_path / "poisoned.npz", **poisoned)
     other = dataclasses.replace(config, data=str(tmp_path / "poisoned.npz"))
     there = TrialContext(data.load_data(other, True, with_test=False), offline=True)
-    records = [
-        run_trial(each, where, tmp_path / each.data[-8:], "local")
-        for each, where in ((config, context), (other, there))
-    ]
-    assert records[0].val_loss == records[1].val_loss
+    record = run_trial(other, there, tmp_path / "poisoned", "local")
+    assert record.val_loss == trial[1].val_loss
     assert isinstance(there.data.splits.test, Split)
-    facts = json.loads((tmp_path / "oned.npz" / trials.RUN / files.CONFIG).read_text())
+    facts = json.loads((tmp_path / "poisoned" / trials.RUN / files.CONFIG).read_text())
     assert facts["data"]["num_images"]["test"] == 0
 
 
@@ -175,10 +170,9 @@ def test_a_full_disk_ends_the_search_and_is_no_fault_of_the_trial(
 
 
 def test_of_an_attempt_that_was_killed_nobody_elses_file_is_removed(
-    config, context, tmp_path, monkeypatch
+    config, context, trial, tmp_path, monkeypatch
 ):
-    run_dir = tmp_path / "trial_0000" / trials.RUN
-    run_trial(config, context, run_dir.parent, "local")
+    run_dir = shutil.copytree(trial[0], tmp_path / "trial_0000") / trials.RUN
     (run_dir / files.SUMMARY).unlink()  # as of one that was killed
     run_trial(config, context, run_dir.parent, "local")
     assert (run_dir / files.SUMMARY).is_file()

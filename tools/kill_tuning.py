@@ -50,7 +50,9 @@ class Tally:
         return bool(self.lost_trials or self.trained_again or self.broken or self.hung)
 
 
-def kill_searches(folder: Path, kills: int, seed: int, tuner: str = "hyperband") -> Tally:
+def kill_searches(
+    folder: Path, kills: int, seed: int, tuner: str = "hyperband", trials: int = TRIALS
+) -> Tally:
     """Kills searches until `kills` of them happened, finishes the last one, and counts.
 
     Args:
@@ -58,16 +60,17 @@ def kill_searches(folder: Path, kills: int, seed: int, tuner: str = "hyperband")
         kills: how many.
         seed: of the moments.
         tuner: the search method.
+        trials: of each search.
     """
     generator, tally = random.Random(seed), Tally()
     write_inputs(folder)
     while tally.kills < kills:
-        _search_to_the_end(folder, kills, generator, tally, tuner)
+        arguments = ["--tuner", tuner, "--trials", trials, "--seed", tally.searches]
+        _search_to_the_end(folder, kills, generator, tally, [*OPTIONS, *arguments])
     return tally
 
 
-def _search_to_the_end(folder: Path, kills: int, generator, tally: Tally, tuner: str) -> None:
-    arguments = [*OPTIONS, "--tuner", tuner, "--trials", TRIALS, "--seed", tally.searches]
+def _search_to_the_end(folder: Path, kills: int, generator, tally: Tally, arguments: list) -> None:
     tally.told.clear()
     for attempt in range(100):
         output = folder / f"output-{tally.searches}-{attempt}.txt"
