@@ -16,6 +16,7 @@ import pytest  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from transfer import console  # noqa: E402
+from transfer.config import Config  # noqa: E402
 from transfer.datasets.places import SYSTEM_FOLDER  # noqa: E402
 from transfer.models.backbones import BACKBONES, build_backbone  # noqa: E402
 from transfer.runs.facts import DataFacts, Facts, WeightsFacts  # noqa: E402
@@ -177,6 +178,42 @@ def command_inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("command_inputs")
     write_inputs(folder)
     return folder
+
+
+def make_framed(num_images, seed=0):
+    """Returns stripes as `make_stripes` makes them, on a black ground."""
+    images, labels = make_stripes(num_images, seed)
+    framed = np.zeros_like(images)
+    framed[:, 3:-3, 3:-3] = images[:, 3:-3, 3:-3]
+    return framed, labels
+
+
+@pytest.fixture(scope="session")
+def framed_run(tmp_path_factory):
+    """A finished run of stripes on black, of the backbone "tiny"; ask for `tiny_backbone` too."""
+    from transfer.training.run import train
+
+    folder = tmp_path_factory.mktemp("framed")
+    x_train, y_train = make_framed(320)
+    x_test, y_test = make_framed(101, seed=1)
+    names = np.array(["level", "upright"])
+    path = folder / "stripes.npz"
+    np.savez(
+        path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, class_names=names
+    )
+    config = Config(
+        backbone="tiny",
+        data=str(path),
+        weights="none",
+        image_size=32,
+        batch_size=32,
+        finetune_epochs=4,
+        precision="float32",
+        rotation_degrees=0,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "tiny", tiny_row())
+        return train(config, run_dir=folder / "run").run_dir
 
 
 def make_facts(config, **values):

@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 from transfer.evaluation import calibration
 from transfer.evaluation.metrics import mean_cross_entropy
+from transfer.evaluation.temperature import apply_temperature
 
 
 def drawn(num_images=4_000, num_classes=5, temperature=1.0, seed=0):
@@ -45,22 +46,22 @@ def test_the_temperature_that_spoilt_the_probabilities_is_found(temperature):
     y_true, y_prob = drawn(temperature=temperature)
     found = calibration.fit_temperature(y_true, y_prob)
     assert found == pytest.approx(temperature, rel=0.06)
-    after = calibration.apply_temperature(y_prob, found)
+    after = apply_temperature(y_prob, found)
     assert calibration.expected_calibration_error(y_true, after) < 0.025
     assert mean_cross_entropy(y_true, after) <= mean_cross_entropy(y_true, y_prob) + 1e-9
 
 
 def test_a_temperature_of_one_changes_nothing_and_none_changes_the_order():
     y_prob = drawn(200)[1]
-    np.testing.assert_allclose(calibration.apply_temperature(y_prob, 1.0), y_prob, atol=1e-6)
+    np.testing.assert_allclose(apply_temperature(y_prob, 1.0), y_prob, atol=1e-6)
     for temperature in (0.3, 4.0):
-        after = calibration.apply_temperature(y_prob, temperature)
+        after = apply_temperature(y_prob, temperature)
         assert after.sum(axis=1) == pytest.approx(np.ones(200))
         np.testing.assert_array_equal(after.argsort(axis=1), y_prob.argsort(axis=1))
 
 
 def test_probabilities_that_rounded_to_zero_are_finite_with_a_temperature():
-    after = calibration.apply_temperature(np.array([[1.0, 0.0]], np.float32), 2.0)
+    after = apply_temperature(np.array([[1.0, 0.0]], np.float32), 2.0)
     assert np.isfinite(after).all() and after[0, 0] > 0.999
 
 
@@ -127,7 +128,7 @@ def test_the_test_images_only_measure_what_the_validation_images_chose():
     assert after["loss"] < before["loss"] == mean_cross_entropy(*test)
     assert after["mean_confidence"] < before["mean_confidence"]
     answered = measured["answered"]
-    confidence = calibration.apply_temperature(test[1], fitted["temperature"]).max(axis=1)
+    confidence = apply_temperature(test[1], fitted["temperature"]).max(axis=1)
     is_right = test[1].argmax(axis=1) == test[0]
     chosen = confidence >= fitted["threshold"]
     assert answered["num_images"] == chosen.sum() and answered["share"] == chosen.mean()

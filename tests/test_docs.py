@@ -33,6 +33,7 @@ from tests.test_end_to_end import (
 from transfer import api
 from transfer.commands import main as group
 from transfer.config import Config, settings
+from transfer.deploy.predict import Answer
 from transfer.runs import facts
 
 README = REPOSITORY / "README.md"
@@ -289,6 +290,7 @@ WALK = (
     "README.md",
     "evaluation.md",
     "results.md",
+    "deploy.md",
     "training.md",
     "data.md",
     "search.md",
@@ -391,7 +393,7 @@ def test_python_is_that_of_the_package(page):
             assert match[1] in transfer.__all__, code
 
 
-@pytest.mark.parametrize("kind", [api.Run, api.Evaluation])
+@pytest.mark.parametrize("kind", [api.Run, api.Evaluation, Answer])
 def test_what_a_run_can_do_is_listed(kind):
     page = read(REPOSITORY / "docs" / "python.md")
     table = page.split(f"| `{kind.__name__}` | |\n")[1].split("\n\n")[0]

@@ -17,9 +17,11 @@ from transfer.version import __version__ as __version__
 if TYPE_CHECKING:
     from transfer.api import Evaluation, Run, Search, audit, load, train, tune
     from transfer.config import Config
+    from transfer.deploy.predict import Answer, predict
     from transfer.errors import InputError
 
 _HOMES = {
+    "Answer": "transfer.deploy.predict",
     "Config": "transfer.config",
     "Evaluation": "transfer.api",
     "InputError": "transfer.errors",
@@ -27,10 +29,12 @@ _HOMES = {
     "Search": "transfer.api",
     "audit": "transfer.api",
     "load": "transfer.api",
+    "predict": "transfer.deploy.predict",
     "train": "transfer.api",
     "tune": "transfer.api",
 }
 __all__ = [
+    "Answer",
     "Config",
     "Evaluation",
     "InputError",
@@ -38,6 +42,7 @@ __all__ = [
     "Search",
     "audit",
     "load",
+    "predict",
     "train",
     "tune",
 ]

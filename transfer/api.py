@@ -10,7 +10,7 @@ is printed unless `verbose=True`; an error is an `InputError` in the words of Py
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import keras
     from matplotlib.figure import Figure
 
+    from transfer.deploy.classifiers import Classifier
+    from transfer.deploy.predict import Answer
     from transfer.evaluation.evaluated import EvaluatedRun
     from transfer.runs.finished import FinishedRun
 
@@ -286,6 +288,32 @@ class Run:
             evaluated = [self._evaluated, *(other._evaluated for other in others)]
             path = report_runs(evaluated, [], all_baselines=all_baselines)
             return path.with_suffix(".html")
+
+    def predict(
+        self,
+        photos: str | Path | Sequence[str | Path],
+        *,
+        top: int = 5,
+        tta: bool = False,
+        invert: str = "auto",
+        verbose: bool = False,
+    ) -> "list[Answer]":
+        """Names what is on photos; as `transfer.predict`, which see.
+
+        Raises:
+            InputError: the model cannot be used, or no photo was named.
+        """
+        load_keras(verbose)
+        with _python_door(verbose):
+            from transfer.deploy.predict import predict
+
+            return predict(self._classifier, photos, top=top, tta=tta, invert=invert)
+
+    @functools.cached_property
+    def _classifier(self) -> "Classifier":
+        from transfer.deploy.classifiers import open_run
+
+        return open_run(self._finished)
 
     def plot_history(self) -> "Figure":
         """Returns the learning curves."""

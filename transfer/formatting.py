@@ -9,6 +9,11 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
+def format_count(count: int, noun: str) -> str:
+    """Returns how many there are: "1 photo", "2,000 photos"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def format_seconds(seconds: float) -> str:
     """Returns a duration as people say it: "8.2 s", "3 min 05 s", "2 h 07 min"."""
     if round(seconds, 1) < 60:

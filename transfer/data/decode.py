@@ -18,7 +18,7 @@ import tempfile
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -233,6 +233,31 @@ def decode_readable(split: Split, image_size: int) -> Readable:
     return Readable(decoded.images, decoded.labels, np.array(sizes).reshape(-1, 2), bad)
 
 
+def decode_files(
+    paths: Sequence[str], geometry: Geometry
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Decodes photos as the images of a data set are, each by itself.
+
+    Args:
+        paths: N image files.
+        geometry: of the data set.
+
+    Returns:
+        uint8 images (M, H, W, 1 or 3) of those that decode; int (M,), the index of each among the
+        paths; and N texts, why a file does not decode, "" where it does.
+    """
+
+    def read(index: int, path: str) -> np.ndarray:
+        _read_shape(index, path)
+        return _read_pixels(path, geometry)
+
+    results, reasons = _try_files(read, paths)
+    good = [index for index, pixels in enumerate(results) if pixels is not None]
+    images = [results[index] for index in good]
+    shape = (len(good), *geometry.shape)
+    return np.asarray(images, np.uint8).reshape(shape), np.array(good, int), reasons
+
+
 def shrink_images(images: np.ndarray, image_size: int) -> np.ndarray:
     """Returns uint8 images (N, H, W, C) as they are, or squashed to a side.
 
@@ -310,22 +335,31 @@ def _keep(split: Split, wanted: list[bool]) -> Split:
 
 
 def _map_files(function: Callable[..., Any], split: Split, bad: list[str]) -> list[Any]:
+    # Returns the results of function(index, path) for each file, None for files that are bad.
+    results, reasons = _try_files(function, split.images)
+    for path, reason in zip(split.images, reasons, strict=True):
+        if reason:
+            bad.append(f"{_relative(path, split.root)} ({reason})")
+    return results
+
+
+def _try_files(
+    function: Callable[..., Any], paths: Sequence[str] | np.ndarray
+) -> tuple[list[Any], list[str]]:
     # Calls function(index, path) for each file, in threads: Pillow decodes without the
-    # interpreter's lock. Returns the results, None for files that are bad.
+    # interpreter's lock. Returns the results, None for files that are bad, and what is wrong.
     def call(index: int) -> tuple[Any, str]:
-        path = split.images[index]
         try:
-            return function(index, path), ""
+            return function(index, paths[index]), ""
         except _DECODE_ERRORS as error:
-            return None, f"{_relative(path, split.root)} ({_reason(error)})"
+            return None, _reason(error)
 
     with _silent_libtiff(), warnings.catch_warnings():
         # Set in this one thread, for all: these filters are the process's.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        results = _map_threaded(call, split.num_images)
-    bad.extend(line for _, line in results if line)
-    return [result for result, _ in results]
+        results = _map_threaded(call, len(paths))
+    return [result for result, _ in results], [reason for _, reason in results]
 
 
 @contextlib.contextmanager

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
 from transfer.evaluation.metrics import mean_cross_entropy, wilson_interval
+from transfer.evaluation.temperature import apply_temperature, log_probabilities
 
 NUM_BINS = 15  # as in Guo et al. 2017
 TARGET_ACCURACY = 0.99
@@ -22,7 +23,6 @@ LEAST_IMAGES = 100
 CALIBRATED = "calibrated_confidence"  # what the threshold is of, a column of predictions.csv
 # A validation set without a mistake would call for a temperature of 0, that is for certainty.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.1, 10.0
-_TINY = float(np.finfo(np.float32).tiny)  # softmax in float32 rounds to 0 below this
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +89,6 @@ def _confidence(y_true: np.ndarray, y_prob: np.ndarray) -> tuple[np.ndarray, np.
     return y_prob.max(axis=1), y_prob.argmax(axis=1) == np.asarray(y_true)
 
 
-def _log(y_prob: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(np.asarray(y_prob, dtype=np.float64), _TINY))
-
-
 def fit_temperature(y_true: np.ndarray, y_prob: np.ndarray) -> float:
     """Returns the temperature that makes the loss on validation images smallest.
 
@@ -106,23 +102,13 @@ def fit_temperature(y_true: np.ndarray, y_prob: np.ndarray) -> float:
     Returns:
         A number from 0.1 to 10; above 1 where the classifier is too sure of itself.
     """
-    logits, images = _log(y_prob), np.arange(len(y_true))  # (N, C), (N,)
+    logits, images = log_probabilities(y_prob), np.arange(len(y_true))  # (N, C), (N,)
 
     def loss(log_temperature: float) -> float:
         return -log_softmax(logits / np.exp(log_temperature), axis=1)[images, y_true].mean()
 
     bounds = np.log([LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE])
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
-
-
-def apply_temperature(y_prob: np.ndarray, temperature: float) -> np.ndarray:
-    """Returns softmax(log(y_prob) / temperature), float64 (N, C): the order in a row stays.
-
-    Args:
-        y_prob: (N, C) floats in [0, 1], each row sums to 1.
-        temperature: above 0; 1 changes nothing.
-    """
-    return softmax(_log(y_prob) / temperature, axis=1)
 
 
 class RejectCurve(NamedTuple):

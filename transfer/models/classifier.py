@@ -72,6 +72,13 @@ def feature_extractor(classifier: keras.Model) -> keras.Model:
     return keras.Model(classifier.input, classifier.get_layer("pooling").output)
 
 
+def with_features(classifier: keras.Model) -> keras.Model:
+    """Returns images -> (B, C + F): a classifier's probabilities beside its features."""
+    features = keras.ops.cast(classifier.get_layer("pooling").output, "float32")
+    both = keras.layers.Concatenate(dtype="float32")([classifier.output, features])
+    return keras.Model(classifier.input, both)
+
+
 def unfreeze_backbone(
     name: str, backbone: keras.Model, unfreeze: float | str, *, train_batch_norm: bool
 ) -> int:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer import console
-from transfer.evaluation.calibration import apply_temperature
 from transfer.evaluation.evaluated import EvaluatedRun
+from transfer.evaluation.temperature import apply_temperature
 from transfer.report.document import Picture
 from transfer.runs.finished import FinishedRun
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from transfer import console
 from transfer.auditing.leaks import find_leaked_images, measure_without_leaks
 from transfer.data.fashion_mnist import FASHION_MNIST, NUM_TEST_IMAGES
-from transfer.evaluation.calibration import fit_calibration, measure_calibration
+from transfer.evaluation.answering import keep_calibration
+from transfer.evaluation.calibration import measure_calibration
 from transfer.evaluation.comparison import (
     compare_runs,
     evaluate_others,
@@ -23,19 +24,19 @@ from transfer.evaluation.comparison import (
 )
 from transfer.evaluation.evaluated import EvaluatedRun, is_comparable, to_json
 from transfer.evaluation.metrics import wilson_interval
-from transfer.evaluation.predictions import predict_run, predictions_csv
+from transfer.evaluation.predictions import predictions_csv
 from transfer.evaluation.significance import PairedComparison, Repeats
 from transfer.formatting import format_percent
 from transfer.report import document, sections
 from transfer.report.card import model_card
 from transfer.report.document import Block, Bullets, Heading
+from transfer.report.none_of_these import measure_none_of_these, none_of_these_section
 from transfer.report.pictures import draw_pictures
 from transfer.report.table import TableRow, baseline_row, published_rows
 from transfer.runs import files
 from transfer.runs.finished import FinishedRun
 from transfer.runs.folder import check_own_folder
-from transfer.runs.predictions import VALIDATION
-from transfer.storage.atomic import write_atomically, write_json
+from transfer.storage.atomic import write_atomically
 
 if TYPE_CHECKING:
     from transfer.evaluation.baselines import MeasuredBaseline
@@ -51,6 +52,7 @@ class Reported:
     Attributes:
         evaluated: the run, no ensemble.
         calibration: what `measure_calibration` said of its test images.
+        none_of_these: what `measure_none_of_these` said of images of other kinds.
         rows: of the comparison table.
         note: what a reader of the table must know, None for nothing.
         repeats: runs that differ in their seed alone.
@@ -60,6 +62,7 @@ class Reported:
 
     evaluated: EvaluatedRun
     calibration: dict[str, Any]
+    none_of_these: dict[str, Any]
     rows: Sequence[TableRow]
     note: str | None = None
     repeats: Sequence[Repeats] = ()
@@ -131,13 +134,20 @@ def report_runs(
     reported = Reported(
         first,
         calibration,
+        measure_none_of_these(first),
         table_rows(compared, measured, all_baselines=all_baselines),
         table_note(compared),
         group_repeats(compared),
         compare_runs(compared),
         measured,
     )
-    document.show(sections.calibration_section(calibration) + reported.comparison_blocks())
+    document.show(
+        [
+            *sections.calibration_section(calibration),
+            *none_of_these_section(reported.none_of_these),
+            *reported.comparison_blocks(),
+        ]
+    )
     path = write_report(reported)
     for written in (path, path.with_suffix(".html")):
         console.say(f"Report: {written}")
@@ -153,9 +163,7 @@ def calibrate_run(evaluated: EvaluatedRun) -> dict[str, Any]:
     Raises:
         InputError: its validation images or its model cannot be used.
     """
-    validation = predict_run(evaluated.run, VALIDATION)
-    fitted = fit_calibration(validation.y_true, validation.y_prob)
-    write_json(evaluated.run_dir / files.CALIBRATION, fitted)
+    fitted = keep_calibration(evaluated.run)
     test = evaluated.predictions
     return measure_calibration(fitted, test.y_true, test.y_prob)
 
@@ -283,6 +291,7 @@ def _page_blocks(reported: Reported, metrics: dict[str, Any]) -> list[Block]:
         *sections.classes_section(metrics),
         *sections.confused_section(metrics),
         *sections.calibration_section(reported.calibration),
+        *none_of_these_section(reported.none_of_these),
         Heading("Pictures"),
     ]
 
@@ -291,6 +300,7 @@ def _metrics_json(reported: Reported, metrics: dict[str, Any]) -> str:
     values = metrics | {
         "baselines": [dataclasses.asdict(one) for one in reported.measured],
         "calibration": reported.calibration,
+        "none_of_these": reported.none_of_these,
         "comparisons": [comparison.sentence() for comparison in reported.comparisons],
         "repeats": [dataclasses.asdict(group) for group in reported.repeats],
     }

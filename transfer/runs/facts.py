@@ -26,7 +26,7 @@ from transfer.version import __version__
 
 PARTS = ("train", "validation", "test")
 
-_MOST_PIXELS = 1 << 16  # of a side
+MOST_PIXELS = 1 << 16  # of a side
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ def _parse_data(read: Reader) -> DataFacts:
 
 
 def _parse_geometry(read: Reader) -> Geometry:
-    height, width = (read.count(side, 1, most=_MOST_PIXELS) for side in ("height", "width"))
+    height, width = (read.count(side, 1, most=MOST_PIXELS) for side in ("height", "width"))
     channels = read.count("channels")
     if channels not in (1, 3):
         raise read.refusal("channels", "1 or 3", channels)

@@ -18,7 +18,8 @@ not at all.
         validation_predictions.npz, flipped_predictions.npz
                           the same of the validation images (--report), and of the test
                           images mirrored left to right (--tta)
-        calibration.json  temperature and threshold of "unknown" (--report)
+        calibration.json  temperature and threshold of "unknown" (--report, `transfer predict`)
+        known_images.npz  where the training images lie among features, for "none of these"
         report/           report.md, report.html, metrics.json, predictions.csv, pictures
 """
 
@@ -39,6 +40,7 @@ PREDICTIONS = "predictions.npz"
 VALIDATION_PREDICTIONS = "validation_predictions.npz"
 FLIPPED_PREDICTIONS = "flipped_predictions.npz"
 CALIBRATION = "calibration.json"
+KNOWN_IMAGES = "known_images.npz"
 REPORT = "report"
 CARD = "README.md"
 

@@ -225,6 +225,13 @@ class FinishedRun:
         return fold_classifier(self.trained, policy)
 
     @functools.cached_property
+    def predictor_with_features(self) -> "keras.Model":
+        """The same to (B, C + F): the probabilities beside the features that the head reads."""
+        from transfer.models.classifier import with_features
+
+        return with_features(self.predictor)
+
+    @functools.cached_property
     def trained(self) -> "keras.Model":
         """The trained classifier as it was saved, rebuilt from the settings."""
         from transfer.models.saving import restore_classifier

@@ -15,7 +15,7 @@ from transfer.models import pretrained
 from transfer.models.pretrained import FASHION, MADE_FROM
 from transfer.runs import files
 from transfer.runs.facts import DataFacts, Facts, WeightsFacts, parse_facts, parse_summary
-from transfer.runs.folder import lock_run
+from transfer.runs.folder import is_finished, lock_run
 from transfer.runs.history import write_history
 from transfer.storage.atomic import read_json
 
@@ -36,10 +36,9 @@ def unpack_included(folder: Path = files.RUNS_FOLDER) -> Path:
         InputError: the package's file is damaged, or there is no Fashion-MNIST to test it on.
     """
     run_dir = folder / NAME
-    console.say(
-        f"No finished run in {folder}/: this is the model that comes with the package, "
-        f"unpacked into {run_dir}"
-    )
+    if is_finished(run_dir):
+        return run_dir
+    console.say(f"This is the model that comes with the package, unpacked into {run_dir}")
     entry = read_json(pretrained.MANIFEST)[FASHION][BACKBONE]
     kept = parse_facts(entry["facts"], pretrained.MANIFEST)
     made = f"the included model's, {MADE_FROM[FASHION]}"

@@ -1,0 +1,152 @@
+"""`transfer predict`: what is on photos, with a confidence or "unknown"."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from transfer import console
+from transfer.commands import options
+from transfer.formatting import format_count
+
+if TYPE_CHECKING:
+    from transfer.deploy.classifiers import Classifier
+    from transfer.deploy.explain_photos import Explainer
+    from transfer.deploy.predict import Answer, PredictOptions
+
+
+@click.command(context_settings=options.WIDTH)
+@click.argument("model", metavar="MODEL")
+@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True)
+@click.option(
+    "--top",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Classes named of each.",
+)
+@click.option(
+    "--csv",
+    "csv_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    show_default="none",
+    help="Write all answers as CSV.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON, for programs.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    show_default="none",
+    help="Copy the photos into a folder for each class, and unknown/.",
+)
+@click.option("--link", is_flag=True, help="With --into: links to the photos, no copies.")
+@click.option(
+    "--explain",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    show_default="none",
+    help="Write pictures of what in each photo speaks for its class (Grad-CAM).",
+)
+@click.option("--tta", is_flag=True, help="The mean of each photo and its mirror image.")
+@click.option(
+    "--ensemble",
+    multiple=True,
+    metavar="MODEL",
+    show_default="none",
+    help="The mean with another model; may be given several times.",
+)
+@click.option(
+    "--invert",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    show_default=True,
+    help="Make negatives: auto, of photos on white where it learnt from images on black.",
+)
+@options.conduct_options
+def main(
+    model: str,
+    photos: tuple[str, ...],
+    top: int,
+    csv_file: Path | None,
+    as_json: bool,
+    into: Path | None,
+    link: bool,
+    explain: Path | None,
+    tta: bool,
+    ensemble: tuple[str, ...],
+    invert: str,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Name what is on photos.
+
+    MODEL is a run folder, a file made by `transfer export`, or "included" for the model that
+    comes with the package. PHOTO is a file, a folder with all below, or - for a list on stdin.
+
+    A photo is "unknown" where the confidence is below the run's threshold, or where it is unlike
+    everything that the model was trained on.
+    """
+    from transfer.deploy import answers as answering
+    from transfer.deploy.classifiers import open_classifier
+    from transfer.deploy.photos import find_photos
+    from transfer.deploy.predict import PredictOptions, check_same_classes, count_answers
+
+    if link and into is None:
+        raise click.UsageError("--link goes with --into FOLDER.")
+    console.speak(quiet or as_json)
+    found = find_photos(photos)
+    if found.passed_over:
+        files = format_count(found.passed_over, "file")
+        console.say(f"Passed over in the folders: {files} with no image's name.")
+    if found.twice:
+        console.say(f"Named twice, answered once: {format_count(found.twice, 'photo')}.")
+    classifiers = [open_classifier(one) for one in (model, *ensemble)]
+    check_same_classes(classifiers)
+    explainer = _explainer(classifiers[0], explain) if explain else None
+    answers = _answer(classifiers, found.paths, PredictOptions(top, tta, invert, explainer))
+    if as_json:
+        click.echo(json.dumps([answer.to_json() for answer in answers], indent=2))
+    answering.answers_table(answers, top).show()
+    console.say(count_answers(answers))
+    if inverted := sum(answer.inverted for answer in answers):
+        photos_inverted = format_count(inverted, "photo")
+        console.say(f"Made a negative first: {photos_inverted} (--invert {invert}).")
+    if csv_file:
+        answering.write_csv(answers, csv_file)
+        console.say(f"Answers: {csv_file}")
+    if into:
+        names = classifiers[0].facts.class_names
+        count = answering.sort_photos(answers, names, into, link=link)
+        console.say(
+            f"{'Linked' if link else 'Copied'} into {into}/: {format_count(count, 'photo')}"
+        )
+    if all(answer.error for answer in answers):
+        raise click.ClickException("no photo could be read.")
+
+
+def _explainer(classifier: "Classifier", folder: Path) -> "Explainer":
+    if classifier.run is None:
+        raise click.UsageError("--explain needs a run folder: an exported file has no gradients.")
+    from transfer.deploy.explain_photos import explain_into
+
+    return explain_into(classifier.run, folder)
+
+
+def _answer(
+    classifiers: "list[Classifier]", paths: tuple[str, ...], how: "PredictOptions"
+) -> "list[Answer]":
+    from rich.progress import Progress
+
+    from transfer.deploy.predict import answer_photos
+
+    voice = console.get()
+    with Progress(console=voice, transient=True, disable=not voice.is_terminal) as progress:
+        task = progress.add_task("photos", total=len(paths))
+        return list(
+            answer_photos(
+                classifiers, paths, how, lambda count: progress.update(task, completed=count)
+            )
+        )

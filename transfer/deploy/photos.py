@@ -1,0 +1,127 @@
+"""From what a user names to pixels: photos found, decoded as in training, turned if negative."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transfer.data.decode import decode_files
+from transfer.data.formats.image_folder import IMAGE_SUFFIXES
+from transfer.data.geometry import Geometry
+from transfer.deploy.facts import is_on_other_ground
+from transfer.errors import InputError
+from transfer.evaluation.outliers import border_levels
+
+STDIN = "-"
+INVERT = ("auto", "yes", "no")
+_LONGEST_LIST = 64 << 20  # characters on stdin
+
+
+@dataclass(frozen=True)
+class Found:
+    """Photos in the order they were named, each once.
+
+    Attributes:
+        paths: as they were named.
+        passed_over: number of other files in the folders.
+        twice: how many were named again.
+    """
+
+    paths: tuple[str, ...]
+    passed_over: int
+    twice: int
+
+
+def find_photos(names: Sequence[str]) -> Found:
+    """Lists photos: files as they are named, whatever their name, and images in folders.
+
+    Args:
+        names: of files and folders, these with all below; "-" for a list on stdin, one a line.
+
+    Raises:
+        InputError: the list on stdin is too long, or no photo was named.
+    """
+    paths: dict[str, None] = {}
+    passed_over = twice = 0
+    for name in _named(names):
+        below = list(_files_below(name)) if os.path.isdir(name) else [name]
+        images = [path for path in below if path == name or _is_image(path)]
+        passed_over += len(below) - len(images)
+        for path in images:
+            twice += path in paths
+            paths[path] = None
+    if not paths:
+        raise InputError(
+            f"a photo or a folder with photos ({', '.join(IMAGE_SUFFIXES)}) should be named. "
+            f"Received: {', '.join(names) or 'an empty list'}, with no photo in it."
+        )
+    return Found(tuple(paths), passed_over, twice)
+
+
+def _named(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if name != STDIN:
+            yield name
+            continue
+        text = sys.stdin.read(_LONGEST_LIST + 1)
+        if len(text) > _LONGEST_LIST:
+            raise InputError(f"the list on stdin should have at most {_LONGEST_LIST:,} characters.")
+        yield from (line for line in text.splitlines() if line.strip())
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    for where, folders, files in os.walk(folder):  # links to folders are not followed
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (os.path.join(where, name) for name in sorted(files) if name[0] != ".")
+
+
+def _is_image(path: str) -> bool:
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """Photos that were read.
+
+    Attributes:
+        images: uint8 (M, H, W, 1 or 3), those that decode.
+        indices: int (M,), of each among the paths.
+        reasons: of each path, why it does not decode; "" where it does.
+        inverted: bool (M,), which of the images were turned.
+    """
+
+    images: np.ndarray
+    indices: np.ndarray
+    reasons: list[str]
+    inverted: np.ndarray
+
+
+def read_photos(
+    paths: Sequence[str], geometry: Geometry, ground: str, invert: str = "auto"
+) -> Photos:
+    """Decodes photos as the images of a data set are.
+
+    Args:
+        paths: of the files.
+        geometry: of the data set.
+        ground: of its images.
+        invert: make a negative of all ("yes"), of none ("no"), or of those whose border is light
+            where the data set's is dark, and the other way round ("auto").
+    """
+    images, indices, reasons = decode_files(paths, geometry)
+    inverted = invert_images(images, ground, invert)
+    return Photos(images, indices, reasons, inverted)
+
+
+def invert_images(images: np.ndarray, ground: str, invert: str) -> np.ndarray:
+    """Makes negatives in place, uint8 (N, H, W, C); returns of which, bool (N,)."""
+    if invert == "auto" and ground and len(images):
+        borders = border_levels(images)
+        chosen = np.array([is_on_other_ground(level, ground) for level in borders], bool)
+    else:
+        chosen = np.full(len(images), invert == "yes")
+    images[chosen] = 255 - images[chosen]
+    return chosen
