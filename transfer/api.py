@@ -21,6 +21,7 @@ from transfer import console
 from transfer.backend import load_keras
 from transfer.config import Config
 from transfer.data.splits import Loaded
+from transfer.deploy.choices import INCLUDED
 from transfer.errors import InputError, Interrupted, as_arguments
 from transfer.runs import files
 
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from transfer.deploy.classifiers import Classifier
+    from transfer.deploy.export import Export
     from transfer.deploy.predict import Answer
     from transfer.evaluation.evaluated import EvaluatedRun
     from transfer.runs.finished import FinishedRun
 
-INCLUDED = "included"
 Images = str | Path | tuple | Mapping[str, Any]  # what a data set may be given as
 MINUTE = 60
 
@@ -308,6 +309,49 @@ class Run:
             from transfer.deploy.predict import predict
 
             return predict(self._classifier, photos, top=top, tta=tta, invert=invert)
+
+    def export(
+        self,
+        format: str = "litert",
+        *,
+        quantize: str = "none",
+        output: str | Path | None = None,
+        most_loss: float = 0.5,
+        limit: int | None = None,
+        verbose: bool = False,
+    ) -> "Export":
+        """Exports the run for other runtimes, and verifies what was exported on the test images.
+
+        Args:
+            format: "litert", "onnx", "openvino" or "saved-model".
+            quantize: "none", "float16", "int8", or "auto": int8, float16 where that loses too much.
+            output: the folder to make; None for `exports/` in the run's.
+            most_loss: percentage points of accuracy that it may lose.
+            limit: verify it on so many test images; None for all.
+            verbose: tell what is done.
+
+        Returns:
+            The path of the model, and what it came to.
+
+        Raises:
+            InputError: it lost more, the format does not know the quantization or needs what is
+                not installed, or the folder exists.
+        """
+        load_keras(verbose)
+        with _python_door(verbose):
+            from transfer.deploy.choices import FORMATS, QUANTIZATIONS
+            from transfer.deploy.export import Exporter, ExportOptions
+
+            for name, value, known in (
+                ("--format", format, FORMATS),
+                ("--quantize", quantize, QUANTIZATIONS),
+            ):
+                if value not in known:
+                    raise InputError(
+                        f"{name} should be one of {', '.join(known)}. Received: {value}."
+                    )
+            how = ExportOptions(format, quantize, most_loss, limit)
+            return Exporter(self._finished).export(how, Path(output) if output else None)
 
     @functools.cached_property
     def _classifier(self) -> "Classifier":

@@ -8,7 +8,17 @@ from transfer.commands.exit_codes import run
 from transfer.version import __version__
 
 # In the order of a user's days; each is `main` of the module of its name.
-COMMANDS = ("train", "evaluate", "predict", "tune", "runs", "audit", "weights", "pretrain")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "tune",
+    "runs",
+    "audit",
+    "weights",
+    "pretrain",
+)
 
 
 class LazyGroup(click.Group):

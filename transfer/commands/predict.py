@@ -8,6 +8,7 @@ import click
 
 from transfer import console
 from transfer.commands import options
+from transfer.deploy.choices import INVERT
 from transfer.formatting import format_count
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--invert",
-    type=click.Choice(["auto", "yes", "no"]),
+    type=click.Choice(INVERT),
     default="auto",
     show_default=True,
     help="Make negatives: auto, of photos on white where it learnt from images on black.",

@@ -13,6 +13,7 @@ import numpy as np
 
 from transfer import console
 from transfer.data.splits import Split
+from transfer.deploy.choices import INCLUDED
 from transfer.deploy.facts import ModelFacts, ground_of
 from transfer.errors import InputError
 from transfer.version import __version__
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from transfer.evaluation.answering import Answering
     from transfer.runs.finished import FinishedRun
 
-INCLUDED = "included"
 BATCH = 512  # photos decoded at a time
 
 
@@ -65,7 +65,9 @@ def open_classifier(model: str | Path) -> Classifier:
     """
     path = Path(model)
     if str(model) != INCLUDED and not path.is_dir():
-        raise InputError(f"{path} should be a folder of a finished run. Received: no such folder.")
+        from transfer.deploy.exported import open_exported
+
+        return open_exported(path)
     from transfer.runs.folder import check_finished
 
     if str(model) != INCLUDED:

@@ -16,7 +16,6 @@ from transfer.errors import InputError
 from transfer.evaluation.outliers import border_levels
 
 STDIN = "-"
-INVERT = ("auto", "yes", "no")
 _LONGEST_LIST = 64 << 20  # characters on stdin
 
 

@@ -20,6 +20,7 @@ not at all.
                           images mirrored left to right (--tta)
         calibration.json  temperature and threshold of "unknown" (--report, `transfer predict`)
         known_images.npz  where the training images lie among features, for "none of these"
+        exports/          models for other runtimes (`transfer export`)
         report/           report.md, report.html, metrics.json, predictions.csv, pictures
 """
 

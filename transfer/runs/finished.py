@@ -216,6 +216,14 @@ class FinishedRun:
         return fold_classifier(self.trained)
 
     @functools.cached_property
+    def float32_classifier(self) -> "keras.Model":
+        """The same in float32 throughout, whatever the format of the training: for export."""
+        from transfer.models.folding import fold_classifier
+        from transfer.models.precision import FLOAT32
+
+        return fold_classifier(self._restore(FLOAT32))
+
+    @functools.cached_property
     def predictor(self) -> "keras.Model":
         """The same in the number format that predicts fastest here."""
         from transfer.models.folding import fold_classifier
@@ -234,11 +242,14 @@ class FinishedRun:
     @functools.cached_property
     def trained(self) -> "keras.Model":
         """The trained classifier as it was saved, rebuilt from the settings."""
+        return self._restore(self.facts.precision)
+
+    def _restore(self, policy: str) -> "keras.Model":
         from transfer.models.saving import restore_classifier
 
         return restore_classifier(
             self.facts.settled,
             self.facts.data.num_classes,
-            self.facts.precision,
+            policy,
             self.run_dir / files.MODEL,
         )

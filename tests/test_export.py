@@ -1,0 +1,265 @@
+"""Exports: each answers as its original, in a runtime of its own; strangers' files are bounded."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import transfer
+from tests.conftest import make_framed
+from transfer.commands.export import main as export_command
+from transfer.data.geometry import FITS
+from transfer.deploy import choices, engine_process, export, standalone
+from transfer.deploy.classifiers import open_run
+from transfer.deploy.engines import FACTS
+from transfer.deploy.export import Exporter, ExportOptions, RefusedError
+from transfer.deploy.exported import open_exported
+from transfer.deploy.facts import parse_model_facts
+from transfer.deploy.formats import FORMATS, missing_modules
+from transfer.errors import InputError
+from transfer.runs.finished import FinishedRun
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+KINDS = [
+    ("litert", "none", 2e-4),
+    ("litert", "int8", 0.1),
+    ("litert", "float16", 5e-3),
+    ("onnx", "none", 2e-4),
+    ("openvino", "float16", 0.02),
+    ("saved-model", "none", 2e-4),
+]
+IDS = [f"{form}-{quantize}" for form, quantize, _ in KINDS]
+
+
+@pytest.fixture(scope="session")
+def exporter(framed_run):
+    from tests.conftest import tiny_row
+    from transfer.models.backbones import BACKBONES
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "tiny", tiny_row())
+        patch.setattr(export, "CALIBRATION_IMAGES", 40)
+        patch.setattr("transfer.deploy.verify._SECONDS", 0.01)
+        yield Exporter(FinishedRun(framed_run))
+
+
+@pytest.fixture(scope="session")
+def exports(exporter, tmp_path_factory):
+    """Returns what makes an export once."""
+    folder, made = tmp_path_factory.mktemp("exports"), {}
+
+    def get(form, quantize="none"):
+        for module in missing_modules(form, quantize):
+            pytest.skip(f"{module} is not installed")
+        if (form, quantize) not in made:
+            options = ExportOptions(form, quantize, most_loss=5.0)
+            made[form, quantize] = exporter.export(options, folder / f"{form}-{quantize}")
+        return made[form, quantize]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Photos of several sizes and colours."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, image in enumerate(make_framed(5, seed=1)[0]):
+        photo = Image.fromarray(image[..., 0])
+        if number % 2:
+            photo = photo.resize((90, 61)).convert("RGB")
+        photo.save(folder / f"{number}.png")
+    return sorted(str(path) for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("form", "quantize", "tolerance"), KINDS, ids=IDS)
+def test_an_export_answers_as_its_run(exports, framed_run, photos, form, quantize, tolerance):
+    made = exports(form, quantize)
+    assert made.verification.num_images == 101
+    assert made.verification.loss <= 5 and made.verification.largest_difference < tolerance
+    assert set(made.verification.images_per_second) == {1, 32}
+    facts = parse_model_facts((made.path.parent / FACTS).read_text(), "beside")
+    assert facts.class_names == ("level", "upright") and facts.ground == "dark"
+    assert facts.accuracy == made.verification.accuracy
+    if form == "saved-model":
+        assert (made.path / "assets.extra" / FACTS).is_file()
+        return
+    opened = open_exported(made.path)
+    assert opened.facts == facts  # in the file what is beside it
+    images = make_framed(40, seed=1)[0]
+    run = open_run(FinishedRun(framed_run))
+    found, expected = opened.outputs(images), run.outputs(images)
+    np.testing.assert_allclose(found.y_prob, expected.y_prob, atol=tolerance)
+    if quantize == "none":
+        np.testing.assert_allclose(found.distance, expected.distance, rtol=1e-2, atol=0.02)
+
+
+def test_the_same_photo_has_the_same_answer_through_every_door(exports, framed_run, photos):
+    expected = transfer.predict(framed_run, photos)
+    for form in ("litert", "onnx"):
+        said = transfer.predict(exports(form).path, photos)
+        for one, other in zip(said, expected, strict=True):
+            assert (one.path, one.predicted, one.answered) == (
+                other.path,
+                other.predicted,
+                other.answered,
+            )
+            assert one.confidence == pytest.approx(other.confidence, abs=1e-3)
+
+
+@pytest.mark.parametrize("form", ["litert", "onnx"])
+def test_the_script_beside_it_needs_nothing_of_this_package(exports, framed_run, photos, form):
+    made = exports(form)
+    script = made.path.parent / export.SCRIPT
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    code = (
+        "import runpy, sys; sys.modules.update(transfer=None, tensorflow=None, keras=None);"
+        f"sys.argv = [{str(script)!r}, *{photos!r}];"
+        f"runpy.run_path({str(script)!r}, run_name='__main__')"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert finished.returncode == 0, finished.stderr
+    lines = [line.split("\t") for line in finished.stdout.splitlines()]
+    for (path, said, confidence), answer in zip(
+        lines, transfer.predict(framed_run, photos, invert="no"), strict=True
+    ):
+        assert path == answer.path and said.split(", ")[-1] == answer.predicted
+        assert float(confidence) == pytest.approx(answer.confidence, abs=2e-3)
+        assert said.startswith("unknown") != answer.answered
+    assert len(script.read_text().splitlines()) < 60
+
+
+def test_the_facts_stand_once_in_a_file(exports):
+    with zipfile.ZipFile(exports("litert").path) as archive:
+        assert archive.namelist() == [FACTS, "labels.txt"]
+        assert archive.read("labels.txt") == b"level\nupright\n"
+
+
+def test_the_table_of_formats_is_that_of_the_command():
+    assert tuple(FORMATS) == choices.FORMATS
+    for row in FORMATS.values():
+        assert set(row.quantizations) <= set(choices.QUANTIZATIONS)
+
+
+def test_the_script_knows_every_fit():
+    for form in FORMATS:
+        for fit in FITS:
+            compile(standalone.standalone_script(form, fit), form, "exec")
+
+
+def test_predicting_with_a_file_loads_no_tensorflow(exports, photos):
+    code = (
+        "import sys, transfer.commands.main as m; m.load_command('predict').main("
+        f"[{str(exports('litert').path)!r}, {photos[0]!r}], standalone_mode=False);"
+        "assert not {'tensorflow', 'keras', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.returncode == 0 and "1 photo:" in finished.stdout, finished.stderr
+
+
+def test_what_loses_too_much_is_refused_and_gone(exporter, tmp_path, monkeypatch):
+    if missing_modules("litert", "none"):
+        pytest.skip("ai_edge_litert is not installed")
+    options = ExportOptions("litert", most_loss=-1000.0)
+    with pytest.raises(RefusedError, match="percentage points"):
+        exporter.export(options, tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.refused"]
+    assert json.loads((tmp_path / "x.refused").read_text())["num_images"] == 101
+
+
+def test_auto_falls_back_and_says_so(exporter, tmp_path, monkeypatch):
+    tried = []
+
+    def refuse(options, output):
+        tried.append(options.quantize)
+        if options.quantize == "int8":
+            raise RefusedError("lost too much.")
+        return "made"
+
+    monkeypatch.setattr(exporter, "_export", refuse)
+    assert exporter.export(ExportOptions(quantize="auto")) == "made"
+    assert tried == ["int8", "float16"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["{run}", "--format", "onnx", "--quantize", "int8"], 1, "--quantize"),
+        (["{run}", "--format", "pdf"], 2, "litert"),
+        (["{run}", "--output", "{run}"], 1, "exists already"),
+        (["{run}", "--all", "--output", "x"], 2, "--output"),
+        (["gone"], 1, "gone"),
+    ],
+)
+def test_what_cannot_be_exported_is_told_before_anything_slow(framed_run, words, code, told):
+    words = [word.format(run=framed_run) for word in words]
+    finished = CliRunner().invoke(export_command, words)
+    assert finished.exit_code != 0 and told in finished.output + str(finished.exception)
+
+
+# --- Files of strangers ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x.tflite", "x.onnx", "x.xml", "x.keras", "x"])
+def test_no_model_is_told_in_one_line(tmp_path, name):
+    (tmp_path / name).write_bytes(b"no model" * 100)
+    (tmp_path / "x.bin").write_bytes(b"")
+    with pytest.raises(InputError) as told:
+        open_exported(tmp_path / name)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no facts", "other facts", "more classes"])
+def test_a_damaged_file_is_told_in_one_line(exports, tmp_path, damage):
+    whole = exports("litert").path.read_bytes()
+    path = tmp_path / "x.tflite"
+    facts = json.loads((exports("litert").path.parent / FACTS).read_text())
+    if damage == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage == "flipped":
+        content = bytearray(whole)
+        generator = np.random.default_rng(0)
+        for place in generator.integers(0, 2000, 200):
+            content[place] ^= 0xFF
+        path.write_bytes(bytes(content))
+    else:
+        facts |= {
+            "no facts": {},
+            "other facts": {"geometry": facts["geometry"] | {"height": 99}},
+            "more classes": {"class_names": ["a", "b", "c"]},
+        }[damage]
+        shutil.copy(exports("litert").path, path)
+        with pytest.warns(UserWarning), zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(FACTS, "[]" if damage == "no facts" else json.dumps(facts))
+    with pytest.raises(InputError) as told:
+        open_exported(path).outputs(make_framed(2)[0])
+    assert "\n" not in str(told.value)
+
+
+def test_a_runtime_that_hangs_or_crashes_is_told(exports, monkeypatch):
+    opened = open_exported(exports("litert").path)
+    process = opened.outputs.__closure__  # the process is what the function holds
+    assert process
+    monkeypatch.setattr("transfer.deploy.exported.read_frame", lambda file, most: None)
+    with pytest.raises(InputError, match="more memory or time"):
+        opened.outputs(make_framed(2)[0])
+
+
+def test_frames_are_bounded(tmp_path):
+    path = tmp_path / "frames"
+    with open(path, "wb") as file:
+        engine_process.write_frame(file, b"abc")
+    with open(path, "rb") as file:
+        assert engine_process.read_frame(file, 3) == b"abc"
+        assert engine_process.read_frame(file, 3) is None
+    with open(path, "rb") as file:
+        assert engine_process.read_frame(file, 2) is None

@@ -1,0 +1,244 @@
+"""The formats that a graph is written in: one row each, and how each keeps the model's facts."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transfer.deploy.choices import FLOAT16, INT8, LITERT, NONE, ONNX, OPENVINO, SAVED_MODEL
+from transfer.deploy.engines import FACTS
+from transfer.deploy.facts import ModelFacts
+from transfer.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Format:
+    """One row of `FORMATS`.
+
+    Attributes:
+        file: name of the model in the folder of an export.
+        modules: that it needs beside Keras and TensorFlow, and those for quantization.
+        quantizations: that it knows.
+        write: writes a graph, quantized, into a folder: (graph, path, quantization, calibration
+            images uint8 (N, H, W, 3)).
+        add_facts: puts JSON into what was written.
+    """
+
+    file: str
+    modules: tuple[str, ...]
+    quantizations: tuple[str, ...]
+    write: Callable[["keras.Model", Path, str, np.ndarray], None]
+    add_facts: Callable[[Path, str], None]
+
+
+def write_export(
+    graph: "keras.Model", form: str, quantize: str, calibration: np.ndarray, folder: Path
+) -> Path:
+    """Writes a graph in a format.
+
+    Args:
+        graph: as `build_graph` makes it.
+        form: a row of `FORMATS`.
+        quantize: one of its quantizations.
+        calibration: uint8 (N, H, W, 3), training images that tell the ranges of int8.
+        folder: where to.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: it needs a package that is not installed.
+    """
+    row = FORMATS[form]
+    for module in missing_modules(form, quantize):
+        raise InputError(f'{form} needs {module}; run `pip install "transfer[export]"`.')
+    path = folder / row.file
+    with _quietly():
+        row.write(graph, path, quantize, calibration)
+    if not path.exists():  # tf2onnx logs what it cannot do, and goes on
+        raise InputError(f"{form} could not be written: its converter does not know this network.")
+    return path
+
+
+def missing_modules(form: str, quantize: str) -> list[str]:
+    """Returns the modules that a format needs and that are not installed."""
+    needed = list(FORMATS[form].modules)
+    if form == LITERT and quantize != NONE:
+        needed.append("ai_edge_quantizer")
+    return [name for name in needed if importlib.util.find_spec(name) is None]
+
+
+def add_facts(form: str, path: Path, facts: ModelFacts) -> None:
+    """Puts what a model knows of itself into its file, and beside it as transfer.json."""
+    text = json.dumps(facts.to_json(), ensure_ascii=False, indent=2)
+    FORMATS[form].add_facts(path, text)
+    (path.parent / FACTS).write_text(text + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    # Converters print on both streams, from Python and from C++.
+    saved = [os.dup(1), os.dup(2)]
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(io.StringIO()):
+        for number in (1, 2):
+            os.dup2(nowhere.fileno(), number)
+        try:
+            yield
+        finally:
+            for number, kept in enumerate(saved, 1):
+                os.dup2(kept, number)
+                os.close(kept)
+
+
+def _write_litert(graph: "keras.Model", path: Path, quantize: str, calibration: np.ndarray) -> None:
+    graph.export(str(path), format="litert", verbose=False)
+    if quantize == NONE:
+        return
+    from ai_edge_quantizer import quantizer
+
+    recipe = _INT8 if quantize == INT8 else _FLOAT16
+    made = quantizer.Quantizer(str(path), recipe)
+    ranges = None
+    if quantize == INT8:
+        from ai_edge_litert.interpreter import Interpreter
+
+        (signature,) = Interpreter(model_path=str(path)).get_signature_list()
+        batches = [{"image": image[np.newaxis]} for image in calibration]
+        ranges = made.calibrate({signature: batches}, num_threads=os.cpu_count() or 1)
+    quantized = made.quantize(ranges, enable_progress_report=False).quantized_model
+    path.write_bytes(bytes(quantized))
+
+
+# https://ai.google.dev/edge/litert/models/quantization, as recipes of ai-edge-quantizer. Gray,
+# resizing and the distance stay float: 8 bits cannot hold a sum of squares.
+_STATIC_INT8 = {
+    "activation_tensor_config": {
+        "num_bits": 8,
+        "symmetric": False,
+        "granularity": "TENSORWISE",
+        "dtype": "INT",
+    },
+    "weight_tensor_config": {
+        "num_bits": 8,
+        "symmetric": True,
+        "granularity": "CHANNELWISE",
+        "dtype": "INT",
+    },
+    "compute_precision": "INTEGER",
+    "explicit_dequantize": False,
+    "skip_checks": False,
+    "min_weight_elements": 0,
+}
+_FLOAT16_WEIGHTS = {
+    "weight_tensor_config": {
+        "num_bits": 16,
+        "symmetric": True,
+        "granularity": "TENSORWISE",
+        "dtype": "FLOAT",
+    },
+    "compute_precision": "FLOAT",
+    "explicit_dequantize": True,
+    "skip_checks": False,
+    "min_weight_elements": 0,
+}
+
+
+def _recipe(
+    regex: str, algorithm: str, config: dict[str, Any] | None = None, operation: str = "*"
+) -> dict[str, Any]:
+    values = {"regex": regex, "operation": operation, "algorithm_key": algorithm}
+    return values | {"op_config": config or {}}
+
+
+_INT8 = [
+    _recipe(".*", "min_max_uniform_quantize", _STATIC_INT8),
+    _recipe(".*(known|preprocessing).*", "no_quantize"),
+    _recipe(".*", "no_quantize", operation="INPUT"),
+    _recipe(".*", "no_quantize", operation="OUTPUT"),
+]
+_FLOAT16 = [_recipe(".*", "float_casting", _FLOAT16_WEIGHTS)]
+
+
+def _add_zip(path: Path, text: str) -> None:
+    if zipfile.is_zipfile(path):  # of the facts before these
+        with zipfile.ZipFile(path) as archive:
+            start = min(member.header_offset for member in archive.infolist())
+        os.truncate(path, start)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(FACTS, text)
+        names = json.loads(text)["class_names"]
+        archive.writestr("labels.txt", "\n".join(names) + "\n")
+
+
+def _write_onnx(graph: "keras.Model", path: Path, quantize: str, calibration: np.ndarray) -> None:
+    graph.export(str(path), format="onnx", verbose=False)
+
+
+def _add_onnx(path: Path, text: str) -> None:
+    import onnx
+
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {FACTS: text})
+    onnx.save(model, str(path))
+
+
+def _write_openvino(
+    graph: "keras.Model", path: Path, quantize: str, calibration: np.ndarray
+) -> None:
+    import openvino
+
+    raw = path.with_name("raw.xml")
+    graph.export(str(raw), format="openvino", verbose=False)
+    model = openvino.Core().read_model(raw)
+    # Keras leaves sizes within the graph among its outputs.
+    answers = [one for one in model.outputs if one.get_partial_shape().rank.get_length() == 2]
+    model = openvino.Model(answers, model.get_parameters(), "exported")
+    openvino.save_model(model, str(path), compress_to_fp16=quantize == FLOAT16)
+    del model
+    for file in (raw, raw.with_suffix(".bin")):
+        file.unlink()
+
+
+def _add_openvino(path: Path, text: str) -> None:
+    import openvino
+
+    whole = path.with_name("whole.xml")
+    model = openvino.Core().read_model(path)
+    model.set_rt_info(text, ["transfer", "facts"])
+    openvino.save_model(model, str(whole), compress_to_fp16=False)
+    del model
+    for suffix in (".xml", ".bin"):
+        os.replace(whole.with_suffix(suffix), path.with_suffix(suffix))
+
+
+def _write_saved_model(
+    graph: "keras.Model", path: Path, quantize: str, calibration: np.ndarray
+) -> None:
+    graph.export(str(path), format="tf_saved_model", verbose=False)
+
+
+def _add_asset(path: Path, text: str) -> None:
+    folder = path / "assets.extra"  # where TensorFlow has what is none of its own
+    folder.mkdir(exist_ok=True)
+    (folder / FACTS).write_text(text, encoding="utf-8")
+
+
+FORMATS: dict[str, Format] = {
+    LITERT: Format(
+        "model.tflite", ("ai_edge_litert",), (NONE, FLOAT16, INT8), _write_litert, _add_zip
+    ),
+    ONNX: Format("model.onnx", ("onnx", "onnxruntime", "tf2onnx"), (NONE,), _write_onnx, _add_onnx),
+    OPENVINO: Format("model.xml", ("openvino",), (NONE, FLOAT16), _write_openvino, _add_openvino),
+    SAVED_MODEL: Format("saved_model", (), (NONE,), _write_saved_model, _add_asset),
+}
