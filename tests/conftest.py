@@ -13,6 +13,7 @@ import signal  # noqa: E402
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from transfer import console  # noqa: E402
@@ -186,6 +187,15 @@ def make_framed(num_images, seed=0):
     framed = np.zeros_like(images)
     framed[:, 3:-3, 3:-3] = images[:, 3:-3, 3:-3]
     return framed, labels
+
+
+def save_photos(folder, images):
+    """Writes images uint8 (N, H, W, C) as PNG into a folder and returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number:03d}.png" for number in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
+    return [str(path) for path in paths]
 
 
 @pytest.fixture(scope="session")

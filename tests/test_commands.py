@@ -582,7 +582,7 @@ def test_tune_takes_several_backbones_and_what_a_file_says_is_searched(saved):
 def test_requirements_are_what_the_commands_and_the_tests_need():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    parts = ("tune", "audit", "export", "test")
+    parts = ("tune", "audit", "export", "app", "test")
     needed = project["dependencies"] + [line for part in parts for line in extras[part]]
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert [line for line in lines if line and line[0] != "#"] == needed

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import transfer
-from tests.conftest import make_framed
+from tests.conftest import make_framed, save_photos
 from transfer.commands.predict import main as predict_command
 from transfer.data.geometry import Geometry
 from transfer.deploy import answers as answering
@@ -32,22 +32,10 @@ from transfer.runs.finished import FinishedRun
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
-def save(folder, images, names=None):
-    """Writes images as PNG and returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [
-        folder / (f"{number:03d}.png" if names is None else names[number])
-        for number in range(len(images))
-    ]
-    for path, image in zip(paths, images, strict=True):
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
-    return [str(path) for path in paths]
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """The run's test images as files."""
-    return save(tmp_path_factory.mktemp("photos"), make_framed(101, seed=1)[0])
+    return save_photos(tmp_path_factory.mktemp("photos"), make_framed(101, seed=1)[0])
 
 
 def invoke(*words):
@@ -82,7 +70,7 @@ def test_flips_are_the_mean_of_both_views(framed_run, photos):
 
 def test_what_is_none_of_the_classes_is_unknown(framed_run, tmp_path):
     white, gray = np.full((2, 28, 28, 1), 255, np.uint8), np.full((1, 28, 28, 1), 90, np.uint8)
-    said = transfer.predict(framed_run, save(tmp_path, [*white, *gray]), invert="no")
+    said = transfer.predict(framed_run, save_photos(tmp_path, [*white, *gray]), invert="no")
     assert [answer.unknown_because for answer in said] == ["none of these"] * 3
     assert not any(answer.answered for answer in said)
 
@@ -148,7 +136,7 @@ def test_distances_of_few_images_are_finite(num_images, num_features):
 
 
 def test_what_is_kept_comes_back_and_damage_is_told(framed_run, tmp_path):
-    transfer.predict(framed_run, str(save(tmp_path, make_framed(1)[0])[0]))
+    transfer.predict(framed_run, str(save_photos(tmp_path, make_framed(1)[0])[0]))
     path = framed_run / files.KNOWN_IMAGES
     kept = outliers.read_known(path, 2)
     kept.write(tmp_path / "again.npz")
@@ -164,7 +152,7 @@ def test_what_is_kept_comes_back_and_damage_is_told(framed_run, tmp_path):
 
 def test_photos_on_white_are_made_negatives_and_it_is_told(framed_run, photos, tmp_path):
     images = make_framed(6, seed=1)[0]
-    paths = save(tmp_path, 255 - images)
+    paths = save_photos(tmp_path, 255 - images)
     finished = invoke(framed_run, *paths, "--json")
     said = json.loads(finished.stdout)
     expected = transfer.predict(framed_run, photos[:6])
@@ -194,7 +182,7 @@ def test_a_ground_is_that_of_nearly_all_images():
 
 def test_every_photo_is_told_once_in_order(framed_run, photos, tmp_path):
     folder = tmp_path / "mine"
-    save(folder / "b", make_framed(2)[0])
+    save_photos(folder / "b", make_framed(2)[0])
     (folder / "a.jpg").write_bytes(b"\xff\xd8 no photo")
     (folder / "notes.txt").write_text("x")
     (folder / ".hidden.png").write_text("x")
@@ -286,7 +274,9 @@ def test_a_run_without_its_data_answers_everything_and_says_so(framed_run, photo
 
 
 def test_photos_are_sorted_and_never_overwritten(framed_run, photos, tmp_path):
-    same = save(tmp_path / "other", make_framed(1, seed=1)[0])  # the name and class of the first
+    same = save_photos(
+        tmp_path / "other", make_framed(1, seed=1)[0]
+    )  # the name and class of the first
     before = [open(path, "rb").read() for path in photos[:3]]
     into = tmp_path / "sorted"
     finished = invoke(framed_run, *photos[:3], *same, "--into", into, "--invert", "no")
@@ -391,6 +381,6 @@ def test_help_and_finding_photos_load_no_library():
 
 
 def test_found_photos_are_listed_once(tmp_path):
-    save(tmp_path, make_framed(2)[0])
+    save_photos(tmp_path, make_framed(2)[0])
     found = find_photos([str(tmp_path), str(tmp_path / "000.png")])
     assert len(found.paths) == 2 and found.twice == 1

@@ -13,6 +13,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "export",
+    "app",
     "tune",
     "runs",
     "audit",

@@ -18,7 +18,7 @@ from transfer.data.formats.checks import regular_size
 from transfer.deploy.facts import MOST_BYTES
 from transfer.errors import InputError
 
-FACTS = "transfer.json"  # the name under which each format keeps the facts
+FACTS = "model_facts.json"  # the name under which each format keeps the facts
 MOST_MODEL_BYTES = 2 << 30
 
 

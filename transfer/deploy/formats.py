@@ -80,7 +80,7 @@ def missing_modules(form: str, quantize: str) -> list[str]:
 
 
 def add_facts(form: str, path: Path, facts: ModelFacts) -> None:
-    """Puts what a model knows of itself into its file, and beside it as transfer.json."""
+    """Puts what a model knows of itself into its file, and beside it as model_facts.json."""
     text = json.dumps(facts.to_json(), ensure_ascii=False, indent=2)
     FORMATS[form].add_facts(path, text)
     (path.parent / FACTS).write_text(text + "\n", encoding="utf-8")

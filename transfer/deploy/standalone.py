@@ -48,7 +48,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).parent
-FACTS = json.loads((HERE / "transfer.json").read_text(encoding="utf-8"))
+FACTS = json.loads((HERE / "model_facts.json").read_text(encoding="utf-8"))
 SHAPE = FACTS["geometry"]
 
 

@@ -1,0 +1,138 @@
+"""The page of `transfer app`: what it answers, what it refuses, and how it looks in a browser."""
+
+import json
+import shutil
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import transfer
+from tests.conftest import make_framed, save_photos
+
+gradio = pytest.importorskip("gradio", reason="the page needs gradio")
+gradio_client = pytest.importorskip("gradio_client")
+
+from transfer.deploy import app as page  # noqa: E402
+from transfer.deploy.classifiers import open_classifier  # noqa: E402
+from transfer.deploy.predict import Answer  # noqa: E402
+from transfer.errors import InputError  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+
+@pytest.fixture(scope="module")
+def served(framed_run, tmp_path_factory):
+    """The address of the page of a tiny run."""
+    from tests.conftest import tiny_row
+    from transfer.models.backbones import BACKBONES
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "tiny", tiny_row())
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("sent")))
+        classifier = open_classifier(framed_run)
+        app = page.build_app(page.make_page([classifier], tmp_path_factory.mktemp("examples")))
+        yield page.launch(app, "127.0.0.1", None, block=False)
+        app.close()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return save_photos(tmp_path_factory.mktemp("photos"), make_framed(32, seed=1)[0])
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    return gradio_client.Client(served, verbose=False)
+
+
+def ask(client, path):
+    return client.predict(gradio_client.handle_file(path), "run", api_name="/predict")
+
+
+def test_32_at_once_are_answered_as_predict_answers(client, framed_run, photos):
+    with ThreadPoolExecutor(32) as pool:
+        said = list(pool.map(lambda path: ask(client, path), photos))
+    for one, answer in zip(said, transfer.predict(framed_run, photos), strict=True):
+        assert (one["predicted"], one["answered"]) == (answer.predicted, answer.answered)
+        assert one["ranked"][0]["confidence"] == pytest.approx(answer.confidence, abs=1e-6)
+
+
+def test_what_is_no_photo_is_told(client, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no photo")
+    with pytest.raises(Exception, match="no photo: not a PNG"):
+        ask(client, str(tmp_path / "x.png"))
+
+
+def test_no_file_of_the_machine_is_read(served, tmp_path):
+    secret = save_photos(tmp_path, make_framed(1)[0])[0]
+    sent = {"path": secret, "meta": {"_type": "gradio.FileData"}}
+    request = urllib.request.Request(
+        f"{served}gradio_api/call/predict",
+        json.dumps({"data": [sent, "run"]}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    event = json.load(urllib.request.urlopen(request))["event_id"]
+    text = urllib.request.urlopen(f"{served}gradio_api/call/predict/{event}").read().decode()
+    assert "event: error" in text and "ranked" not in text
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{served}gradio_api/file={secret}")
+
+
+def test_the_endpoint_is_told_as_python(served):
+    compile(page.describe_endpoint(served, "run"), "client", "exec")
+
+
+def test_a_taken_port_is_told(served, framed_run, tmp_path):
+    port = int(served.rstrip("/").rsplit(":", 1)[1])
+    app = page.build_app(page.make_page([open_classifier(framed_run)], tmp_path))
+    with pytest.raises(InputError, match=f"--port {port}"):
+        page.launch(app, "127.0.0.1", port, block=False)
+
+
+def test_two_models_of_one_name_are_told_apart(framed_run, tmp_path):
+    classifier = open_classifier(framed_run)
+    named = page.make_page([classifier, classifier], tmp_path).classifiers
+    assert list(named) == ["run", "run (2)"]
+    assert "101 test images" in page.about_model(classifier) or "not measured" in (
+        page.about_model(classifier)
+    )
+
+
+def test_a_name_is_no_markdown():
+    answer = Answer("x", (("# <b>a</b>", 0.9), ("b", 0.1)), True, inverted=True)
+    assert "<b>" not in page.verdict(answer) and "negative" in page.verdict(answer)
+
+
+def test_in_a_browser(served, framed_run, photos, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api", reason="the browser needs playwright")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no chromium (apt-get install chromium)")
+    known = next(one for one in transfer.predict(framed_run, photos) if one.answered)
+    Image.fromarray(np.full((28, 28), 90, np.uint8)).save(tmp_path / "gray.png")
+    (tmp_path / "broken.png").write_bytes(b"no photo")
+    options = "--headless --no-sandbox --disable-gpu --disable-background-networking"
+    options += " --disable-component-update --disable-sync"
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=options.split())
+        view = browser.new_page(viewport={"width": 390, "height": 800})
+        asked = []
+        view.on("request", lambda request: asked.append(request.url))
+        view.goto(served)
+        upload = "#photo input[type=file]"
+        view.wait_for_selector(upload, state="attached", timeout=60_000)
+        view.set_input_files(upload, known.path)
+        view.wait_for_selector("#verdict h2", timeout=60_000)
+        assert view.inner_text("#verdict") == known.predicted
+        assert view.evaluate("document.documentElement.scrollWidth") <= 390
+        view.set_input_files(upload, str(tmp_path / "gray.png"))
+        view.wait_for_selector("#verdict >> text=unknown", timeout=60_000)
+        view.set_input_files(upload, str(tmp_path / "broken.png"))
+        view.wait_for_selector("[data-testid=toast-body] >> text=no photo", timeout=60_000)
+        browser.close()
+    elsewhere = {url for url in asked if not url.startswith((served, "data:", "blob:"))}
+    assert not elsewhere

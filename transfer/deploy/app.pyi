@@ -1,0 +1,388 @@
+"""A page on this machine on which photos are named: `transfer app`.
+
+Gradio draws it. Nothing leaves the machine: fonts are the system's, analytics are off, and the
+page works with the network closed. Photos are decoded from the very files that were sent, by the
+function that decodes the data set.
+"""
+
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from transfer.deploy.answers import answers_csv
+from transfer.deploy.classifiers import Classifier
+from transfer.deploy.photos import Photos
+from transfer.deploy.predict import (
+    NONE_OF_THESE,
+    UNSURE,
+    Answer,
+    PredictOptions,
+    answer_photos,
+    count_answers,
+)
+from transfer.errors import InputError
+
+if TYPE_CHECKING:
+    import gradio
+
+MOST_BYTES = "20mb"  # of a photo that is sent
+MOST_PHOTOS = 200  # at once
+NUM_EXAMPLES = 6
+TOP = 5
+_KEPT_SECONDS = 3600  # that photos lie on the disk
+WHY = {
+    UNSURE: "unknown: not sure enough",
+    NONE_OF_THESE: "unknown: unlike all that it was trained on",
+}
+
+@dataclass(frozen=True)
+class Page:
+    """What the page has.
+
+    Attributes:
+        classifiers: by the name that they are chosen by; the first is shown first.
+        examples: paths of photos to begin with.
+    """
+
+    classifiers: dict[str, Classifier]
+    examples: tuple[str, ...] = ()
+
+def make_page(classifiers: Sequence[Classifier], folder: Path) -> Page:
+    """Returns the page of some classifiers.
+
+    Args:
+        classifiers: one or several.
+        folder: where examples from the first run's test images are written to.
+    """
+    named: dict[str, Classifier] = {}
+    for one in classifiers:
+        name = one.facts.name
+        number = sum(kept.split(" (")[0] == name for kept in named)
+        named[f"{name} ({number + 1})" if number else name] = one
+    return Page(named, _write_examples(classifiers[0], folder))
+
+def _write_examples(classifier: Classifier, folder: Path) -> tuple[str, ...]:
+    if classifier.run is None:
+        return ()
+    try:
+        test = classifier.run.splits.test
+        chosen = np.unique(np.linspace(0, test.num_images - 1, NUM_EXAMPLES).astype(int))
+        images = classifier.run.examples("test", chosen)
+    except InputError:  # its data are gone
+        return ()
+    paths = []
+    for number, image in enumerate(images):
+        path = folder / f"example-{number + 1}.png"
+        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path)
+        paths.append(str(path))
+    return tuple(paths)
+
+def build_app(page: Page) -> "gradio.Blocks":
+    """Returns the page as Gradio has it, not yet served."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import gradio
+
+    names, answerer = list(page.classifiers), _Answerer(page)
+    with gradio.Blocks(
+        title="transfer", analytics_enabled=False, delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS)
+    ) as app:
+        gradio.Markdown("# What is on this photo?")
+        model = gradio.Dropdown(names, value=names[0], label="Model", visible=len(names) > 1)
+        with gradio.Tab("One photo"):
+            _build_one(gradio, page, model, answerer)
+        with gradio.Tab("Several photos"):
+            _build_several(gradio, model, answerer)
+        with gradio.Tab("About the model"):
+            about = gradio.Markdown(about_model(page.classifiers[names[0]]))
+            model.change(
+                lambda name: about_model(page.classifiers[name]), model, about, api_name=False
+            )
+    app.queue(default_concurrency_limit=4)
+    return app
+
+def _build_one(gradio: Any, page: Page, model: Any, answerer: "_Answerer") -> None:
+    with gradio.Row():
+        with gradio.Column():
+            photo = _photo_type(gradio)(
+                type="filepath",
+                sources=["upload", "clipboard", "webcam"],
+                label="Drop, paste or take a photo",
+                elem_id="photo",
+                height=320,
+            )
+            if page.examples:
+                gradio.Examples([[path] for path in page.examples], photo, label="Test images")
+        with gradio.Column():
+            verdict = gradio.Markdown(elem_id="verdict")
+            bars = gradio.Label(
+                num_top_classes=TOP, label="Confidence", show_heading=False, elem_id="bars"
+            )
+            can_explain = any(one.run is not None for one in page.classifiers.values())
+            overlay = gradio.Image(
+                label="What speaks for it (Grad-CAM)",
+                visible=can_explain,
+                interactive=False,
+                buttons=["download", "fullscreen"],
+                height=320,
+                elem_id="overlay",
+            )
+    photo.change(
+        answerer.show,
+        [model, photo],
+        [verdict, bars, overlay],
+        api_name=False,
+        show_progress="hidden",
+    )
+    answer = gradio.JSON(visible=False)
+    hidden = gradio.Button(visible=False)
+    hidden.click(answerer.to_json, [photo, model], answer, api_name="predict")
+
+from gradio.events import Dependency
+
+def _photo_type(gradio: Any) -> Any:
+    # Gradio would decode and convert a photo before anybody has looked at its size.
+    class Photo(gradio.Image):
+        is_template = True  # to the browser it is what it derives from
+
+        def preprocess(self, payload: Any) -> str | None:
+            return payload.path if payload is not None else None
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+    return Photo
+
+def _build_several(gradio: Any, model: Any, answerer: "_Answerer") -> None:
+    photos = gradio.File(
+        file_count="multiple", label=f"Up to {MOST_PHOTOS} photos", elem_id="photos"
+    )
+    count = gradio.Markdown(elem_id="count")
+    table = gradio.Dataframe(
+        headers=["photo", "answer", "confidence"], interactive=False, elem_id="table"
+    )
+    written = gradio.File(label="All answers as CSV", elem_id="csv")
+    photos.change(answerer.show_several, [model, photos], [count, table, written], api_name=False)
+
+class _Answerer:
+    # What the page asks for; one photo, or batch of them, is at the network at a time.
+    def __init__(self, page: Page) -> None:
+        self._page, self._lock = page, threading.Lock()
+
+    def answers(
+        self, name: str, paths: Sequence[str], maps: list[Any] | None = None
+    ) -> list[Answer]:
+        """Returns the answers, and adds pictures of what speaks for them to `maps`."""
+        import gradio
+
+        if name not in self._page.classifiers:
+            raise gradio.Error("There is no such model.", print_exception=False)
+        classifier = self._page.classifiers[name]
+        explain = _explainer(classifier, maps) if maps is not None and classifier.run else None
+        with self._lock:
+            try:
+                return list(
+                    answer_photos([classifier], paths, PredictOptions(TOP, explain=explain))
+                )
+            except InputError as error:
+                raise gradio.Error(str(error), print_exception=False) from error
+
+    def one(self, name: str, path: str | None, maps: list[Any] | None = None) -> Answer:
+        """Returns the answer for one photo, or tells why it cannot be read."""
+        import gradio
+
+        if not path:
+            raise gradio.Error("A photo should be sent. Received: none.", print_exception=False)
+        (answer,) = self.answers(name, [path], maps)
+        if answer.error:
+            raise gradio.Error(f"This is no photo: {answer.error}.", print_exception=False)
+        return answer
+
+    def show(self, name: str, path: str | None) -> tuple[str, dict[str, float] | None, Any]:
+        """Returns verdict, bars and overlay."""
+        if not path:
+            return "", None, None
+        maps: list[Any] = []
+        answer = self.one(name, path, maps)
+        return verdict(answer), dict(answer.ranked), maps[0] if maps else None
+
+    def to_json(self, path: str | None, name: str) -> dict[str, Any]:
+        """Returns the answer for programs."""
+        return {
+            key: value for key, value in self.one(name, path).to_json().items() if key != "path"
+        }
+
+    def show_several(self, name: str, paths: list[str] | None) -> tuple[str, Any, str | None]:
+        """Returns what became of them, a table, and the path of a CSV."""
+        import gradio
+
+        if not paths:
+            return "", None, None
+        if len(paths) > MOST_PHOTOS:
+            raise gradio.Error(f"At most {MOST_PHOTOS} photos at once.", print_exception=False)
+        answers = self.answers(name, paths)
+        told = [
+            Answer(**{**vars(answer), "path": os.path.basename(answer.path)}) for answer in answers
+        ]
+        rows = [[one.path, verdict(one, plain=True), f"{one.confidence:.3f}"] for one in told]
+        written = Path(tempfile.mkdtemp(dir=_cache_folder()), "answers.csv")
+        written.write_text(answers_csv(told), encoding="utf-8")
+        return count_answers(told), rows, str(written)
+
+def _cache_folder() -> str:
+    from gradio.utils import get_upload_folder
+
+    folder = get_upload_folder()
+    os.makedirs(folder, exist_ok=True)
+    return str(folder)
+
+def _explainer(classifier: Classifier, maps: list[Any]) -> Callable[..., None] | None:
+    from transfer.deploy.explain_photos import explain_images
+    from transfer.evaluation.explain import can_explain
+
+    run = classifier.run
+    if run is None or not can_explain():
+        return None
+
+    def explain(photos: Photos, paths: Sequence[str], classes: np.ndarray) -> None:
+        maps.extend(explain_images(run, photos.images, classes))
+
+    return explain
+
+def verdict(answer: Answer, *, plain: bool = False) -> str:
+    """Returns what a person reads first, as Markdown or plain."""
+    if answer.error:
+        return f"not readable: {answer.error}"
+    text = answer.predicted if answer.answered else WHY[answer.unknown_because]
+    if plain:
+        return text
+    note = "\n\nMade a negative first: it learnt from images on the other ground."
+    return f"## {_escape(text)}" + (note if answer.inverted else "")
+
+def about_model(classifier: Classifier) -> str:
+    """Returns what is known of a model, as Markdown."""
+    facts = classifier.facts
+    rows = {
+        "Classes": ", ".join(facts.class_names[:200]),
+        "Data": facts.provenance,
+        "Weights": facts.weights,
+        "Licences": facts.licence,
+        "Accuracy": _accuracy(classifier),
+        "Images": f"{facts.geometry.width} x {facts.geometry.height} pixels, {facts.geometry.fit}",
+        "Unknown": _thresholds(classifier),
+    }
+    lines = [f"- **{name}:** {_escape(text)}" for name, text in rows.items() if text]
+    return "\n".join([f"## {_escape(facts.name)}", "", *lines])
+
+def _accuracy(classifier: Classifier) -> str:
+    from transfer.formatting import format_percent
+
+    facts = classifier.facts
+    accuracy, count = facts.accuracy, facts.num_test_images
+    if classifier.run is not None:
+        from transfer.evaluation.predictions import load_predictions
+
+        if kept := load_predictions(classifier.run.run_dir):
+            accuracy = float((kept.y_prob.argmax(axis=1) == kept.y_true).mean())
+            count = len(kept.y_true)
+    if accuracy is None or not count:
+        return "not measured yet: `transfer evaluate` does"
+    from transfer.evaluation.metrics import wilson_interval
+
+    low, high = wilson_interval(round(accuracy * count), count)
+    return (
+        f"{format_percent(accuracy)} [{100 * low:.2f}, {100 * high:.2f}] of {count:,} test images"
+    )
+
+def _thresholds(classifier: Classifier) -> str:
+    facts = classifier.facts
+    parts = []
+    if facts.threshold is not None:
+        parts.append(f"a confidence below {facts.threshold:.3f}")
+    if facts.distance_threshold is not None:
+        parts.append(f"a distance above {facts.distance_threshold:.1f} from the training images")
+    return " or ".join(parts)
+
+def _escape(text: str) -> str:
+    from transfer.report.document import escape_markdown
+
+    return escape_markdown(text)
+
+def launch(app: "gradio.Blocks", host: str, port: int | None, *, block: bool = True) -> str:
+    """Serves the page until Ctrl-C, or in the background; returns its address.
+
+    Raises:
+        InputError: the port is taken.
+    """
+    import gradio
+
+    fonts = ["system-ui", "sans-serif"]
+    theme = gradio.themes.Base(font=fonts, font_mono=["ui-monospace", "monospace"])
+    try:
+        _, address, _ = app.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            share=False,
+            quiet=True,
+            theme=theme,
+            max_file_size=MOST_BYTES,
+            allowed_paths=[],
+            footer_links=["api"],
+            ssr_mode=False,
+            show_error=True,
+            enable_monitoring=False,
+        )
+    except OSError as error:
+        raise InputError(f"--port {port} of {host} cannot be served: {error}.") from error
+    if block:
+        app.block_thread()
+    return str(address)
+
+def describe_endpoint(address: str, model: str) -> str:
+    """Returns the client of the JSON endpoint, in Python."""
+    return (
+        "from gradio_client import Client, handle_file\n"
+        f"client = Client({json.dumps(address)})\n"
+        f'print(client.predict(handle_file("photo.jpg"), {json.dumps(model)}, api_name="/predict"))'
+    )
