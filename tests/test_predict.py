@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -135,16 +136,18 @@ def test_distances_of_few_images_are_finite(num_images, num_features):
     assert np.isfinite(known.distances(features + 5)).all()
 
 
-def test_what_is_kept_comes_back_and_damage_is_told(framed_run, tmp_path):
+def test_what_is_kept_comes_back_and_what_is_not_of_this_model_is_none(framed_run, tmp_path):
     transfer.predict(framed_run, str(save_photos(tmp_path, make_framed(1)[0])[0]))
-    path = framed_run / files.KNOWN_IMAGES
-    kept = outliers.read_known(path, 2)
-    kept.write(tmp_path / "again.npz")
-    np.testing.assert_array_equal(
-        outliers.read_known(tmp_path / "again.npz", 2).whitening, kept.whitening
-    )
-    with pytest.raises(InputError, match="delete it"):
-        outliers.read_known(path, 3)
+    path, model = framed_run / files.KNOWN_IMAGES, b"m" * 32
+    kept = outliers.read_known(path, 2, sha256((framed_run / files.MODEL).read_bytes()).digest())
+    assert kept is not None
+    again = tmp_path / "again.npz"
+    kept.write(again, model)
+    np.testing.assert_array_equal(outliers.read_known(again, 2, model).whitening, kept.whitening)
+    assert outliers.read_known(again, 3, model) is None  # of other classes
+    assert outliers.read_known(again, 2, b"n" * 32) is None  # of another model
+    again.write_bytes(again.read_bytes()[:-100])
+    assert outliers.read_known(again, 2, model) is None  # damaged
 
 
 # --- Negatives ------------------------------------------------------------------------------

@@ -117,13 +117,15 @@ def build_app(page: Page) -> "gradio.Blocks":
 def _build_one(gradio: Any, page: Page, model: Any, answerer: "_Answerer") -> None:
     with gradio.Row():
         with gradio.Column():
-            photo = _photo_type(gradio)(
+            photo = gradio.Image(
                 type="filepath",
                 sources=["upload", "clipboard", "webcam"],
                 label="Drop, paste or take a photo",
                 elem_id="photo",
                 height=320,
             )
+            # Gradio would decode and convert it before anybody has looked at its size.
+            photo.preprocess = lambda sent: sent.path if sent else None
             if page.examples:
                 gradio.Examples([[path] for path in page.examples], photo, label="Test images")
         with gradio.Column():
@@ -150,17 +152,6 @@ def _build_one(gradio: Any, page: Page, model: Any, answerer: "_Answerer") -> No
     answer = gradio.JSON(visible=False)
     hidden = gradio.Button(visible=False)
     hidden.click(answerer.to_json, [photo, model], answer, api_name="predict")
-
-
-def _photo_type(gradio: Any) -> Any:
-    # Gradio would decode and convert a photo before anybody has looked at its size.
-    class Photo(gradio.Image):
-        is_template = True  # to the browser it is what it derives from
-
-        def preprocess(self, payload: Any) -> str | None:
-            return payload.path if payload is not None else None
-
-    return Photo
 
 
 def _build_several(gradio: Any, model: Any, answerer: "_Answerer") -> None:
@@ -296,9 +287,9 @@ def _accuracy(classifier: Classifier) -> str:
     facts = classifier.facts
     accuracy, count = facts.accuracy, facts.num_test_images
     if classifier.run is not None:
-        from transfer.evaluation.predictions import load_predictions
+        from transfer.runs.predictions import load_predictions
 
-        if kept := load_predictions(classifier.run.run_dir):
+        if kept := load_predictions(classifier.run.run_dir, classifier.run.facts):
             accuracy = float((kept.y_prob.argmax(axis=1) == kept.y_true).mean())
             count = len(kept.y_true)
     if accuracy is None or not count:

@@ -4,6 +4,7 @@ Temperature and threshold come from the validation images, the distance of known
 training and validation images; report, predict, export and app all use what is kept here.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -47,11 +48,12 @@ def settle_answering(run: FinishedRun) -> Answering:
     """
     calibration = read_calibration(run) or keep_calibration(run)
     path = run.run_dir / files.KNOWN_IMAGES
-    if path.is_file():
-        known = read_known(path, len(run.class_names))
-    else:
+    with open(run.run_dir / files.MODEL, "rb") as file:
+        model = hashlib.file_digest(file, "sha256").digest()
+    known = read_known(path, len(run.class_names), model)
+    if known is None:
         known = _fit_known(run)
-        known.write(path)
+        known.write(path, model)
     return Answering(calibration["temperature"], calibration["threshold"], known)
 
 

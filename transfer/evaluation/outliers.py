@@ -60,22 +60,26 @@ class KnownImages:
             np.maximum(to_centre, 0.0) + np.maximum(outside, 0.0) / self.rest_deviation**2
         )
 
-    def write(self, path: Path) -> None:
-        """Writes it as .npz, whole or not at all."""
+    def write(self, path: Path, model_sha256: bytes) -> None:
+        """Writes it as .npz, whole or not at all, bound to the model whose features they are."""
+        arrays = {name: getattr(self, name) for name in _NAMES}
+        arrays[_BINDING] = np.frombuffer(model_sha256, np.uint8)
         with whole_file(path) as file:
-            np.savez(file, **{name: getattr(self, name) for name in _NAMES})
+            np.savez(file, **arrays)
 
 
 _NAMES = tuple(KnownImages.__dataclass_fields__)
+_BINDING = "model_sha256"
 
 
-def read_known(path: Path, num_classes: int) -> KnownImages:
-    """Reads what `KnownImages.write` wrote.
-
-    Raises:
-        InputError: the file is damaged, or its arrays do not belong together.
-    """
-    arrays = read_arrays(path, _NAMES)
+def read_known(path: Path, num_classes: int, model_sha256: bytes) -> KnownImages | None:
+    """Reads what `KnownImages.write` wrote; None where it is damaged or of another model."""
+    try:
+        arrays = read_arrays(path, (*_NAMES, _BINDING))
+    except (InputError, OSError):
+        return None
+    if arrays.pop(_BINDING).tobytes() != model_sha256:
+        return None
     shapes = [arrays[name].shape for name in _NAMES]
     features, count = arrays["directions"].shape if arrays["directions"].ndim == 2 else (0, 0)
     expected = [(features,), (features, count), (count, count), (num_classes, count), (), (), (2,)]
@@ -83,7 +87,7 @@ def read_known(path: Path, num_classes: int) -> KnownImages:
         array.dtype.kind == "f" and np.isfinite(array).all() for array in arrays.values()
     )
     if shapes != expected or not are_finite or not arrays["rest_deviation"] > 0:
-        raise InputError(f"{path} should be as it was written. Received: other arrays; delete it.")
+        return None
     rest, threshold = float(arrays["rest_deviation"]), float(arrays["threshold"])
     mean, directions, whitening, centres = (arrays[name] for name in _NAMES[:4])
     return KnownImages(mean, directions, whitening, centres, rest, threshold, arrays["borders"])
