@@ -14,6 +14,7 @@ COMMANDS = (
     "predict",
     "export",
     "app",
+    "search",
     "tune",
     "runs",
     "audit",

@@ -258,6 +258,29 @@ def decode_files(
     return np.asarray(images, np.uint8).reshape(shape), np.array(good, int), reasons
 
 
+def decode_thumbnail(path: str, side: int) -> Image.Image:
+    """Decodes a photo to be looked at: RGB, upright, its aspect kept, no side longer than `side`.
+
+    Raises:
+        InputError: it does not decode.
+    """
+
+    def read(index: int, path: str) -> Image.Image:
+        _read_shape(index, path)
+        with _open_image(path) as image:
+            orientation = _orientation(image)
+            image.draft(None, (2 * side, 2 * side))
+            photo = _to_eight_bits(image, "RGB")
+        photo.thumbnail((side, side))
+        return photo.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else photo
+
+    (photo,), (reason,) = _try_files(read, [path])
+    if reason:
+        raise InputError(f"{path} does not decode: {reason}.")
+    assert isinstance(photo, Image.Image)
+    return photo
+
+
 def shrink_images(images: np.ndarray, image_size: int) -> np.ndarray:
     """Returns uint8 images (N, H, W, C) as they are, or squashed to a side.
 

@@ -20,6 +20,7 @@ not at all.
                           images mirrored left to right (--tta)
         calibration.json  temperature and threshold of "unknown" (--report, `transfer predict`)
         known_images.npz  where the training images lie among features, for "none of these"
+        search_index.npz  the features of a catalogue (`transfer search --index`)
         exports/          models for other runtimes (`transfer export`)
         report/           report.md, report.html, metrics.json, predictions.csv, pictures
 """
@@ -42,6 +43,7 @@ VALIDATION_PREDICTIONS = "validation_predictions.npz"
 FLIPPED_PREDICTIONS = "flipped_predictions.npz"
 CALIBRATION = "calibration.json"
 KNOWN_IMAGES = "known_images.npz"
+SEARCH_INDEX = "search_index.npz"
 REPORT = "report"
 CARD = "README.md"
 
