@@ -179,7 +179,7 @@ class Exporter:
         fitted = fit_calibration(validation.labels, outputs.y_prob)
         return dataclasses.replace(
             self._facts,
-            temperature=fitted["temperature"],
+            temperature=fitted["temperature"] or 1.0,
             threshold=fitted["threshold"],
             distance_threshold=float(np.quantile(outputs.distance, SHARE_KNOWN)),
         )

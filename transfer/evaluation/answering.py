@@ -54,7 +54,8 @@ def settle_answering(run: FinishedRun) -> Answering:
     if known is None:
         known = _fit_known(run)
         known.write(path, model)
-    return Answering(calibration["temperature"], calibration["threshold"], known)
+    temperature = calibration["temperature"]
+    return Answering(temperature or 1.0, calibration["threshold"], known)
 
 
 def keep_calibration(run: FinishedRun) -> dict[str, Any]:
@@ -84,7 +85,9 @@ def read_calibration(run: FinishedRun) -> dict[str, Any] | None:
     values = read_json(path)
     temperature, threshold = values.get("temperature"), values.get("threshold")
     is_good = _is_between(temperature, LOWEST_TEMPERATURE / 2, HIGHEST_TEMPERATURE * 2)
-    if not is_good or not (threshold is None or _is_between(threshold, 0, 1)):
+    if not (is_good or temperature is None) or not (
+        threshold is None or _is_between(threshold, 0, 1)
+    ):
         raise InputError(
             f"{path} should hold a temperature and a threshold. Received: {temperature!r}, "
             f"{threshold!r}; delete it."

@@ -13,8 +13,8 @@ from transfer import console
 from transfer.config import Config
 from transfer.data.splits import Split
 from transfer.errors import InputError, disk_error, printable
-from transfer.evaluation.calibration import apply_temperature
 from transfer.evaluation.metrics import check_predictions
+from transfer.evaluation.temperature import apply_temperature
 from transfer.runs.finished import FinishedRun
 from transfer.runs.predictions import (
     FILES,
