@@ -220,6 +220,7 @@ def framed_run(tmp_path_factory):
         finetune_epochs=4,
         precision="float32",
         rotation_degrees=0,
+        validation_fraction=0.35,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, "tiny", tiny_row())

@@ -366,6 +366,12 @@ def test_what_is_no_json_of_facts_is_told(text):
         parse_model_facts(text, "x.tflite")
 
 
+def test_no_cell_is_a_formula():
+    said = [Answer("=1+1.png", (("@sum", 0.9), ("-b", 0.1)), True), Answer("+x", error="-")]
+    for row in csv.reader(answering.answers_csv(said).splitlines()):
+        assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row)
+
+
 def test_a_table_keeps_to_the_terminal():
     from tests.conftest import printed
 

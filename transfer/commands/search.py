@@ -1,8 +1,6 @@
 """`transfer search`: the images of a catalogue that are most like a photo."""
 
-import csv
 import dataclasses
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,12 +124,11 @@ def _build(searcher: "Searcher", paths: tuple[str, ...]) -> "Index":
 def _write_csv(rows: list[dict], path: Path) -> None:
     from transfer.errors import InputError
     from transfer.storage.atomic import write_atomically
+    from transfer.storage.csv_text import csv_text
 
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["photo", "place", "path", "cosine"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    columns = ("photo", "place", "path", "cosine")
+    text = csv_text(columns, [[row[name] for name in columns] for row in rows])
     try:
-        write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+        write_atomically(path, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error

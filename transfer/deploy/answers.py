@@ -1,8 +1,6 @@
 """Answers as a table, as CSV, and as photos sorted into a folder for each class."""
 
 import contextlib
-import csv
-import io
 import os
 import re
 import shutil
@@ -13,6 +11,7 @@ from transfer.deploy.predict import Answer
 from transfer.errors import InputError, printable
 from transfer.report.document import Table
 from transfer.storage.atomic import write_atomically
+from transfer.storage.csv_text import csv_text
 
 UNKNOWN = "unknown"
 MOST_SHOWN = 40  # photos in a terminal
@@ -65,26 +64,23 @@ def _tell(answer: Answer) -> str:
 
 def answers_csv(answers: Sequence[Answer]) -> str:
     """Returns answers as CSV, a line for each photo, with the columns of `COLUMNS`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for answer in answers:
-        (best, confidence), (second, less) = answer.ranked[:2] or (("", ""), ("", ""))
-        writer.writerow(
-            [
-                answer.path,
-                best,
-                confidence,
-                "yes" if answer.answered else "no",
-                second,
-                less,
-                answer.unknown_because,
-                "" if answer.distance is None else f"{answer.distance:.3f}",
-                "yes" if answer.inverted else "no",
-                answer.error,
-            ]
-        )
-    return text.getvalue()
+    return csv_text(COLUMNS, map(_csv_row, answers))
+
+
+def _csv_row(answer: Answer) -> list[str | float]:
+    (best, confidence), (second, less) = answer.ranked[:2] or (("", ""), ("", ""))
+    return [
+        answer.path,
+        best,
+        confidence,
+        "yes" if answer.answered else "no",
+        second,
+        less,
+        answer.unknown_because,
+        "" if answer.distance is None else round(answer.distance, 3),
+        "yes" if answer.inverted else "no",
+        answer.error,
+    ]
 
 
 def write_csv(answers: Sequence[Answer], path: Path) -> None:
