@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.data.formats.checks import regular_size
+from transfer.datasets.formats.checks import regular_size
 from transfer.deploy.facts import MOST_BYTES
 from transfer.errors import InputError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from transfer.data.decode import decode_files
-from transfer.data.formats.image_folder import IMAGE_SUFFIXES
 from transfer.data.geometry import Geometry
+from transfer.datasets.formats.image_folder import IMAGE_SUFFIXES
 from transfer.deploy.facts import is_on_other_ground
 from transfer.errors import InputError
 from transfer.evaluation.outliers import border_levels

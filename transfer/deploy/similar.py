@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from transfer.data.formats.npz import read_arrays
+from transfer.datasets.formats.npz import read_arrays
 from transfer.deploy.classifiers import BATCH, open_run
 from transfer.deploy.photos import read_photos
 from transfer.errors import InputError, printable

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.data.formats.npz import read_arrays
+from transfer.datasets.formats.npz import read_arrays
 from transfer.errors import InputError
 from transfer.storage.atomic import whole_file
 
