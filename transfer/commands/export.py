@@ -31,7 +31,7 @@ from transfer.deploy.choices import FORMATS, INCLUDED, LITERT, NONE, QUANTIZATIO
 @click.option("--all", "every", is_flag=True, help="All formats, in one table.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.UserPath(file_okay=False),
     show_default="RUN/exports/FORMAT",
     metavar="FOLDER",
     help="The folder to make.",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--csv",
     "csv_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.UserPath(dir_okay=False),
     metavar="FILE",
     show_default="none",
     help="Write all answers as CSV.",
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON, for programs.")
 @click.option(
     "--into",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.UserPath(file_okay=False),
     metavar="FOLDER",
     show_default="none",
     help="Copy the photos into a folder for each class, and unknown/.",
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @click.option("--link", is_flag=True, help="With --into: links to the photos, no copies.")
 @click.option(
     "--explain",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.UserPath(file_okay=False),
     metavar="FOLDER",
     show_default="none",
     help="Write pictures of what in each photo speaks for its class (Grad-CAM).",

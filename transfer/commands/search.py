@@ -16,7 +16,7 @@ from transfer.formatting import format_count
 if TYPE_CHECKING:
     from transfer.deploy.similar import Index, Searcher
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_FILE = options.UserPath(dir_okay=False)
 
 
 @click.command(context_settings=options.WIDTH)

@@ -1,6 +1,6 @@
 """`predict_standalone.py`: what runs an exported file with its runtime, NumPy and Pillow alone."""
 
-from transfer.data.geometry import SQUASH
+from transfer.data.geometry import CROP, PAD, SQUASH
 
 _RUNTIMES = {
     "litert": (
@@ -34,7 +34,24 @@ _RUNTIMES = {
     return [output.numpy() for output in model.serve(tensorflow.constant(images))]""",
     ),
 }
-_FITS = {SQUASH: "photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)"}
+# As `fit_image` of data/geometry.py: a photo of another size, brought to `size`.
+_FITS = {
+    SQUASH: """\
+    return photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)""",
+    CROP: """\
+    scale = min(have / want for have, want in zip(photo.size, size))
+    width, height = (want * scale for want in size)
+    left, top = (photo.width - width) / 2, (photo.height - height) / 2
+    box = (left, top, left + width, top + height)
+    return photo.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=2.0)""",
+    PAD: """\
+    scale = min(want / have for have, want in zip(photo.size, size))
+    inner = [min(want, max(1, round(have * scale))) for have, want in zip(photo.size, size)]
+    pixels = np.asarray(photo.resize(inner, Image.Resampling.BILINEAR, reducing_gap=2.0))
+    down, across = size[1] - inner[1], size[0] - inner[0]
+    sides = [(down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0)]
+    return Image.fromarray(np.pad(pixels, sides[: pixels.ndim], mode="edge"))""",
+}
 
 _SCRIPT = '''\
 """Names what is on photos: python predict_standalone.py PHOTO..."""
@@ -56,13 +73,17 @@ def run(images):
 {run}
 
 
+def fit(photo, size):
+{fit}
+
+
 def read(path):
     photo = ImageOps.exif_transpose(Image.open(path))
     if photo.has_transparency_data:
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo.convert("RGBA"))
     photo = photo.convert("L" if SHAPE["channels"] == 1 else "RGB")
     size = SHAPE["width"], SHAPE["height"]
-    photo = photo if photo.size == size else {fit}
+    photo = photo if photo.size == size else fit(photo, size)
     return np.asarray(photo.convert("RGB"))
 
 
