@@ -17,7 +17,7 @@ gradio = pytest.importorskip("gradio", reason="the page needs gradio")
 gradio_client = pytest.importorskip("gradio_client")
 
 from transfer.deploy import app as page  # noqa: E402
-from transfer.deploy.classifiers import open_classifier  # noqa: E402
+from transfer.deploy.opening import open_classifier  # noqa: E402
 from transfer.deploy.predict import Answer  # noqa: E402
 from transfer.errors import InputError  # noqa: E402
 

@@ -18,8 +18,9 @@ from tests.conftest import make_framed, save_photos
 from transfer.commands.predict import main as predict_command
 from transfer.data.geometry import Geometry
 from transfer.deploy import answers as answering
-from transfer.deploy.classifiers import BATCH, Classifier, Outputs, open_classifier
+from transfer.deploy.classifiers import BATCH, Classifier, Outputs
 from transfer.deploy.facts import ModelFacts, ground_of, parse_model_facts
+from transfer.deploy.opening import open_classifier
 from transfer.deploy.photos import find_photos, invert_images
 from transfer.deploy.predict import Answer, PredictOptions, answer_photos
 from transfer.errors import InputError

@@ -35,7 +35,7 @@ def main(models: tuple[str, ...], host: str, port: int | None, quiet: bool, verb
         raise click.ClickException('gradio is not installed; run `pip install ".[app]"`.')
     console.speak(quiet)
     from transfer.deploy.app import build_app, launch, make_page
-    from transfer.deploy.classifiers import open_classifier
+    from transfer.deploy.opening import open_classifier
 
     classifiers = [open_classifier(one) for one in models]
     with tempfile.TemporaryDirectory(prefix="transfer-app-") as folder:

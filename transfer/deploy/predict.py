@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from transfer.deploy.classifiers import BATCH, Classifier, open_classifier
+from transfer.deploy.classifiers import BATCH, Classifier
+from transfer.deploy.opening import open_classifier
 from transfer.deploy.photos import find_photos, read_photos
 from transfer.errors import InputError
 from transfer.evaluation.temperature import apply_temperature

@@ -69,10 +69,7 @@ def load_data(
     if not with_test:
         splits = dataclasses.replace(splits, test=splits.test.take(np.arange(0)))
     with console.status("Reading the images"):
-        like = kept_fingerprints or dict.fromkeys(splits.parts(), "")
-        if any(is_outdated(split, like[name]) for name, split in splits.parts().items()):
-            console.say(f"Warning: {OUTDATED}")
-        fingerprints = {name: fingerprint(x, like[name]) for name, x in splits.parts().items()}
+        fingerprints = _fingerprint(splits, kept_fingerprints)
         splits = decode_splits(
             splits,
             config.image_size,
@@ -80,6 +77,19 @@ def load_data(
             geometry=geometry,
             skip_bad_images=config.skip_bad_images,
         )
+    _say_data(splits, with_test)
+    signals.obey()  # where a decoder swallowed the stop
+    return Data(splits, fingerprints, arrays)
+
+
+def _fingerprint(splits: Splits, kept: Mapping[str, str] | None) -> dict[str, str]:
+    like = kept or dict.fromkeys(splits.parts(), "")
+    if any(is_outdated(split, like[name]) for name, split in splits.parts().items()):
+        console.say(f"Warning: {OUTDATED}")
+    return {name: fingerprint(split, like[name]) for name, split in splits.parts().items()}
+
+
+def _say_data(splits: Splits, with_test: bool) -> None:
     console.say(f"Data: {splits.provenance}")
     test = f"{splits.test.num_images:,} test" if with_test else "the test images left alone"
     console.say(
@@ -91,8 +101,6 @@ def load_data(
         console.say(advice)
     if splits.geometry:
         console.say(f"Working size: {splits.geometry.describe()}")
-    signals.obey()  # where a decoder swallowed the stop
-    return Data(splits, fingerprints, arrays)
 
 
 def advise_on_balance(labels: np.ndarray, class_names: Sequence[str]) -> str:
