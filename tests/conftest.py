@@ -93,6 +93,8 @@ def no_voice(monkeypatch):
 def own_signals():
     """Puts back what a command does to Ctrl-C and SIGTERM."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Also where the tests run in the background of a shell, which ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

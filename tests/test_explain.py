@@ -126,6 +126,7 @@ CHANNELS = {
     "resnet50v2": 1024,  # conv4_block5_out
     "densenet121": 512,  # pool4_conv
     "convnexttiny": 384,  # the sum that ends stage 2
+    "efficientnetlite0": 672,  # block6a_expand_relu
 }
 
 

@@ -39,7 +39,7 @@ def nothing_embedded(monkeypatch, tmp_path):
 def mobilenetv2():
     backbone = build_backbone("mobilenetv2", 32)
     generator = np.random.default_rng(0)
-    backbone.set_weights([generator.normal(size=w.shape) for w in backbone.get_weights()])
+    backbone.set_weights([generator.uniform(0.1, 1, w.shape) for w in backbone.get_weights()])
     return backbone
 
 
