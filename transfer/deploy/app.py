@@ -108,7 +108,10 @@ def build_app(page: Page) -> "gradio.Blocks":
         with gradio.Tab("About the model"):
             about = gradio.Markdown(about_model(page.classifiers[names[0]]))
             model.change(
-                lambda name: about_model(page.classifiers[name]), model, about, api_name=False
+                lambda name: about_model(page.classifiers[name]),
+                model,
+                about,
+                api_visibility="private",
             )
     app.queue(default_concurrency_limit=4)
     return app
@@ -146,7 +149,7 @@ def _build_one(gradio: Any, page: Page, model: Any, answerer: "_Answerer") -> No
         answerer.show,
         [model, photo],
         [verdict, bars, overlay],
-        api_name=False,
+        api_visibility="private",
         show_progress="hidden",
     )
     answer = gradio.JSON(visible=False)
@@ -163,7 +166,9 @@ def _build_several(gradio: Any, model: Any, answerer: "_Answerer") -> None:
         headers=["photo", "answer", "confidence"], interactive=False, elem_id="table"
     )
     written = gradio.File(label="All answers as CSV", elem_id="csv")
-    photos.change(answerer.show_several, [model, photos], [count, table, written], api_name=False)
+    photos.change(
+        answerer.show_several, [model, photos], [count, table, written], api_visibility="private"
+    )
 
 
 class _Answerer:
