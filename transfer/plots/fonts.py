@@ -70,10 +70,13 @@ def show_as_they_are(artist: Artist) -> None:
 
 def _needed(text: str) -> set[str]:
     # Characters that Matplotlib's own font has not; marks that only join others are not drawn.
+    if text.isascii():
+        return set()
+    own = _characters(_path(OWN_FONT))
     return {
         character
         for character in text
-        if ord(character) not in _characters(_path(OWN_FONT))
+        if ord(character) not in own
         and unicodedata.category(character) not in ("Cc", "Cf")
         and not unicodedata.name(character, "").startswith("VARIATION SELECTOR")
     }

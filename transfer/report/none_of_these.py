@@ -34,15 +34,18 @@ def measure_none_of_these(evaluated: EvaluatedRun) -> dict[str, Any]:
     assert known is not None  # it has just been fitted
     test = run.images("test")
     some = np.unique(np.linspace(0, test.num_images - 1, 2000).astype(int))
-    near = known.distances(features_of(run, test.take(some)))
+    others = other_images(run.geometry)
+    images = np.concatenate([test.take(some).images, *others.values()])  # one pass for all
+    distances = known.distances(features_of(run, _as_split(images)))
+    ends = np.cumsum([len(some), *map(len, others.values())])
+    near, *far = np.split(distances, ends[:-1])
     return {
         "threshold": known.threshold,
         "share_known": SHARE_KNOWN,
         "test_images": _measure(known, near),
         "kinds": [
-            {"name": name, **_measure(known, far), "auroc": measure_known(near, far)}
-            for name, images in other_images(run.geometry).items()
-            for far in [known.distances(features_of(run, _as_split(images)))]
+            {"name": name, **_measure(known, one), "auroc": measure_known(near, one)}
+            for name, one in zip(others, far, strict=True)
         ],
     }
 
