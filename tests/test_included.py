@@ -1,9 +1,10 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import make_stripes
+from conftest import make_stripes, tiny_row, write_stripes
 
 from tools import pack_weights
 from transfer.commands.evaluate import main as evaluate_command
@@ -11,6 +12,7 @@ from transfer.config import Config
 from transfer.datasets import sources
 from transfer.evaluation.predictions import predict_run
 from transfer.models import pretrained
+from transfer.models.backbones import BACKBONES
 from transfer.runs import files, included
 from transfer.runs.facts import read_facts
 from transfer.runs.finished import FinishedRun
@@ -20,34 +22,42 @@ from transfer.storage.atomic import read_json, write_json
 from transfer.training.run import train
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A tiny model trained on stripes."""
+    folder = tmp_path_factory.mktemp("included")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "tiny", tiny_row())
+        config = Config(
+            backbone="tiny",
+            data=str(write_stripes(folder)),
+            weights="none",
+            image_size=32,
+            batch_size=32,
+            finetune_epochs=4,
+        )
+        return train(config, run_dir=folder / "trained").run_dir
+
+
 @pytest.fixture
-def package(monkeypatch, tmp_path, tiny_backbone, stripes_npz):
-    """A package whose included model is a tiny one, trained on stripes; returns its run."""
+def package(monkeypatch, tmp_path, tiny_backbone, trained):
+    """A package whose included model is that one; returns its run."""
     folder = tmp_path / "package"
     folder.mkdir()
     (folder / "manifest.json").write_text("{}")
     for module in (pretrained, pack_weights):
         monkeypatch.setattr(module, "MANIFEST", folder / "manifest.json")
-    for module in (pretrained, pack_weights):
         monkeypatch.setattr(module, "FOLDER", folder)
-    config = Config(
-        backbone=tiny_backbone,
-        data=str(stripes_npz),
-        weights="none",
-        image_size=32,
-        batch_size=32,
-        finetune_epochs=4,
-    )
-    run_dir = train(config, run_dir=tmp_path / "trained").run_dir
+    run_dir = shutil.copytree(trained, tmp_path / "trained")
     pack_weights.pack("fashion", run_dir)
     return run_dir
 
 
 @pytest.fixture
-def auto_finds(monkeypatch, tmp_path, stripes_npz):
+def auto_finds(monkeypatch, trained):
     """What `--data auto` finds: the stripes it was trained on, or others."""
 
-    def find(path=stripes_npz):
+    def find(path=trained.parent / "stripes.npz"):
         load = sources.load_splits
         monkeypatch.setattr(
             included, "load_splits", lambda data, **kwargs: load(str(path), **kwargs)
