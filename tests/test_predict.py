@@ -217,6 +217,8 @@ def test_every_photo_is_told_once_in_order(framed_run, photos, tmp_path):
     text = finished.stdout
     assert "1 file with no image" in text and "answered once: 1 photo" in text
     assert "5 photos" in text and "2 not readable" in text
+    unread = [line for line in text.splitlines() if line.startswith("Not readable: ")]
+    assert [line.split(": ")[1] for line in unread] == [rows[0]["path"], rows[4]["path"]]
 
 
 def test_photos_come_from_stdin(framed_run, photos):
@@ -378,7 +380,8 @@ def test_a_table_keeps_to_the_terminal():
 
     said = [Answer("a\nb.png", (("cat", 0.9), ("dog", 0.1)), True), Answer("x", error="empty")]
     text = printed(answering.answers_table(said, 2).show)
-    assert "\\n" in text and "not readable: empty" in text
+    assert "\\n" in text and "empty" not in text
+    assert answering.unreadable_lines(said) == ["Not readable: x: empty"]
     assert max(map(len, text.splitlines())) <= 80
 
 

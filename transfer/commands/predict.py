@@ -11,6 +11,8 @@ from transfer.commands import options
 from transfer.deploy.choices import INVERT
 from transfer.formatting import format_count
 
+MOST_NAMED = 40  # photos that could not be read, in a terminal; --csv and --json have all
+
 if TYPE_CHECKING:
     from transfer.deploy.classifiers import Classifier
     from transfer.deploy.explain_photos import Explainer
@@ -122,10 +124,12 @@ def _find(photos: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _tell(answers: "list[Answer]", top: int, invert: str) -> None:
-    from transfer.deploy.answers import answers_table
+    from transfer.deploy.answers import answers_table, unreadable_lines
     from transfer.deploy.predict import count_answers
 
     answers_table(answers, top).show()
+    for line in unreadable_lines(answers)[:MOST_NAMED]:
+        console.say(line)
     console.say(count_answers(answers))
     if inverted := sum(answer.inverted for answer in answers):
         photos = format_count(inverted, "photo")

@@ -28,9 +28,9 @@ def main(ctx: click.Context, as_json: bool) -> None:
         click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
         return
     console.speak()
-    header = ("backbone", "--weights", "what they know", "from", "licence", "here")
+    header = ("backbone", "--weights", "here", "what they know, and from where")
     cells = [
-        (row.backbone, row.kind, row.knows, row.source, row.licence, "yes" if row.is_here else "no")
+        (row.backbone, row.kind, "yes" if row.is_here else "no", f"{row.knows}; {row.source}")
         for row in rows
     ]
     Table(header, (False,) * len(header), cells).show()

@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 def answers_table(answers: Sequence[Answer], top: int) -> Table:
-    """Returns a table for the terminal, a row for each photo.
+    """Returns a table for the terminal, a row for each photo that could be read.
 
     Args:
         answers: in order.
@@ -42,9 +42,9 @@ def answers_table(answers: Sequence[Answer], top: int) -> Table:
         header += [f"{place + 1}.", "confidence"]
     rows = []
     for answer in answers:
-        row = [printable(answer.path), _tell(answer), ""]
-        if answer.ranked:
-            row[2] = f"{answer.confidence:.3f}"
+        if answer.error:
+            continue
+        row = [printable(answer.path), _tell(answer), f"{answer.confidence:.3f}"]
         for place in places[1:]:
             named = answer.ranked[place : place + 1]
             row += [named[0][0], f"{named[0][1]:.3f}"] if named else ["", ""]
@@ -54,9 +54,16 @@ def answers_table(answers: Sequence[Answer], top: int) -> Table:
     return Table(header, numeric, rows, MOST_SHOWN, left_out)
 
 
+def unreadable_lines(answers: Sequence[Answer]) -> list[str]:
+    """Returns a line for each photo that could not be read: which, and why."""
+    return [
+        f"Not readable: {printable(answer.path)}: {answer.error}"
+        for answer in answers
+        if answer.error
+    ]
+
+
 def _tell(answer: Answer) -> str:
-    if answer.error:
-        return f"not readable: {answer.error}"
     if answer.answered:
         return answer.predicted
     return f"{UNKNOWN}: {answer.unknown_because} ({answer.predicted}?)"
