@@ -438,6 +438,17 @@ def test_data_that_was_moved_is_known_by_its_fingerprint(run_dir, data, tmp_path
     assert run.images("validation").num_images == 12 and (run_dir / files.PREDICTIONS).exists()
 
 
+def test_a_batch_to_predict_is_bounded_and_says_the_same(run_dir, monkeypatch):
+    assert predictions.prediction_batch_size(Config(image_size=1024, batch_size=65_536)) == 6
+    assert predictions.prediction_batch_size(Config(image_size=96, batch_size=256)) == 256
+    expected = predict_run(FinishedRun(run_dir))
+    (run_dir / files.PREDICTIONS).unlink()
+    monkeypatch.setattr(
+        predictions, "MOST_PIXELS", 5 * FinishedRun(run_dir).settings.image_size ** 2
+    )
+    np.testing.assert_allclose(predict_run(FinishedRun(run_dir)).y_prob, expected.y_prob, atol=1e-5)
+
+
 def test_other_images_of_the_same_classes_are_scored_and_nothing_of_them_is_kept(
     run_dir, tmp_path, monkeypatch
 ):

@@ -30,6 +30,17 @@ from transfer.storage.csv_text import csv_text
 if TYPE_CHECKING:
     import keras
 
+MOST_PIXELS = 128 * 224 * 224  # of a batch to predict
+
+
+def prediction_batch_size(config: Config) -> int:
+    """Returns how many images are predicted at a time.
+
+    As many as the run trained at a time, fewer where so many of this size would fill the memory:
+    what a run folder asks for may come from a stranger.
+    """
+    return max(1, min(config.batch_size, MOST_PIXELS // config.image_size**2))
+
 
 def predict_run(run: FinishedRun, part: str = TEST) -> Predictions:
     """Predicts each image of a part of a run's data once and keeps the result in the run folder.
@@ -83,7 +94,7 @@ def _predict(run: FinishedRun, split: Split, part: str) -> np.ndarray:
     progress = PhaseProgress(
         f"{part} predictions of {run.name}",
         num_images=split.num_images,
-        steps=steps_per_epoch(split.num_images, run.settings.batch_size),
+        steps=steps_per_epoch(split.num_images, prediction_batch_size(run.settings)),
     )
     return predict_split(
         run.predictor, split, run.settings, flipped=part == FLIPPED, callbacks=[progress]
@@ -116,7 +127,7 @@ def predict_split(
         classifier,
         split,
         config.image_size,
-        config.batch_size,
+        prediction_batch_size(config),
         flipped=flipped,
         callbacks=callbacks,
     )
