@@ -55,6 +55,9 @@ def test_history_shows_both_phases_one_after_the_other():
     assert marks == {2.5: "--", 4.5: ":"}
     assert rate.get_xlabel() == "epoch (1 to 2: head, 3 to 5: fine-tune)"
     assert rate.get_yscale() == "log"
+    figure.canvas.draw()
+    ticks = [label.get_text() for label in rate.get_yticklabels()]
+    assert "1e−03" in ticks and not any("$" in text for text in texts(figure))
     assert {"training", "validation", "next phase begins", "learning rate lowered"} <= set(
         texts(figure)
     )

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from transfer.plots.fonts import PlainFigure, show_as_they_are
 from transfer.plots.style import BLUE, GRAY, LONGEST_LABEL, SPLIT_COLOURS, VERMILLION, shortened
@@ -79,6 +79,8 @@ def _plot_learning_rate(axes: Axes, rates: np.ndarray) -> None:
     axes.plot(np.arange(1, len(rates) + 1), rates, color="black", drawstyle="steps-mid", marker=".")
     if np.nanmax(rates, initial=0.0) > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())  # Matplotlib's own writes formulas
+        axes.yaxis.set_minor_formatter(LogFormatter())
         axes.margins(y=0.25)
 
 
