@@ -608,3 +608,22 @@ def test_a_folder_of_runs_is_found_at_home(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     result = CliRunner().invoke(load_command("runs"), ["~/mine"])
     assert result.exit_code == 0 and f"No run in {tmp_path}/mine/." in result.output
+
+
+def all_commands():
+    for name in COMMANDS:
+        command = load_command(name)
+        yield from (command, *getattr(command, "commands", {}).values())
+
+
+def test_upper_and_lower_case_of_choices_do_not_matter():
+    choices = [
+        parameter.type
+        for command in all_commands()
+        for parameter in command.params
+        if isinstance(parameter.type, click.Choice)
+    ]
+    assert len(choices) >= 10
+    for choice in choices:
+        for word in choice.choices:
+            assert choice.convert(str(word).upper(), None, None) == word

@@ -16,14 +16,14 @@ from transfer.deploy.choices import FORMATS, INCLUDED, LITERT, NONE, QUANTIZATIO
 @click.option(
     "--format",
     "form",
-    type=click.Choice(FORMATS),
+    type=click.Choice(FORMATS, case_sensitive=False),
     default=LITERT,
     show_default=True,
     help="LiteRT (TensorFlow Lite), ONNX, OpenVINO or TensorFlow's SavedModel.",
 )
 @click.option(
     "--quantize",
-    type=click.Choice(QUANTIZATIONS),
+    type=click.Choice(QUANTIZATIONS, case_sensitive=False),
     default=NONE,
     show_default=True,
     help="Smaller numbers; auto is int8, and float16 where that loses too much.",

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--invert",
-    type=click.Choice(INVERT),
+    type=click.Choice(INVERT, case_sensitive=False),
     default="auto",
     show_default=True,
     help="Make negatives: auto, of photos on white where it learnt from images on black.",

@@ -47,7 +47,7 @@ _FILE = options.UserPath(dir_okay=False)
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON, for programs.")
 @click.option(
     "--invert",
-    type=click.Choice(INVERT),
+    type=click.Choice(INVERT, case_sensitive=False),
     default=INVERT[0],
     show_default=True,
     help="Make negatives, as predict does.",

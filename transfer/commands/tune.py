@@ -29,7 +29,7 @@ from transfer.commands import options
 )
 @click.option(
     "--objective",
-    type=click.Choice(("val_accuracy", "val_loss")),
+    type=click.Choice(("val_accuracy", "val_loss"), case_sensitive=False),
     default="val_accuracy",
     show_default=True,
     help="What to look for, on the validation images.",
@@ -49,7 +49,7 @@ from transfer.commands import options
 )
 @click.option(
     "--role",
-    type=click.Choice(("chief", "worker")),
+    type=click.Choice(("chief", "worker"), case_sensitive=False),
     show_default="search in this process alone",
     help="Share the search: a chief hands out trials, workers run them.",
 )
