@@ -241,6 +241,14 @@ class TrainingSettings:
         "How the learning rate falls: when the validation loss stalls, or along a cosine.",
         choices=("plateau", "cosine"),
     )
+    warm_up_fraction: float = _setting(
+        0.0,
+        float,
+        "Share of the steps of a cosine in which the learning rate rises from 0.",
+        minimum=0,
+        maximum=1,
+        open_maximum=True,
+    )
     batch_size: int = _setting(128, int, "Images in a training step.", minimum=1, maximum=65_536)
     optimizer: str = _setting(
         "adam", str, "The optimizer of both phases.", choices=("adam", "adamw", "rmsprop", "sgd")
@@ -273,6 +281,15 @@ class TrainingSettings:
         maximum=1,
         open_minimum=True,
         words=("all",),
+        phase=FINETUNE_PHASE,
+    )
+    layer_decay: float = _setting(
+        1.0,
+        float,
+        "What the learning rate is multiplied by from a block of the backbone to the one below.",
+        minimum=0,
+        maximum=1,
+        open_minimum=True,
         phase=FINETUNE_PHASE,
     )
     train_batch_norm: bool = _setting(
@@ -386,6 +403,22 @@ class AugmentationSettings:
         "Share of the training images in which a rectangle is replaced by noise.",
         minimum=0,
         maximum=1,
+    )
+    mixup_alpha: float = _setting(
+        0.0,
+        float,
+        "Mix images and their labels in pairs, shares drawn from Beta(alpha, alpha); 0 for none.",
+        minimum=0,
+        maximum=10,
+        phase=FINETUNE_PHASE,
+    )
+    cutmix_alpha: float = _setting(
+        0.0,
+        float,
+        "Paste a rectangle of one image into another, its area drawn likewise; 0 for none.",
+        minimum=0,
+        maximum=10,
+        phase=FINETUNE_PHASE,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from transfer.config import Config
-from transfer.data.augment import Draws, augment, draw, resize
+from transfer.data.augment import Draws, augment, draw, mix, mixes, resize
 from transfer.data.randomness import Purpose, epoch_key
 from transfer.data.splits import Split
 
@@ -52,7 +52,8 @@ def make_training_dataset(
 
     def load(indices: tf.Tensor, draws: Draws, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = gather(indices)
-        return augment(images, indices, draws, config, epoch), labels
+        shown = augment(images, indices, draws, config, epoch)
+        return mix(shown, labels, draws.mixes) if mixes(config) else (shown, labels)
 
     epochs = tf.data.Dataset.range(first_epoch, config.finetune_epochs).flat_map(one_epoch)
     return _map_owning(epochs, load, [split.images, split.labels])

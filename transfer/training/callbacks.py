@@ -13,6 +13,7 @@ from transfer.config import Config
 from transfer.models.batch_norm import RECALIBRATION_IMAGES, make_recalibration
 from transfer.models.classifier import feature_extractor
 from transfer.runs import files
+from transfer.training.optimizers import PLATEAU
 
 HEAD, FINETUNE = "head", "fine-tune"
 
@@ -26,7 +27,8 @@ def keras_callbacks(
 ) -> Iterator[keras.callbacks.Callback]:
     """Yields Keras's own callbacks for a phase, as the settings want them.
 
-    The learning rate falls on a plateau of the validation loss or along a cosine; training
+    The learning rate falls on a plateau of the validation loss, unless it follows a schedule by
+    the step; training
     stops early, and the weights of the best epoch are put back; TensorBoard gets its log. With
     `ema_momentum` it is the average of the weights that is validated and kept.
     """
@@ -39,20 +41,13 @@ def keras_callbacks(
     yield callbacks.EarlyStopping(
         "val_loss", patience=config.early_stopping_patience, restore_best_weights=True
     )
-    if config.schedule == "plateau":
+    if config.schedule == PLATEAU:
         yield callbacks.ReduceLROnPlateau(
             "val_loss",
             patience=config.plateau_patience,
             factor=config.plateau_factor,
             min_lr=config.minimum_learning_rate,
         )
-    else:
-        epochs = config.head_epochs if phase == HEAD else config.finetune_epochs
-        peak = config.head_learning_rate if phase == HEAD else float(config.finetune_learning_rate)
-        cosine = keras.optimizers.schedules.CosineDecay(
-            peak, epochs, alpha=config.minimum_learning_rate / peak
-        )
-        yield callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch)))
 
 
 class EpochTensorBoard(keras.callbacks.TensorBoard):

@@ -28,7 +28,7 @@ from transfer.data.pipeline import (
 from transfer.data.splits import Split, Splits
 from transfer.errors import InputError
 from transfer.machine import has_accelerator
-from transfer.models.classifier import unfreeze_backbone
+from transfer.models.classifier import decay_by_block, unfreeze_backbone
 from transfer.models.head import MULTI, measure_features, standardize_features
 from transfer.progress import PhaseProgress
 from transfer.runs import files
@@ -48,7 +48,7 @@ from transfer.training.checkpoint import (
 )
 from transfer.training.features import frozen_extractor, load_features
 from transfer.training.interruption import StopAfterStep
-from transfer.training.optimizers import make_optimizer
+from transfer.training.optimizers import make_optimizer, make_schedule, scale_steps
 from transfer.training.scores import best_loss
 
 HEAD_VALIDATION_BATCH = 1024  # features; Keras's own 32 would take a third of a head epoch
@@ -118,7 +118,9 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     With flips on, an epoch takes each image or its mirror image at random.
     """
     config, num_classes = run.config, len(splits.class_names)
-    optimizer = make_optimizer(config.optimizer, config.head_learning_rate)
+    steps = steps_per_epoch(splits.train.num_images, config.batch_size)
+    rate = make_schedule(config, config.head_learning_rate, steps * config.head_epochs)
+    optimizer = make_optimizer(config.optimizer, rate)
     _compile(head, config, optimizer, steps_at_a_time=HEAD_STEPS_AT_A_TIME)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
     begin_epoch = keras.callbacks.LambdaCallback(
@@ -148,8 +150,12 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
     unfreeze_backbone(
         config.backbone, backbone, config.unfreeze, train_batch_norm=config.train_batch_norm
     )
+    steps = steps_per_epoch(splits.train.num_images, config.batch_size)
     learning_rate = float(config.finetune_learning_rate)  # "auto" is settled
-    optimizer = make_optimizer(config.optimizer, learning_rate, config.ema_momentum)
+    rate = make_schedule(config, learning_rate, steps * config.finetune_epochs)
+    optimizer = make_optimizer(config.optimizer, rate, config.ema_momentum)
+    if config.layer_decay < 1:
+        scale_steps(optimizer, decay_by_block(config.backbone, backbone, config.layer_decay))
     _compile(classifier, config, optimizer)
 
     def batches_from(epoch: int) -> tf.data.Dataset:
@@ -158,7 +164,6 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
     validation = make_evaluation_dataset(
         splits.validation, config.image_size, config.batch_size, num_classes
     )
-    steps = steps_per_epoch(splits.train.num_images, config.batch_size)
     _fit(
         classifier,
         FINETUNE,
