@@ -1,9 +1,9 @@
-"""Optimizers: each name makes its own."""
+"""Optimizers: each name makes its own; and how their rates go."""
 
 import pytest
 
-from transfer.config import settings
-from transfer.training.optimizers import make_optimizer
+from transfer.config import Config, settings
+from transfer.training.optimizers import make_optimizer, make_schedule
 
 
 @pytest.mark.parametrize("name", settings()["optimizer"].choices)
@@ -13,3 +13,13 @@ def test_every_optimizer_is_made(name):
     assert float(optimizer.learning_rate) == pytest.approx(0.01)
     assert not optimizer.use_ema
     assert make_optimizer(name, 0.01, 0.9).ema_momentum == 0.9
+
+
+def test_a_rate_rises_in_a_line_and_falls_along_a_cosine():
+    assert make_schedule(Config(), 0.1, 100) == 0.1  # the plateau lowers it
+    config = Config(schedule="cosine", warm_up_fraction=0.2, minimum_learning_rate=0.01)
+    rate = make_schedule(config, 0.1, 100)
+    assert [float(rate(step)) for step in (0, 10, 20)] == pytest.approx([0, 0.05, 0.1])
+    assert [float(rate(step)) for step in (60, 100, 200)] == pytest.approx([0.055, 0.01, 0.01])
+    at_once = make_schedule(Config(schedule="cosine", minimum_learning_rate=1.0), 0.1, 100)
+    assert [float(at_once(step)) for step in (0, 50, 100)] == pytest.approx([0.1, 0.1, 0.1])

@@ -269,8 +269,25 @@ def test_the_cosine_falls_from_the_rate_towards_the_minimum(config, tmp_path):
     config = dataclasses.replace(config, schedule="cosine", minimum_learning_rate=1e-5)
     result = train(config, run_dir=tmp_path / "run")
     rates = [row["learning_rate"] for row in result.history if row["phase"] == "head"]
-    cosine = 0.5 * (1 + np.cos(np.pi * np.arange(3) / 3))
+    cosine = 0.5 * (1 + np.cos(np.pi * np.arange(1, 4) / 3))  # at the end of each epoch
     np.testing.assert_allclose(rates, 1e-5 + (1e-3 - 1e-5) * cosine, rtol=1e-4)
+
+
+def test_lower_blocks_learn_at_lower_rates(config, monkeypatch, tmp_path):
+    kept = capture_classifier(monkeypatch)
+    sgd = dataclasses.replace(config, optimizer="sgd", finetune_epochs=1, limit=32, head_epochs=1)
+
+    def moves(**changes):
+        train(dataclasses.replace(sgd, **changes), run_dir=tmp_path / str(changes))
+        after = {weight.path: weight.numpy() for weight in kept["classifier"].weights}
+        return {path: after[path] - was for path, was in kept["before"].items()}
+
+    plain, decayed = moves(), moves(layer_decay=0.5)  # one step each
+    for number in range(1, 5):
+        path = f"block{number}_conv/kernel"
+        assert np.abs(plain[path]).max() > 0
+        factor = 0.5 ** (5 - number)
+        np.testing.assert_allclose(decayed[path], factor * plain[path], rtol=1e-2, atol=1e-7)
 
 
 def test_a_loss_that_is_not_a_number_is_told_with_the_mend(scratch, tmp_path):

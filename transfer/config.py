@@ -216,6 +216,25 @@ class TrainingSettings:
         matters_most=True,
         is_searched=False,
     )
+    small_epochs: int = _setting(
+        0,
+        int,
+        "Epochs that train the unfrozen backbone on smaller, cheaper images before the fine-tune "
+        "phase, on one schedule with it.",
+        minimum=0,
+        maximum=10_000,
+        is_searched=False,
+        phase=FINETUNE_PHASE,
+    )
+    small_image_size: int = _setting(
+        64,
+        int,
+        "Side of the images of --small-epochs, in pixels.",
+        minimum=32,
+        maximum=1024,
+        is_searched=False,
+        phase=FINETUNE_PHASE,
+    )
     head_learning_rate: float = _setting(
         1e-3,
         float,
@@ -467,6 +486,11 @@ class Config(RunSettings, AugmentationSettings, TrainingSettings, ModelSettings,
         if self.head_epochs == 0 and self.finetune_epochs == 0:
             raise InputError(
                 "head_epochs and finetune_epochs are both 0: nothing would be trained."
+            )
+        if self.small_epochs and not self.finetune_epochs:
+            raise InputError(
+                f"small_epochs is {self.small_epochs} and finetune_epochs 0: at least the last epoch "
+                "should be one of --image-size. Give --finetune-epochs."
             )
 
     @classmethod

@@ -15,7 +15,8 @@ from transfer.models.classifier import feature_extractor
 from transfer.runs import files
 from transfer.training.optimizers import PLATEAU
 
-HEAD, FINETUNE = "head", "fine-tune"
+# In their order; the second trains the whole network on smaller images, where that is asked for.
+HEAD, SMALL, FINETUNE = "head", "small images", "fine-tune"
 
 # In an epoch shorter than this, BatchNorm's moving average (momentum 0.9) is not left to itself:
 # the weights move faster than it follows.
@@ -34,7 +35,7 @@ def keras_callbacks(
     """
     callbacks = keras.callbacks
     yield callbacks.TerminateOnNaN()
-    if config.ema_momentum and phase == FINETUNE:
+    if config.ema_momentum and phase != HEAD:
         # Before those that look at the weights, at the end of an epoch, to judge or to keep them.
         yield callbacks.SwapEMAWeights(swap_on_epoch=True)
     yield EpochTensorBoard(run_dir / files.LOGS / phase, write_graph=False)

@@ -73,8 +73,9 @@ def scale_steps(
     """
     update = optimizer.update_step
 
-    def update_scaled(gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
-        update(gradient, variable, learning_rate * factors.get(variable.path, 1.0))
+    def update_scaled(gradient: Any, variable: Any, learning_rate: Any) -> None:
+        path = optimizer._trainable_variables[optimizer._get_variable_index(variable)].path
+        update(gradient, variable, learning_rate * factors.get(path, 1.0))
 
     optimizer.update_step = update_scaled
     return optimizer

@@ -6,6 +6,7 @@ rate.
 """
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from transfer.training.callbacks import (
     FINETUNE,
     HEAD,
     SHORT_EPOCH_STEPS,
+    SMALL,
     BatchNormRecalibration,
     HistoryRecorder,
     keras_callbacks,
@@ -74,7 +76,9 @@ class Run:
 
     def epochs(self, phase: str) -> int:
         """Returns the epochs that a phase may take."""
-        return self.config.head_epochs if phase == HEAD else self.config.finetune_epochs
+        config = self.config
+        of_phase = {HEAD: config.head_epochs, SMALL: config.small_epochs}
+        return of_phase.get(phase, config.finetune_epochs)
 
 
 @dataclass(frozen=True)
@@ -135,39 +139,85 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     _fit(head, HEAD, batches, validation, splits.train, run, [begin_epoch])
 
 
-def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
+def fit_small(classifier: keras.Model, splits: Splits, run: Run, before: HeadPhaseWeights) -> None:
+    """Trains all that `fit_finetune` will, on smaller images, for the first part of one schedule.
+
+    Cheap epochs first: Howard, fast.ai 2018, and Touvron et al., arXiv:1906.06423.
+
+    Args:
+        classifier: for images of `small_image_size`; it is trained in place.
+        splits: the images.
+        run: with its settings.
+        before: the weights of the head phase, kept in the checkpoints.
+    """
+    config = dataclasses.replace(run.config, image_size=run.config.small_image_size)
+    _compile_unfrozen(classifier, config, splits.train)
+    _fit_unfrozen(classifier, SMALL, splits, dataclasses.replace(run, config=config), before)
+
+
+def fit_finetune(
+    classifier: keras.Model,
+    splits: Splits,
+    run: Run,
+    before: HeadPhaseWeights,
+    small: keras.Model | None = None,
+) -> keras.Model:
     """Unfreezes the upper blocks of the backbone and trains them with the head.
 
     Where that ends worse than the head phase, by the validation loss, the weights of the head
     phase are put back.
 
+    Args:
+        classifier: with the weights to begin with; it is trained in place.
+        splits: the images.
+        run: with its settings.
+        before: the weights of the head phase.
+        small: the network that `fit_small` trained, whose optimizer goes on here.
+
     Returns:
         The classifier.
     """
-    config, num_classes = run.config, len(splits.class_names)
-    before = HeadPhaseWeights(classifier, run.recorder, run.checkpoint)
+    _compile_unfrozen(classifier, run.config, splits.train)
+    if small is not None and not run.config.ema_momentum:
+        pairs = zip(classifier.optimizer.variables, small.optimizer.variables, strict=True)
+        for variable, value in pairs:
+            variable.assign(value)
+    _fit_unfrozen(classifier, FINETUNE, splits, run, before)
+    before.put_back_if_better(classifier)
+    return classifier
+
+
+def _compile_unfrozen(classifier: keras.Model, config: Config, train: Split) -> None:
     backbone = classifier.get_layer("backbone")
     unfreeze_backbone(
         config.backbone, backbone, config.unfreeze, train_batch_norm=config.train_batch_norm
     )
-    steps = steps_per_epoch(splits.train.num_images, config.batch_size)
-    learning_rate = float(config.finetune_learning_rate)  # "auto" is settled
-    rate = make_schedule(config, learning_rate, steps * config.finetune_epochs)
+    epochs = config.small_epochs + config.finetune_epochs
+    steps = steps_per_epoch(train.num_images, config.batch_size) * epochs
+    rate = make_schedule(config, float(config.finetune_learning_rate), steps)  # "auto" is settled
     optimizer = make_optimizer(config.optimizer, rate, config.ema_momentum)
     if config.layer_decay < 1:
         scale_steps(optimizer, decay_by_block(config.backbone, backbone, config.layer_decay))
     _compile(classifier, config, optimizer)
 
+
+def _fit_unfrozen(
+    classifier: keras.Model, phase: str, splits: Splits, run: Run, before: HeadPhaseWeights
+) -> None:
+    config, num_classes = run.config, len(splits.class_names)
+    begun = config.small_epochs if phase == FINETUNE else 0  # epochs of the schedule before
+
     def batches_from(epoch: int) -> tf.data.Dataset:
-        return make_training_dataset(splits.train, config, num_classes, first_epoch=epoch)
+        last = begun + run.epochs(phase)
+        return make_training_dataset(splits.train, config, num_classes, range(begun + epoch, last))
 
     validation = make_evaluation_dataset(
         splits.validation, config.image_size, config.batch_size, num_classes
     )
     _fit(
         classifier,
-        FINETUNE,
-        batches_from(run.first_epoch(FINETUNE)),
+        phase,
+        batches_from(run.first_epoch(phase)),
         validation,
         splits.train,
         run,
@@ -175,11 +225,9 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         [BatchNormRecalibration(classifier, batches_from(0), config.batch_size)]
         if recalibrates_batch_norm(config, splits.train.num_images)
         else [],
-        steps=steps,
+        steps=steps_per_epoch(splits.train.num_images, config.batch_size),
         before=before,
     )
-    before.put_back_if_better(classifier)
-    return classifier
 
 
 def recalibrates_batch_norm(config: Config, num_images: int) -> bool:

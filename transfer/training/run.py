@@ -49,12 +49,12 @@ from transfer.runs.folder import (
     lock_run,
 )
 from transfer.storage.atomic import remove_leftovers
-from transfer.training.callbacks import FINETUNE, HistoryRecorder
-from transfer.training.checkpoint import Checkpoint, newest_checkpoint
+from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
+from transfer.training.checkpoint import Checkpoint, HeadPhaseWeights, newest_checkpoint
 from transfer.training.data import Data, load_data
 from transfer.training.defaults import settle
 from transfer.training.interruption import one_line_for_every_end, too_large
-from transfer.training.phases import Run, fit_finetune, fit_head, load_head_features
+from transfer.training.phases import Run, fit_finetune, fit_head, fit_small, load_head_features
 from transfer.training.result import Describe, Result, finish, tidy_up
 
 
@@ -179,17 +179,40 @@ def _train_phases(
     describe: Describe | None,
     keep_model: bool = True,
 ) -> Result:
-    resumes_finetune = run.checkpoint and run.checkpoint.state.phase == FINETUNE
+    phase = run.checkpoint.state.phase if run.checkpoint else HEAD  # to go on with
     last = None
-    if run.config.head_epochs and not resumes_finetune:
+    if run.config.head_epochs and phase == HEAD:
         last = classifier.get_layer("head")
         fit_head(last, load_head_features(classifier, splits, run), splits, run)
         gc.collect()  # the features, up to gigabytes, are held by nothing but cycles
     if run.config.finetune_epochs:
-        last = fit_finetune(classifier, splits, run)
+        before = HeadPhaseWeights(classifier, run.recorder, run.checkpoint)
+        small = None
+        if run.config.small_epochs and phase != FINETUNE:
+            small = _fit_small(classifier, splits, policy, run, before)
+        last = fit_finetune(classifier, splits, run, before, small)
     if keep_model:
         save_classifier(classifier, run.config, policy, run.recorder.run_dir / files.MODEL)
     return finish(classifier, last, run, describe)
+
+
+def _fit_small(
+    classifier: keras.Model, splits: Splits, policy: str, run: Run, before: HeadPhaseWeights
+) -> keras.Model:
+    # Trains a network of the same weights on smaller images and gives them back to the classifier.
+    config = dataclasses.replace(run.config, image_size=run.config.small_image_size)
+    backbone, _ = _load_backbone(config, "none", policy, offline=True)
+    small = _build(config, backbone, splits, policy)
+    if [each.shape for each in small.weights] != [each.shape for each in classifier.weights]:
+        raise InputError(
+            f"the head sees other outputs of {config.backbone} at {config.image_size} pixels than "
+            f"at {run.config.image_size}. Give another --small-image-size, such as "
+            f"{run.config.image_size * 2 // 3}, or --head-features last."
+        )
+    small.set_weights(classifier.get_weights())
+    fit_small(small, splits, run, before)
+    classifier.set_weights(small.get_weights())
+    return small
 
 
 # --- Before the phases ----------------------------------------------------------------------
@@ -320,8 +343,8 @@ def _check_same_data(run_dir: Path, facts: Facts, data: Data) -> None:
 def _load_backbone_again(
     run_dir: Path, facts: Facts, checkpoint: Checkpoint | None, offline: bool
 ) -> keras.Model:
-    # A checkpoint of the fine-tune phase brings all weights; before it they are needed again.
-    needed = checkpoint is None or checkpoint.state.phase != FINETUNE
+    # A checkpoint behind the head phase brings all weights; before it they are needed again.
+    needed = checkpoint is None or checkpoint.state.phase == HEAD
     wanted = facts.settings.weights if needed else "none"
     backbone, weights = _load_backbone(facts.settings, wanted, facts.precision, offline)
     if needed and fingerprint_variables(backbone.weights) != facts.weights.sha256:
