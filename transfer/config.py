@@ -489,8 +489,8 @@ class Config(RunSettings, AugmentationSettings, TrainingSettings, ModelSettings,
             )
         if self.small_epochs and not self.finetune_epochs:
             raise InputError(
-                f"small_epochs is {self.small_epochs} and finetune_epochs 0: at least the last epoch "
-                "should be one of --image-size. Give --finetune-epochs."
+                f"small_epochs is {self.small_epochs} and finetune_epochs 0: the last epoch should "
+                "be one of --image-size. Give --finetune-epochs."
             )
 
     @classmethod

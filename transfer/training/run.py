@@ -209,10 +209,16 @@ def _fit_small(
             f"at {run.config.image_size}. Give another --small-image-size, such as "
             f"{run.config.image_size * 2 // 3}, or --head-features last."
         )
-    small.set_weights(classifier.get_weights())
+    _copy_variables(classifier, small)
     fit_small(small, splits, run, before)
-    classifier.set_weights(small.get_weights())
+    _copy_variables(small, classifier)
     return small
+
+
+def _copy_variables(source: keras.Model, target: keras.Model) -> None:
+    # The states of random numbers too, which are no weights.
+    for variable, value in zip(target.variables, source.variables, strict=True):
+        variable.assign(value)
 
 
 # --- Before the phases ----------------------------------------------------------------------
