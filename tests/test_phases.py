@@ -273,23 +273,6 @@ def test_the_cosine_falls_from_the_rate_towards_the_minimum(config, tmp_path):
     np.testing.assert_allclose(rates, 1e-5 + (1e-3 - 1e-5) * cosine, rtol=1e-4)
 
 
-def test_lower_blocks_learn_at_lower_rates(config, monkeypatch, tmp_path):
-    kept = capture_classifier(monkeypatch)
-    sgd = dataclasses.replace(config, optimizer="sgd", finetune_epochs=1, limit=32, head_epochs=1)
-
-    def moves(**changes):
-        train(dataclasses.replace(sgd, **changes), run_dir=tmp_path / str(changes))
-        after = {weight.path: weight.numpy() for weight in kept["classifier"].weights}
-        return {path: after[path] - was for path, was in kept["before"].items()}
-
-    plain, decayed = moves(), moves(layer_decay=0.5)  # one step each
-    for number in range(1, 5):
-        path = f"block{number}_conv/kernel"
-        assert np.abs(plain[path]).max() > 0
-        factor = 0.5 ** (5 - number)
-        np.testing.assert_allclose(decayed[path], factor * plain[path], rtol=1e-2, atol=1e-7)
-
-
 def test_a_loss_that_is_not_a_number_is_told_with_the_mend(scratch, tmp_path):
     config = dataclasses.replace(scratch, finetune_learning_rate=10.0, optimizer="sgd", l2=10.0)
     with pytest.raises(InputError, match="--finetune-learning-rate, now 10"):
