@@ -50,7 +50,7 @@ def trained(monkeypatch):
         summary(seed).write(run_dir)
         return Result(run_dir, summary(seed), [])
 
-    def fake_train(config, *, run_dir, offline, command, describe, repeats=None):
+    def fake_train(config, *, run_dir, offline, command, given, describe, repeats=None):
         if stop.pop((config.seed, "not begun"), None):
             raise KeyboardInterrupt
         run_dir.mkdir(parents=True)

@@ -130,6 +130,7 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     targets = keras.utils.to_categorical(splits.validation.labels, num_classes)
     validation = tf.data.Dataset.from_tensor_slices((features.validation, targets))
     validation = without_tuner(validation.batch(HEAD_VALIDATION_BATCH))
+    validation = _weigh_validation(validation, splits.validation, config, num_classes)
     _fit(head, HEAD, batches, validation, splits.train, run, [begin_epoch])
 
 
@@ -158,6 +159,7 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
     validation = make_evaluation_dataset(
         splits.validation, config.image_size, config.batch_size, num_classes
     )
+    validation = _weigh_validation(validation, splits.validation, config, num_classes)
     steps = steps_per_epoch(splits.train.num_images, config.batch_size)
     _fit(
         classifier,
@@ -270,6 +272,18 @@ def _class_weights(labels: np.ndarray, num_classes: int) -> dict[int, float]:
     weights = compute_class_weight("balanced", classes=classes, y=labels)
     of_class = dict(zip(classes.tolist(), weights.tolist(), strict=True))
     return {label: of_class.get(label, 1.0) for label in range(num_classes)}
+
+
+def _weigh_validation(
+    batches: tf.data.Dataset, validation: Split, config: Config, num_classes: int
+) -> tf.data.Dataset:
+    # Where classes count the same in what is learnt, they do in what chooses the epoch: its loss
+    # is then the mean over the classes.
+    if not config.class_weights:
+        return batches
+    of_class = _class_weights(validation.labels, num_classes)
+    weights = tf.constant([of_class[label] for label in range(num_classes)], tf.float32)
+    return batches.map(lambda images, y_true: (images, y_true, tf.linalg.matvec(y_true, weights)))
 
 
 def _progress(
