@@ -17,7 +17,8 @@ from transfer import console
 from transfer.data.duplicates import group_near_duplicates
 from transfer.data.splits import Split, Splits
 from transfer.errors import InputError
-from transfer.models.head import MULTI, measure_features
+from transfer.models.head import MULTI, build_head, measure_features
+from transfer.models.precision import dtype_policy
 from transfer.runs.facts import FoldSummary
 from transfer.storage.atomic import scratch_folder
 from transfer.training.callbacks import HEAD, HistoryRecorder
@@ -27,7 +28,7 @@ from transfer.training.scores import best_row
 
 
 def cross_validate(
-    classifier: keras.Model, features: HeadFeatures, splits: Splits, run: Run
+    classifier: keras.Model, features: HeadFeatures, splits: Splits, run: Run, policy: str
 ) -> dict[str, FoldSummary]:
     """Trains a head for each fold of the training and validation images together.
 
@@ -36,6 +37,7 @@ def cross_validate(
         features: of the training images and of the validation images.
         splits: the images.
         run: its settings say how many folds, and how a head is trained.
+        policy: Keras's dtype policy.
 
     Returns:
         What each fold came to on the part it held out, by its number from "1".
@@ -60,7 +62,7 @@ def cross_validate(
         )
         with console.status(f"Fold {number} of {config.folds}"), console.speaking(quiet=True):
             of_fold = _features_of(views, learnt, held, config.head_features)
-            folds[str(number)] = _fit_fold(classifier, of_fold, parts, run)
+            folds[str(number)] = _fit_fold(of_fold, parts, run, policy)
     return folds
 
 
@@ -99,11 +101,11 @@ def _features_of(
     return HeadFeatures(of_learnt, views[0][held], scaler)
 
 
-def _fit_fold(
-    classifier: keras.Model, features: HeadFeatures, splits: Splits, run: Run
-) -> FoldSummary:
+def _fit_fold(features: HeadFeatures, splits: Splits, run: Run, policy: str) -> FoldSummary:
+    num_features, num_classes = features.validation.shape[1], len(splits.class_names)
     keras.utils.set_random_seed(run.config.seed)
-    head = keras.models.clone_model(classifier.get_layer("head"))  # with new weights
+    with dtype_policy(policy):
+        head = build_head(run.config, num_features, num_classes)
     with scratch_folder() as folder:
         own = Run(run.config, HistoryRecorder(Path(folder)), time.perf_counter())
         fit_head(head, features, splits, own)

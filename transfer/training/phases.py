@@ -283,7 +283,11 @@ def _weigh_validation(
         return batches
     of_class = _class_weights(validation.labels, num_classes)
     weights = tf.constant([of_class[label] for label in range(num_classes)], tf.float32)
-    return batches.map(lambda images, y_true: (images, y_true, tf.linalg.matvec(y_true, weights)))
+
+    def weigh(images: tf.Tensor, y_true: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return images, y_true, tf.linalg.matvec(tf.cast(y_true, tf.float32), weights)
+
+    return batches.map(weigh)
 
 
 def _progress(

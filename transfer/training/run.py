@@ -190,9 +190,9 @@ def _train_phases(
     if run.config.head_epochs and not resumes_finetune:
         last = classifier.get_layer("head")
         features = load_head_features(classifier, splits, run)
-        fit_head(last, features, splits, run)
         if run.config.folds:
-            folds = cross_validate(classifier, features, splits, run)
+            folds = cross_validate(classifier, features, splits, run, policy)
+        fit_head(last, features, splits, run)
         del features
         gc.collect()  # up to gigabytes, held by nothing but cycles
     if run.config.finetune_epochs:
