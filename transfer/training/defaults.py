@@ -41,7 +41,7 @@ def suit_size(config: Config, num_images: int, channels: int, given: Container[s
     """
     if num_images >= SMALL:
         return config
-    suited = _FOR_FEW_IMAGES if channels == 1 else _FOR_FEW_PHOTOS
+    suited = _FOR_FEW_PHOTOS if channels == 3 and config.finetune_epochs else _FOR_FEW_IMAGES
     return dataclasses.replace(
         config, **{name: value for name, value in suited.items() if name not in given}
     )
