@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.conftest import printed
+from tests.conftest import printed, write_copies
 from tools import make_sample
 from transfer.config import Config
 from transfer.data.fashion_mnist import CLASS_NAMES, FASHION_MNIST_SHA256, SAMPLE_SHA256
@@ -851,6 +851,36 @@ def test_division_is_complete_disjoint_and_has_every_class(uneven):
         assert len(set().union(*map(rows_of, parts))) == 133
         assert all(set(part.labels) == {0, 1, 2} for part in parts)
         assert np.bincount(splits.test.labels).tolist() == [20, 6, 1]
+
+
+@pytest.mark.parametrize("as_files", [True, False], ids=["files", "arrays"])
+def test_near_duplicates_are_held_out_all_or_none(tmp_path, as_files):
+    path, pictures_in = write_copies(tmp_path / "copies", as_files)
+    for together in (True, False):
+        splits = load_splits(path, keeps_duplicates_together=together)
+        parts = [set(pictures_in(part)) for part in splits.parts().values()]
+        shared = set.union(*(one & other for one in parts for other in parts if one is not other))
+        assert bool(shared) is not together
+        sizes = [part.num_images for part in splits.parts().values()]
+        assert sizes == pytest.approx([86, 10, 24], abs=2)
+        assert all(set(part.labels) == {0, 1} for part in splits.parts().values())
+    assert "120 near duplicates kept in one part" in load_splits(path).provenance
+    assert pictures_in(load_splits(path).test) == pictures_in(load_splits(path, seed=1).test)
+
+
+@pytest.mark.parametrize("others", [0, 1, 4])
+def test_a_class_that_is_mostly_one_picture_is_in_every_part(tmp_path, others):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (30, 8, 8), np.uint8)
+    images[: 15 - others] = images[0]
+    np.savez(tmp_path / "d.npz", x_train=images, y_train=np.arange(30) // 15)
+    splits = load_splits(str(tmp_path / "d.npz"))
+    assert all(set(part.labels) == {0, 1} for part in splits.parts().values())
+    assert sum(part.num_images for part in splits.parts().values()) == 30
+    same = [
+        (part.images[..., 0] == images[0]).all((1, 2)).sum() for part in splits.parts().values()
+    ]
+    assert bool(max(same) == 15 - others) is (others == 4)  # with fewer others it must be divided
 
 
 def test_test_images_never_depend_on_seed_or_fraction(uneven):

@@ -202,7 +202,7 @@ class TrainingSettings:
     head_epochs: int = _setting(
         10,
         int,
-        "Epochs of the head phase (frozen backbone).",
+        "Epochs of the head phase (frozen backbone); 20 for few images.",
         minimum=0,
         maximum=10_000,
         is_searched=False,
@@ -210,7 +210,7 @@ class TrainingSettings:
     finetune_epochs: int = _setting(
         5,
         int,
-        "Epochs of the fine-tune phase (unfrozen backbone).",
+        "Epochs of the fine-tune phase (unfrozen backbone); 10 for few images.",
         minimum=0,
         maximum=10_000,
         matters_most=True,
@@ -234,6 +234,14 @@ class TrainingSettings:
         maximum=1024,
         is_searched=False,
         phase=FINETUNE_PHASE,
+    )
+    folds: int = _setting(
+        0,
+        int,
+        "Cross-validate the head besides, on so many parts of the images; without fine-tuning.",
+        minimum=0,
+        maximum=100,
+        is_searched=False,
     )
     head_learning_rate: float = _setting(
         1e-3,
@@ -268,7 +276,9 @@ class TrainingSettings:
         maximum=1,
         open_maximum=True,
     )
-    batch_size: int = _setting(128, int, "Images in a training step.", minimum=1, maximum=65_536)
+    batch_size: int = _setting(
+        128, int, "Images in a training step; 32 for few images.", minimum=1, maximum=65_536
+    )
     optimizer: str = _setting(
         "adam", str, "The optimizer of both phases.", choices=("adam", "adamw", "rmsprop", "sgd")
     )
@@ -290,7 +300,10 @@ class TrainingSettings:
         is_in_loss=True,
     )
     class_weights: bool = _setting(
-        False, bool, "Weigh classes inversely to their number of training images."
+        False,
+        bool,
+        "Weigh classes inversely to their number of images, also in the validation loss.",
+        is_in_loss=True,
     )
     unfreeze: float | str = _setting(
         "all",

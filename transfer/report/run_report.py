@@ -319,14 +319,14 @@ def _provenance(evaluated: EvaluatedRun) -> list[tuple[str, document.Text]]:
         ("Backbone", f"{settings.backbone} at {settings.image_size} pixels"),
         ("Phases", phases),
         ("Weights kept", summary.tell_kept()),
+        ("Cross-validation", summary.tell_folds()),
         ("Training time", f"{summary.seconds:,.0f} s"),
         ("Training precision", facts.precision),
         ("Command", document.Span(facts.command, "code")),
         ("Started", facts.started),
         ("Versions", ", ".join(f"{name} {value}" for name, value in facts.versions.items())),
     ]
-    has_something = {"Command": facts.command, "Weights kept": summary.tell_kept()}
-    return [(name, text) for name, text in items if has_something.get(name, True)]
+    return [(name, text) for name, text in items if text and text != document.Span("", "code")]
 
 
 def _tell_phase(name: str, run: FinishedRun) -> str:

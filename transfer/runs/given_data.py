@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from transfer.data.division import data_name, divide
 from transfer.data.fingerprints import fingerprint
-from transfer.data.splits import Loaded, Split, Splits, data_name, divide
+from transfer.data.splits import Loaded, Split, Splits
 from transfer.datasets.sources import describe_origin, load_undivided
 from transfer.errors import InputError
 from transfer.runs.facts import DataFacts, Facts
@@ -53,7 +54,13 @@ def find_given_data(data: str, facts: Facts) -> GivenData:
 def _divide_alike(loaded: Loaded, facts: Facts) -> Splits | None:
     settings = facts.settings
     try:
-        return divide(loaded, settings.validation_fraction, settings.seed, settings.limit)
+        return divide(
+            loaded,
+            settings.validation_fraction,
+            settings.seed,
+            settings.limit,
+            keeps_duplicates_together=facts.data.keeps_duplicates_together,
+        )
     except InputError:  # as few images as nothing can be trained on
         return None
 

@@ -136,6 +136,7 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     targets = keras.utils.to_categorical(splits.validation.labels, num_classes)
     validation = tf.data.Dataset.from_tensor_slices((features.validation, targets))
     validation = without_tuner(validation.batch(HEAD_VALIDATION_BATCH))
+    validation = _weigh_validation(validation, splits.validation, config, num_classes)
     _fit(head, HEAD, batches, validation, splits.train, run, [begin_epoch])
 
 
@@ -214,6 +215,7 @@ def _fit_unfrozen(
     validation = make_evaluation_dataset(
         splits.validation, config.image_size, config.batch_size, num_classes
     )
+    validation = _weigh_validation(validation, splits.validation, config, num_classes)
     _fit(
         classifier,
         phase,
@@ -323,6 +325,22 @@ def _class_weights(labels: np.ndarray, num_classes: int) -> dict[int, float]:
     weights = compute_class_weight("balanced", classes=classes, y=labels)
     of_class = dict(zip(classes.tolist(), weights.tolist(), strict=True))
     return {label: of_class.get(label, 1.0) for label in range(num_classes)}
+
+
+def _weigh_validation(
+    batches: tf.data.Dataset, validation: Split, config: Config, num_classes: int
+) -> tf.data.Dataset:
+    # Where classes count the same in what is learnt, they do in what chooses the epoch: its loss
+    # is then the mean over the classes.
+    if not config.class_weights:
+        return batches
+    of_class = _class_weights(validation.labels, num_classes)
+    weights = tf.constant([of_class[label] for label in range(num_classes)], tf.float32)
+
+    def weigh(images: tf.Tensor, y_true: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return images, y_true, tf.linalg.matvec(tf.cast(y_true, tf.float32), weights)
+
+    return batches.map(weigh)
 
 
 def _progress(

@@ -7,7 +7,7 @@ epoch; what they share stands below them.
 import dataclasses
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ from transfer.storage.atomic import remove_leftovers
 from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
 from transfer.training.checkpoint import Checkpoint, HeadPhaseWeights, newest_checkpoint
 from transfer.training.data import Data, load_data
-from transfer.training.defaults import settle
+from transfer.training.defaults import check_folds, settle, suit_size
+from transfer.training.folds import cross_validate
 from transfer.training.interruption import one_line_for_every_end, too_large
 from transfer.training.phases import Run, fit_finetune, fit_head, fit_small, load_head_features
 from transfer.training.result import Describe, Result, finish, tidy_up
@@ -64,6 +65,7 @@ def train(
     run_dir: Path | None = None,
     offline: bool = False,
     command: str = "",
+    given: Container[str] | None = None,
     repeats: RepeatsFacts | None = None,
     data: Data | None = None,
     describe: Describe | None = None,
@@ -76,6 +78,8 @@ def train(
         run_dir: the folder to make, or None for `runs/<time>-<backbone>`.
         offline: never use the network.
         command: the command line, kept in the run.
+        given: names of the settings that must stay as they are, the others may be suited to the
+            number of images; None for all.
         repeats: what binds it to runs with other seeds, kept in the run.
         data: what `load_data` gave for these settings; None to load it now.
         describe: called with what the run came to, before it counts as finished.
@@ -90,7 +94,9 @@ def train(
     """
     started = time.perf_counter()
     check_new(run_dir)
+    check_folds(config)
     data = data or load_data(config, offline)
+    config = _suit_size(config, data, given)
     policy, reason = choose_precision(config.backbone, config.precision)
     backbone, weights = _load_backbone(config, config.weights, policy, offline)
     settled = settle(config, weights, data.splits.geometry)
@@ -180,11 +186,15 @@ def _train_phases(
     keep_model: bool = True,
 ) -> Result:
     phase = run.checkpoint.state.phase if run.checkpoint else HEAD  # to go on with
-    last = None
+    last, folds = None, {}
     if run.config.head_epochs and phase == HEAD:
         last = classifier.get_layer("head")
-        fit_head(last, load_head_features(classifier, splits, run), splits, run)
-        gc.collect()  # the features, up to gigabytes, are held by nothing but cycles
+        features = load_head_features(classifier, splits, run)
+        if run.config.folds:
+            folds = cross_validate(classifier, features, splits, run, policy)
+        fit_head(last, features, splits, run)
+        del features
+        gc.collect()  # up to gigabytes, held by nothing but cycles
     if run.config.finetune_epochs:
         before = HeadPhaseWeights(classifier, run.recorder, run.checkpoint)
         small = None
@@ -193,7 +203,7 @@ def _train_phases(
         last = fit_finetune(classifier, splits, run, before, small)
     if keep_model:
         save_classifier(classifier, run.config, policy, run.recorder.run_dir / files.MODEL)
-    return finish(classifier, last, run, describe)
+    return finish(classifier, last, run, describe, folds)
 
 
 def _fit_small(
@@ -230,6 +240,20 @@ def _load_backbone(
     keras.utils.set_random_seed(config.seed)
     with dtype_policy(policy):
         return load_backbone(config.backbone, config.image_size, weights, offline=offline)
+
+
+def _suit_size(config: Config, data: Data, given: Container[str] | None) -> Config:
+    train = data.splits.train
+    if given is None:
+        return config
+    suited = suit_size(config, train.num_images, train.images.shape[-1], given)
+    before, after = config.to_dict(), suited.to_dict()
+    changed = [
+        f"--{name.replace('_', '-')} {after[name]}" for name in after if after[name] != before[name]
+    ]
+    if changed:
+        console.say(f"Few images, for which it is {', '.join(changed)} unless you say otherwise")
+    return suited
 
 
 def _say_settings(settled: Config, weights: Weights, policy: str, reason: str) -> None:

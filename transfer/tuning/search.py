@@ -200,6 +200,8 @@ def _prepare(options: SearchOptions, processes: Processes) -> tuple[Data, Plan]:
     if len(options.backbones) > 1:
         said = {"backbone": spaces.Choices(options.backbones)} | said
     config = spaces.fix(options.config, said)
+    if config.folds:
+        raise InputError("--folds is for train: a search compares on the validation images.")
     data = load_data(config, options.offline, with_test=False, arrays=options.arrays)
     backbones = said.get("backbone")
     names = backbones.values if isinstance(backbones, spaces.Choices) else (config.backbone,)
