@@ -236,9 +236,9 @@ def _find_foreign(value: object) -> str | None:
             if _is_arithmetic(name, called)
             else f"the class {_short(name)} of {_short(called)}"
         )
-    module = module.removeprefix("tf_") if module else module  # the package that Keras 2 lives in
-    # Keras 2 wrote no module.
-    if name not in (_ALL_CLASSES if module is None else _CLASSES.get(module, ())):
+    # Keras 2 wrote no module; later it lives in a package of its own, tf_keras.
+    known = _ALL_CLASSES if module is None else _CLASSES.get(module.removeprefix("tf_"), ())
+    if name not in known:
         return f"the class {_short(name)}{f' of {_short(module)}' if module else ''}"
     registered = value.get("registered_name")
     if registered not in (None, name):  # what somebody registered would win over the class
