@@ -109,13 +109,22 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _send(number: int) -> None:
+    if not callable(signal.getsignal(number)):  # nobody listens any more
+        return
+    if hasattr(signal, "pthread_kill"):  # which ends a call of the system's that waits, too
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        _thread.interrupt_main(number)
+
+
 def send_to_main_thread(seconds: float, number: int = signal.SIGTERM) -> threading.Timer:
     """Acts, after a while, as if a signal had come: whoever listens to it ends what is running.
 
     Returns:
         A timer that has been started; `cancel` it.
     """
-    timer = threading.Timer(seconds, _thread.interrupt_main, [number])
+    timer = threading.Timer(seconds, _send, [number])
     timer.daemon = True
     timer.start()
     return timer
