@@ -115,7 +115,7 @@ def _send(number: int) -> None:
     if hasattr(signal, "pthread_kill"):  # which ends a call of the system's that waits, too
         signal.pthread_kill(threading.main_thread().ident or 0, number)
     else:
-        _thread.interrupt_main(number)
+        _thread.interrupt_main(signal.Signals(number))
 
 
 def send_to_main_thread(seconds: float, number: int = signal.SIGTERM) -> threading.Timer:
