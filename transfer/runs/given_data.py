@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from transfer.data.decode import describe_fit_of
 from transfer.data.division import data_name, divide
 from transfer.data.fingerprints import fingerprint
 from transfer.data.splits import Loaded, Split, Splits
@@ -75,6 +76,8 @@ def _take_other(loaded: Loaded, kept: DataFacts) -> GivenData:
         f"OTHER DATA than the run's own: {test.num_images:,} {what}, of {describe_origin(loaded)}"
         f"{note}"
     )
+    if kept.geometry and (fit := describe_fit_of(test, kept.geometry)):
+        told += f"; {fit}"
     facts = dataclasses.replace(
         kept,
         name=data_name(loaded),
