@@ -3,9 +3,11 @@
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 
 import numpy as np
@@ -15,6 +17,7 @@ from PIL import Image
 
 import transfer
 from tests.conftest import make_framed
+from tests.test_end_to_end import REPOSITORY
 from transfer.commands.export import main as export_command
 from transfer.data.geometry import FITS, Geometry, fit_image
 from transfer.deploy import choices, engine_process, export, standalone
@@ -166,14 +169,24 @@ def test_the_script_fits_photos_as_this_package(fit, size):
     np.testing.assert_array_equal(np.asarray(names["fit"](photo, (30, 28))), expected)
 
 
-def test_predicting_with_a_file_loads_no_tensorflow(exports, photos):
-    code = (
-        "import sys, transfer.commands.main as m; m.load_command('predict').main("
-        f"[{str(exports('litert').path)!r}, {photos[0]!r}], standalone_mode=False);"
-        "assert not {'tensorflow', 'keras', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)"
-    )
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert finished.returncode == 0 and "1 photo:" in finished.stdout, finished.stderr
+def test_predicting_with_a_file_needs_what_its_extra_installs_alone(exports, photos, tmp_path):
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = [re.match(r"[\w-]+", line)[0] for line in project["optional-dependencies"]["train"]]
+    names = {"scikit-learn": "sklearn", "markdown-it-py": "markdown_it", "pyyaml": "yaml"}
+    for name in needed:  # first on the path of both processes
+        module = tmp_path / f"{names.get(name, name)}.py"
+        module.write_text("raise ModuleNotFoundError(f'No module named {__name__!r}', name=__name__)")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
+
+    def run(*words):
+        words = [sys.executable, "-m", "transfer", *map(str, words)]
+        return subprocess.run(words, capture_output=True, text=True, env=environment)
+
+    answered = run("predict", exports("litert").path, *photos, "--csv", tmp_path / "answers.csv")
+    assert answered.returncode == 0 and "5 photos:" in answered.stdout, answered.stderr
+    refused = run("runs")
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+    assert 'pip install "transfer[train]"' in refused.stderr
 
 
 def test_what_loses_too_much_is_refused_and_gone(exporter, tmp_path, monkeypatch):

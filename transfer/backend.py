@@ -12,7 +12,7 @@ from typing import Any
 from transfer.errors import InputError
 
 BACKENDS = ("tensorflow", "jax")
-INSTALL = "run `pip install -r requirements.txt`"
+INSTALL = 'run `pip install -r requirements.txt`, or `pip install "transfer[train]"`'
 
 
 def load_keras(verbose: bool = False) -> None:

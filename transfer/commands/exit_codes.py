@@ -11,6 +11,7 @@ import sys
 import click
 
 from transfer import signals
+from transfer.backend import INSTALL
 from transfer.commands.streams import Steady, steady_streams
 from transfer.errors import InputError, Interrupted, disk_error, printable
 
@@ -68,6 +69,8 @@ def _message(error: Exception) -> str | None:
         return str(error)
     if told := disk_error(error):
         return str(told)
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "transfer").startswith("transfer"):
+        return f"{error}; {INSTALL}."
     # TensorFlow's own, which is not imported for its name.
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return _NO_MEMORY

@@ -16,6 +16,7 @@ CROP = "crop"  # its middle, in the wanted aspect
 PAD = "pad"  # the whole image, its edges repeated around it
 FITS = (SQUASH, CROP, PAD)
 AUTO = "auto"
+LARGEST_SIDE = 1 << 16  # pixels
 
 _SAME_ASPECT = 1.05  # sides that differ by less are those of a cut or of rounding
 

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transfer.data.geometry import FITS, Geometry
+from transfer.data.geometry import FITS, LARGEST_SIDE, Geometry
 from transfer.data.splits import MOST_CLASSES
 from transfer.errors import InputError
 from transfer.runs.checked import Reader
-from transfer.runs.facts import MOST_PIXELS
 
 DARK, LIGHT = "dark", "light"
 GROUNDS = (DARK, LIGHT, "")
@@ -114,7 +113,7 @@ def _optional(read: Reader, key: str, most: float) -> float | None:
 
 
 def _parse_geometry(read: Reader) -> Geometry:
-    sides = [read.count(side, 1, most=MOST_PIXELS) for side in ("height", "width")]
+    sides = [read.count(side, 1, most=LARGEST_SIDE) for side in ("height", "width")]
     channels = read.count("channels")
     if channels not in (1, 3):
         raise read.refusal("channels", "1 or 3", channels)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.config import Config
-from transfer.data.geometry import FITS, Geometry
+from transfer.data.geometry import FITS, LARGEST_SIDE, Geometry
 from transfer.data.splits import MOST_CLASSES, Splits
 from transfer.errors import InputError, printable
 from transfer.formatting import format_spread
@@ -27,7 +27,6 @@ from transfer.version import __version__
 
 PARTS = ("train", "validation", "test")
 
-MOST_PIXELS = 1 << 16  # of a side
 
 
 @dataclass(frozen=True)
@@ -329,7 +328,7 @@ def _parse_data(read: Reader) -> DataFacts:
 
 
 def _parse_geometry(read: Reader) -> Geometry:
-    height, width = (read.count(side, 1, most=MOST_PIXELS) for side in ("height", "width"))
+    height, width = (read.count(side, 1, most=LARGEST_SIDE) for side in ("height", "width"))
     channels = read.count("channels")
     if channels not in (1, 3):
         raise read.refusal("channels", "1 or 3", channels)
