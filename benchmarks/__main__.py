@@ -22,7 +22,7 @@ from transfer.models.backbones import BACKBONES
 from transfer.storage.atomic import write_json
 
 PHOTO_PARTS = ("few-shot", "photo-fit")  # need photos that come with scikit-image
-PARTS = ("steps", "unfreeze", "pipeline", "fit", "prediction", "recipe", *PHOTO_PARTS)
+PARTS = ("steps", "unfreeze", "pipeline", "fit", "prediction", "engines", "recipe", *PHOTO_PARTS)
 QUICK = {"image_size": 32, "batch_size": 16, "repeats": 2, "num_images": 400}
 SEED = 0  # of all noise and all shuffling; the recipe counts up from it
 
@@ -150,6 +150,10 @@ def _measure(part: str, settings: Settings) -> Measurement | None:
         from benchmarks.predictions import measure_prediction
 
         return measure_prediction(settings)
+    if part == "engines":
+        from benchmarks.engines import measure_engines
+
+        return measure_engines(settings)
     if part in PHOTO_PARTS:
         return _measure_photos(part, settings)
     from benchmarks.recipes import measure_recipe

@@ -5,6 +5,7 @@ import shutil
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +18,12 @@ gradio = pytest.importorskip("gradio", reason="the page needs gradio")
 gradio_client = pytest.importorskip("gradio_client")
 
 from transfer.deploy import app as page  # noqa: E402
+from transfer.deploy import nearest  # noqa: E402
 from transfer.deploy.opening import open_classifier  # noqa: E402
 from transfer.deploy.predict import Answer  # noqa: E402
 from transfer.errors import InputError  # noqa: E402
+from transfer.runs import files  # noqa: E402
+from transfer.runs.finished import FinishedRun  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
@@ -82,6 +86,44 @@ def test_no_file_of_the_machine_is_read(served, tmp_path):
         urllib.request.urlopen(f"{served}gradio_api/file={secret}")
 
 
+def test_the_most_similar_training_images_are_those_of_its_class(framed_run):
+    run = FinishedRun(framed_run)
+    training = nearest.TrainingImages(run)
+    assert len(training) == run.images("train").num_images
+    for index in (3, 40):
+        image, label = run.images("train").images[index], run.images("train").labels[index]
+        found = training.nearest(image)
+        assert len(found) == nearest.SHOWN
+        assert found[0][1] == f"{run.class_names[label]}, 1.00"
+        np.testing.assert_array_equal(np.asarray(found[0][0]), image[..., 0])
+
+
+def test_more_than_20_mb_are_refused(served):
+    head, tail = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n',
+        b"\r\n--x--\r\n",
+    )
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    for size, code in ((1 << 10, 200), (21 << 20, 413)):
+        request = urllib.request.Request(
+            f"{served}gradio_api/upload", head + bytes(size) + tail, kind
+        )
+        try:
+            answered = urllib.request.urlopen(request).status
+        except urllib.error.HTTPError as error:
+            answered = error.code
+        assert answered == code
+
+
+def test_a_card_is_shown_as_it_is_and_bounded(tmp_path, monkeypatch):
+    classifier = SimpleNamespace(run=SimpleNamespace(run_dir=tmp_path))
+    assert page.model_card(classifier) == ""
+    (tmp_path / files.CARD).write_text("# A card")
+    assert page.model_card(classifier) == "# A card"
+    monkeypatch.setattr(page, "MOST_CARD_BYTES", 7)
+    assert page.model_card(classifier) == ""
+
+
 def test_the_endpoint_is_told_as_python(served):
     compile(page.describe_endpoint(served, "run"), "client", "exec")
 
@@ -128,6 +170,8 @@ def test_in_a_browser(served, framed_run, photos, tmp_path):
         view.set_input_files(upload, known.path)
         view.wait_for_selector("#verdict h2", timeout=60_000)
         assert view.inner_text("#verdict") == known.predicted
+        view.wait_for_selector("#overlay img", timeout=60_000)
+        view.wait_for_selector("#nearest img", timeout=60_000)
         assert view.evaluate("document.documentElement.scrollWidth") <= 390
         view.set_input_files(upload, str(tmp_path / "gray.png"))
         view.wait_for_selector("#verdict >> text=unknown", timeout=60_000)

@@ -78,7 +78,7 @@ def test_multiply_adds_are_those_of_the_papers():
     assert steps.operations_per_image(10, training=False) == 20
 
 
-MEASURED = ("steps", "unfreeze", "pipeline", "fit", "prediction")
+MEASURED = ("steps", "unfreeze", "pipeline", "fit", "prediction", "engines")
 
 
 def test_the_command_measures_and_prints_medians_and_ratios(tiny_backbone, monkeypatch, tmp_path):

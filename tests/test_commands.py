@@ -583,10 +583,14 @@ def test_requirements_are_what_the_commands_and_the_tests_need():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     parts = ("train", "tune", "audit", "export", "app", "test")
-    needed = project["dependencies"] + [line for part in parts for line in extras[part] if line != "transfer[train]"]
+    needed = project["dependencies"] + [
+        line for part in parts for line in extras[part] if line != "transfer[train]"
+    ]
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert [line for line in lines if line and line[0] != "#"] == needed
-    install = next(line for line in (ROOT / ".ci/run").read_text().splitlines() if "--quiet \".[" in line)
+    install = next(
+        line for line in (ROOT / ".ci/run").read_text().splitlines() if '--quiet ".[' in line
+    )
     assert set(install.split("[")[1].split("]")[0].split(",")) == set(extras)
 
 

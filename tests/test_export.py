@@ -175,7 +175,9 @@ def test_predicting_with_a_file_needs_what_its_extra_installs_alone(exports, pho
     names = {"scikit-learn": "sklearn", "markdown-it-py": "markdown_it", "pyyaml": "yaml"}
     for name in needed:  # first on the path of both processes
         module = tmp_path / f"{names.get(name, name)}.py"
-        module.write_text("raise ModuleNotFoundError(f'No module named {__name__!r}', name=__name__)")
+        module.write_text(
+            "raise ModuleNotFoundError(f'No module named {__name__!r}', name=__name__)"
+        )
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
 
     def run(*words):

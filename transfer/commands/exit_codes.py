@@ -69,7 +69,9 @@ def _message(error: Exception) -> str | None:
         return str(error)
     if told := disk_error(error):
         return str(told)
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "transfer").startswith("transfer"):
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "transfer").startswith(
+        "transfer"
+    ):
         return f"{error}; {INSTALL}."
     # TensorFlow's own, which is not imported for its name.
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":

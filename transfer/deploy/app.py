@@ -9,8 +9,8 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 from transfer.deploy.answers import answers_csv
 from transfer.deploy.classifiers import Classifier
-from transfer.deploy.photos import Photos
+from transfer.deploy.photos import Photos, to_picture
 from transfer.deploy.predict import (
     NONE_OF_THESE,
     UNSURE,
@@ -29,13 +29,19 @@ from transfer.deploy.predict import (
     count_answers,
 )
 from transfer.errors import InputError
+from transfer.runs import files
+from transfer.storage.untrusted import read_regular
 
 if TYPE_CHECKING:
     import gradio
 
+    from transfer.deploy.nearest import TrainingImages
+
 MOST_BYTES = "20mb"  # of a photo that is sent
 MOST_PHOTOS = 200  # at once
 NUM_EXAMPLES = 6
+NEAREST_COLUMNS = 3
+MOST_CARD_BYTES = 1 << 20
 TOP = 5
 _KEPT_SECONDS = 3600  # that photos lie on the disk
 WHY = {
@@ -51,10 +57,12 @@ class Page:
     Attributes:
         classifiers: by the name that they are chosen by; the first is shown first.
         examples: paths of photos to begin with.
+        training: training images of those that are runs and have theirs still, by the same name.
     """
 
     classifiers: dict[str, Classifier]
     examples: tuple[str, ...] = ()
+    training: "dict[str, TrainingImages]" = field(default_factory=dict)
 
 
 def make_page(classifiers: Sequence[Classifier], folder: Path) -> Page:
@@ -69,7 +77,17 @@ def make_page(classifiers: Sequence[Classifier], folder: Path) -> Page:
         name = one.facts.name
         number = sum(kept.split(" (")[0] == name for kept in named)
         named[f"{name} ({number + 1})" if number else name] = one
-    return Page(named, _write_examples(classifiers[0], folder))
+    return Page(named, _write_examples(classifiers[0], folder), _load_training(named))
+
+
+def _load_training(named: dict[str, Classifier]) -> "dict[str, TrainingImages]":
+    runs = {name: one.run for name, one in named.items() if one.run}
+    if not runs:
+        return {}
+    from transfer.deploy.nearest import load_training_images
+
+    loaded = {name: load_training_images(run) for name, run in runs.items()}
+    return {name: images for name, images in loaded.items() if images}
 
 
 def _write_examples(classifier: Classifier, folder: Path) -> tuple[str, ...]:
@@ -84,7 +102,7 @@ def _write_examples(classifier: Classifier, folder: Path) -> tuple[str, ...]:
     paths = []
     for number, image in enumerate(images):
         path = folder / f"example-{number + 1}.png"
-        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path)
+        to_picture(image).save(path)
         paths.append(str(path))
     return tuple(paths)
 
@@ -107,10 +125,18 @@ def build_app(page: Page) -> "gradio.Blocks":
             _build_several(gradio, model, answerer)
         with gradio.Tab("About the model"):
             about = gradio.Markdown(about_model(page.classifiers[names[0]]))
+            # As code: a card may come from a stranger, and its pictures would be fetched.
+            card = gradio.Code(
+                model_card(page.classifiers[names[0]]),
+                language="markdown",
+                label="Model card",
+                interactive=False,
+                visible=any(model_card(one) for one in page.classifiers.values()),
+            )
             model.change(
-                lambda name: about_model(page.classifiers[name]),
+                lambda name: [show(page.classifiers[name]) for show in (about_model, model_card)],
                 model,
-                about,
+                [about, card],
                 api_visibility="private",
             )
     app.queue(default_concurrency_limit=4)
@@ -136,19 +162,28 @@ def _build_one(gradio: Any, page: Page, model: Any, answerer: "_Answerer") -> No
             bars = gradio.Label(
                 num_top_classes=TOP, label="Confidence", show_heading=False, elem_id="bars"
             )
-            can_explain = any(one.run is not None for one in page.classifiers.values())
+            has_run = any(one.run is not None for one in page.classifiers.values())
             overlay = gradio.Image(
                 label="What speaks for it (Grad-CAM)",
-                visible=can_explain,
+                visible=has_run,
                 interactive=False,
                 buttons=["download", "fullscreen"],
                 height=320,
                 elem_id="overlay",
             )
+    counts = ", ".join(f"{len(one):,}" for one in page.training.values())
+    nearest = gradio.Gallery(
+        label=f"The most similar of {counts} training images, with their classes and cosines",
+        visible=bool(page.training),
+        columns=NEAREST_COLUMNS,
+        height="auto",
+        interactive=False,
+        elem_id="nearest",
+    )
     photo.change(
         answerer.show,
         [model, photo],
-        [verdict, bars, overlay],
+        [verdict, bars, overlay, nearest],
         api_visibility="private",
         show_progress="hidden",
     )
@@ -177,15 +212,17 @@ class _Answerer:
         self._page, self._lock = page, threading.Lock()
 
     def answers(
-        self, name: str, paths: Sequence[str], maps: list[Any] | None = None
+        self, name: str, paths: Sequence[str], beside: "_Beside | None" = None
     ) -> list[Answer]:
-        """Returns the answers, and adds pictures of what speaks for them to `maps`."""
+        """Returns the answers, and puts what the page shows beside one into `beside`."""
         import gradio
 
         if name not in self._page.classifiers:
             raise gradio.Error("There is no such model.", print_exception=False)
         classifier = self._page.classifiers[name]
-        explain = _explainer(classifier, maps) if maps is not None and classifier.run else None
+        if beside and classifier.run:
+            beside.run, beside.training = classifier.run, self._page.training.get(name)
+        explain = beside.fill if beside and beside.run else None
         with self._lock:
             try:
                 return list(
@@ -194,24 +231,24 @@ class _Answerer:
             except InputError as error:
                 raise gradio.Error(str(error), print_exception=False) from error
 
-    def one(self, name: str, path: str | None, maps: list[Any] | None = None) -> Answer:
+    def one(self, name: str, path: str | None, beside: "_Beside | None" = None) -> Answer:
         """Returns the answer for one photo, or tells why it cannot be read."""
         import gradio
 
         if not path:
             raise gradio.Error("A photo should be sent. Received: none.", print_exception=False)
-        (answer,) = self.answers(name, [path], maps)
+        (answer,) = self.answers(name, [path], beside)
         if answer.error:
             raise gradio.Error(f"This is no photo: {answer.error}.", print_exception=False)
         return answer
 
-    def show(self, name: str, path: str | None) -> tuple[str, dict[str, float] | None, Any]:
-        """Returns verdict, bars and overlay."""
+    def show(self, name: str, path: str | None) -> tuple[Any, ...]:
+        """Returns verdict, bars, overlay and the most similar training images."""
         if not path:
-            return "", None, None
-        maps: list[Any] = []
-        answer = self.one(name, path, maps)
-        return verdict(answer), dict(answer.ranked), maps[0] if maps else None
+            return "", None, None, None
+        beside = _Beside()
+        answer = self.one(name, path, beside)
+        return verdict(answer), dict(answer.ranked), beside.overlay, beside.nearest
 
     def to_json(self, path: str | None, name: str) -> dict[str, Any]:
         """Returns the answer for programs."""
@@ -245,18 +282,22 @@ def _cache_folder() -> str:
     return str(folder)
 
 
-def _explainer(classifier: Classifier, maps: list[Any]) -> Callable[..., None] | None:
-    from transfer.deploy.explain_photos import explain_images
-    from transfer.evaluation.explain import can_explain
+@dataclass
+class _Beside:
+    # What the page shows beside the answer of a run: filled while the photo is at the network.
+    run: Any = None
+    training: "TrainingImages | None" = None
+    overlay: Image.Image | None = None
+    nearest: list[tuple[Image.Image, str]] | None = None
 
-    run = classifier.run
-    if run is None or not can_explain():
-        return None
+    def fill(self, photos: Photos, paths: Sequence[str], classes: np.ndarray) -> None:
+        from transfer.deploy.explain_photos import explain_images
+        from transfer.evaluation.explain import can_explain
 
-    def explain(photos: Photos, paths: Sequence[str], classes: np.ndarray) -> None:
-        maps.extend(explain_images(run, photos.images, classes))
-
-    return explain
+        if can_explain():
+            (self.overlay,) = explain_images(self.run, photos.images, classes)
+        if self.training:
+            self.nearest = self.training.nearest(photos.images[0])
 
 
 def verdict(answer: Answer, *, plain: bool = False) -> str:
@@ -284,6 +325,17 @@ def about_model(classifier: Classifier) -> str:
     }
     lines = [f"- **{name}:** {_escape(text)}" for name, text in rows.items() if text]
     return "\n".join([f"## {_escape(facts.name)}", "", *lines])
+
+
+def model_card(classifier: Classifier) -> str:
+    """Returns the card that a run keeps; "" where there is none."""
+    if classifier.run is None:
+        return ""
+    try:
+        content = read_regular(classifier.run.run_dir / files.CARD, MOST_CARD_BYTES)
+    except (OSError, InputError):
+        return ""
+    return content.decode("utf-8", "replace")
 
 
 def _accuracy(classifier: Classifier) -> str:

@@ -64,7 +64,7 @@ def write_export(
     for module in missing_modules(form, quantize):
         raise InputError(f'{form} needs {module}; run `pip install "transfer[export]"`.')
     path = folder / row.file
-    with _quietly():
+    with quietly():
         row.write(graph, path, quantize, calibration)
     if not path.exists():  # tf2onnx logs what it cannot do, and goes on
         raise InputError(f"{form} could not be written: its converter does not know this network.")
@@ -87,8 +87,8 @@ def add_facts(form: str, path: Path, facts: ModelFacts) -> None:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    # Converters print on both streams, from Python and from C++.
+def quietly() -> Iterator[None]:
+    """Keeps converters and runtimes from printing, from Python and from C++."""
     saved = [os.dup(1), os.dup(2)]
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(io.StringIO()):
         for number in (1, 2):

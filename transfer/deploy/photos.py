@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from transfer.data.decode import decode_files
 from transfer.data.geometry import Geometry
@@ -115,6 +116,11 @@ def read_photos(
     images, indices, reasons, squashed = decode_files(paths, geometry)
     inverted = invert_images(images, ground, invert)
     return Photos(images, indices, reasons, inverted, squashed)
+
+
+def to_picture(image: np.ndarray) -> Image.Image:
+    """Returns uint8 (H, W, 1 or 3) as a picture."""
+    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
 
 
 def invert_images(images: np.ndarray, ground: str, invert: str) -> np.ndarray:

@@ -32,7 +32,7 @@ class Index:
     """A catalogue, as it is searched.
 
     Attributes:
-        paths: of N images, absolute.
+        paths: of N images, absolute; of a run's own images their classes.
         features: float32 (N, F), rows of length 1.
         mean: float32 (F,), of the features before; a photo's are centred by it too.
         bad: a line for each file that was left out; empty when it was read back.
@@ -55,6 +55,13 @@ class Index:
         best = np.argpartition(-cosines, count - 1)[:count]
         best = best[np.argsort(-cosines[best], kind="stable")]
         return [(int(index), float(cosines[index])) for index in best]
+
+
+def make_index(paths: tuple[str, ...], features: np.ndarray, bad: tuple[str, ...] = ()) -> Index:
+    """Returns the index of features, float (N, F), centred and brought to length 1."""
+    features = features.astype(np.float32)
+    mean = features.mean(axis=0)
+    return Index(paths, _unit(features - mean), mean, bad)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -118,9 +125,7 @@ class Searcher:
             raise InputError(
                 f"the catalogue should have an image that decodes. Received: {bad[0]}."
             )
-        features = np.concatenate(parts).astype(np.float32)
-        mean = features.mean(axis=0)
-        index = Index(tuple(kept), _unit(features - mean), mean, tuple(bad))
+        index = make_index(tuple(kept), np.concatenate(parts), tuple(bad))
         self._write(index)
         return index
 

@@ -12,6 +12,7 @@ from transfer.deploy.classifiers import Outputs
 from transfer.deploy.engines import load_engine
 from transfer.deploy.exported import as_rgb, batched
 from transfer.deploy.facts import ModelFacts
+from transfer.deploy.formats import quietly
 from transfer.evaluation.metrics import wilson_interval
 
 BATCHES = (1, 32)  # that are timed
@@ -60,7 +61,9 @@ def load_own(path: Path) -> Run:
     """
     if path.is_dir():
         return _load_saved_model(path)
-    engine = load_engine(path)
+    with quietly():
+        engine = load_engine(path)
+        engine.run(np.zeros((1, *engine.input_shape), np.uint8))
     return lambda images: np.concatenate(
         [output.reshape(len(images), -1) for output in engine.run(images)], axis=1
     )

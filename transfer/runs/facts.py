@@ -28,7 +28,6 @@ from transfer.version import __version__
 PARTS = ("train", "validation", "test")
 
 
-
 @dataclass(frozen=True)
 class DataFacts:
     """The images of a run.
