@@ -17,6 +17,7 @@ from transfer.data.splits import Split
 from transfer.deploy.choices import INT8, LITERT, NONE, ONNX, OPENVINO
 from transfer.deploy.engines import load_engine
 from transfer.deploy.formats import missing_modules, write_export
+from transfer.deploy.graph import keep_constants
 from transfer.evaluation.predictions import predict_split
 from transfer.models.folding import fold_classifier
 from transfer.models.precision import choose_inference_precision
@@ -90,6 +91,7 @@ def _engines(settings: Settings, folder: Path) -> Iterator[tuple[str, Run]]:
 
 def _build_graph(settings: Settings) -> keras.Model:
     folded = fold_classifier(build_untrained(settings))
+    keep_constants(folded)
     images = keras.Input((settings.image_size, settings.image_size, 3), dtype="uint8", name="image")
     graph = keras.Model(images, folded(keras.ops.cast(images, "float32"), training=False))
     graph(np.zeros((1, *graph.input_shape[1:]), np.uint8))

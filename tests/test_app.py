@@ -13,6 +13,7 @@ from PIL import Image
 
 import transfer
 from tests.conftest import make_framed, save_photos
+from tests.test_decode import make_bomb
 
 gradio = pytest.importorskip("gradio", reason="the page needs gradio")
 gradio_client = pytest.importorskip("gradio_client")
@@ -65,9 +66,16 @@ def test_32_at_once_are_answered_as_predict_answers(client, framed_run, photos):
         assert one["ranked"][0]["confidence"] == pytest.approx(answer.confidence, abs=1e-6)
 
 
-def test_what_is_no_photo_is_told(client, tmp_path):
-    (tmp_path / "x.png").write_bytes(b"no photo")
-    with pytest.raises(Exception, match="no photo: not a PNG"):
+@pytest.mark.parametrize("kind", ["text", "svg", "bomb", "truncated"])
+def test_what_is_no_photo_is_told(client, photos, tmp_path, kind):
+    content = {
+        "text": b"no photo",
+        "svg": b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>",
+        "bomb": make_bomb(),
+        "truncated": open(photos[0], "rb").read()[:60],
+    }[kind]
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(Exception, match="This is no photo: "):
         ask(client, str(tmp_path / "x.png"))
 
 

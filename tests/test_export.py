@@ -1,6 +1,7 @@
 """Exports: each answers as its original, in a runtime of its own; strangers' files are bounded."""
 
 import ast
+import dataclasses
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from PIL import Image
 import transfer
 from tests.conftest import make_framed
 from tests.test_end_to_end import REPOSITORY
+from transfer import console
 from transfer.commands.export import main as export_command
 from transfer.data.geometry import FITS, Geometry, fit_image
 from transfer.deploy import choices, engine_process, export, standalone
@@ -26,6 +28,7 @@ from transfer.deploy.engines import FACTS
 from transfer.deploy.export import Exporter, ExportOptions, RefusedError
 from transfer.deploy.exported import open_exported
 from transfer.deploy.facts import parse_model_facts
+from transfer.deploy.fastest import fastest_export
 from transfer.deploy.formats import FORMATS, missing_modules
 from transfer.errors import InputError
 from transfer.runs.finished import FinishedRun
@@ -142,6 +145,18 @@ def test_the_script_beside_it_needs_nothing_of_this_package(exports, framed_run,
     assert len(script.read_text().splitlines()) < 70
 
 
+def test_a_network_with_means_of_its_own_takes_photos_alone(framed_run, tmp_path, monkeypatch):
+    from transfer.models.backbones import BACKBONES
+
+    if missing_modules("onnx", "none"):
+        pytest.skip("onnx is not installed")
+    monkeypatch.setitem(BACKBONES, "tiny", dataclasses.replace(BACKBONES["tiny"], scaling="torch"))
+    monkeypatch.setattr("transfer.deploy.verify._SECONDS", 0.01)
+    options = ExportOptions("onnx", most_loss=100.0, limit=8)
+    made = Exporter(FinishedRun(framed_run)).export(options, tmp_path / "x")
+    assert open_exported(made.path).outputs(make_framed(2)[0]).y_prob.shape == (2, 2)
+
+
 def test_the_facts_stand_once_in_a_file(exports):
     with zipfile.ZipFile(exports("litert").path) as archive:
         assert archive.namelist() == [FACTS, "labels.txt"]
@@ -189,6 +204,36 @@ def test_predicting_with_a_file_needs_what_its_extra_installs_alone(exports, pho
     refused = run("runs")
     assert refused.returncode == 1 and refused.stderr.count("\n") == 1
     assert 'pip install "transfer[train]"' in refused.stderr
+
+
+def test_predict_takes_the_fastest_export_that_is_as_good_as_the_run(
+    exports, framed_run, photos, tmp_path, capsys
+):
+    run = shutil.copytree(framed_run, tmp_path / "run")
+    for form, speed, changes in (
+        ("litert", 20.0, {}),
+        ("onnx", 10.0, {}),
+        ("openvino", 30.0, {"loss_in_points": 0.06}),
+    ):
+        folder = run / "exports" / form
+        shutil.copytree(
+            exports(form, "float16" if form == "openvino" else "none").path.parent, folder
+        )
+        kept = json.loads((folder / "verification.json").read_text())
+        assert kept["model_sha256"] and kept["quantize"] in ("none", "float16")
+        kept |= {"loss_in_points": 0.0, "images_per_second": {"32": speed}} | changes
+        (folder / "verification.json").write_text(json.dumps(kept))
+    assert fastest_export(run) == run / "exports/litert/model.tflite"
+    with console.speaking():
+        said = transfer.predict(run, photos)
+    assert "exports/litert/model.tflite" in capsys.readouterr().out
+    assert [one.predicted for one in said] == [
+        one.predicted for one in transfer.predict(framed_run, photos)
+    ]
+    (run / "exports/litert/verification.json").write_text("[")
+    assert fastest_export(run) == run / "exports/onnx/model.onnx"
+    (run / "model.keras").write_bytes(b"another model")
+    assert fastest_export(run) is None
 
 
 def test_what_loses_too_much_is_refused_and_gone(exporter, tmp_path, monkeypatch):
@@ -267,6 +312,109 @@ def test_a_damaged_file_is_told_in_one_line(exports, tmp_path, damage):
             archive.writestr(FACTS, "[]" if damage == "no facts" else json.dumps(facts))
     with pytest.raises(InputError) as told:
         open_exported(path).outputs(make_framed(2)[0])
+    assert "\n" not in str(told.value)
+
+
+def forge(path, facts, name=FACTS):
+    """Puts other facts into an exported file."""
+    with zipfile.ZipFile(path) as archive:
+        start = min(member.header_offset for member in archive.infolist())
+    os.truncate(path, start)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, facts)
+
+
+@pytest.mark.parametrize("bomb", ["large", "forged size", "many members", "deep"])
+def test_facts_that_grow_are_not_expanded(exports, tmp_path, bomb):
+    path = tmp_path / "x.tflite"
+    shutil.copy(exports("litert").path, path)
+    forge(path, "[" * 7_000_000 if bomb == "deep" else b" " * (64 << 20))
+    if bomb == "forged size":
+        content = path.read_bytes()
+        path.write_bytes(content.replace((64 << 20).to_bytes(4, "little"), b"\x08\0\0\0"))
+    if bomb == "many members":
+        with zipfile.ZipFile(path, "a") as archive:
+            for number in range(20_000):
+                archive.writestr(str(number), b"")
+    with pytest.raises(InputError, match="should hold facts"):
+        open_exported(path)
+
+
+def onnx_file(path, nodes, initializers=(), facts=""):
+    """Writes a graph that takes photos of 8 x 8 pixels as `image` and gives `answer`."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    kinds, make = onnx.TensorProto, onnx.helper
+    shape = ["n", 8, 8, 3]
+    graph = make.make_graph(
+        [make.make_node(*one[:3], **one[3]) for one in nodes],
+        "stranger",
+        [make.make_tensor_value_info("image", kinds.UINT8, shape)],
+        [make.make_tensor_value_info("answer", kinds.FLOAT, None)],
+        initializers,
+    )
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+    make.set_model_props(model, {FACTS: json.dumps(facts)})
+    path.write_bytes(model.SerializeToString())
+
+
+FORGED = {
+    "name": "x",
+    "class_names": ["a", "b"],
+    "geometry": {"height": 8, "width": 8, "channels": 3, "fit": "squash"},
+    **dict.fromkeys(("ground", "data", "provenance", "weights", "licence"), ""),
+    "temperature": 1.0,
+    "num_test_images": 0,
+    "versions": {},
+}
+
+
+@pytest.mark.parametrize("place", ["secret.bin", "{folder}/secret.bin", "../secret.bin"])
+def test_no_other_file_is_read_as_weights(tmp_path, monkeypatch, place):
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    (tmp_path / "work").mkdir()
+    for folder in (tmp_path, tmp_path / "work"):
+        (folder / "secret.bin").write_bytes(np.float32([0.25, 0.75]).tobytes())
+    monkeypatch.chdir(tmp_path / "work")
+    weights = onnx.numpy_helper.from_array(np.float32([[0.25, 0.75]]), "w")
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=place.format(folder=tmp_path))
+    onnx_file(tmp_path / "work/x.onnx", [("Identity", ["w"], ["answer"], {})], [weights], FORGED)
+    with pytest.raises(InputError) as told:
+        open_exported(tmp_path / "work/x.onnx").outputs(np.zeros((1, 8, 8, 3), np.uint8))
+    assert "\n" not in str(told.value) and "0.75" not in str(told.value)
+
+
+@pytest.mark.parametrize("greedy", ["memory", "time"])
+def test_a_graph_that_wants_too_much_is_ended(tmp_path, monkeypatch, greedy):
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    array = onnx.numpy_helper.from_array
+    if greedy == "memory":
+        nodes = [("ConstantOfShape", ["s"], ["answer"], {})]
+        numbers = [array(np.int64([1 << 20, 1 << 20]), "s")]
+    else:
+        monkeypatch.setattr(engine_process, "SECONDS", 3)
+        make, kinds = onnx.helper, onnx.TensorProto
+        scalar = {name: make.make_tensor_value_info(name, kinds.BOOL, []) for name in ("c", "d")}
+        body = make.make_graph(
+            [make.make_node("Identity", ["c"], ["d"]), make.make_node("Exp", ["v"], ["u"])],
+            "body",
+            [
+                make.make_tensor_value_info("i", kinds.INT64, []),
+                scalar["c"],
+                make.make_tensor_value_info("v", kinds.FLOAT, [2]),
+            ],
+            [scalar["d"], make.make_tensor_value_info("u", kinds.FLOAT, [2])],
+        )
+        nodes = [("Loop", ["s", "t", "w"], ["answer"], {"body": body})]
+        numbers = [
+            array(np.int64(1 << 62), "s"),
+            array(np.array(True), "t"),
+            array(np.float32([0.5, 0.5]), "w"),
+        ]
+    onnx_file(tmp_path / "x.onnx", nodes, numbers, FORGED)
+    with pytest.raises(InputError) as told:
+        open_exported(tmp_path / "x.onnx").outputs(np.zeros((1, 8, 8, 3), np.uint8))
     assert "\n" not in str(told.value)
 
 

@@ -390,6 +390,7 @@ def test_facts_come_back_as_they_were():
         {"class_names": "ab"},
         {"geometry": {"height": 0, "width": 1, "channels": 1, "fit": "squash"}},
         {"geometry": {"height": 1 << 30, "width": 1, "channels": 1, "fit": "squash"}},
+        {"geometry": {"height": 65536, "width": 65536, "channels": 1, "fit": "squash"}},
         {"geometry": {"height": 8, "width": 8, "channels": 2, "fit": "squash"}},
         {"ground": "blue"},
         {"temperature": "hot"},

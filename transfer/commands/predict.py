@@ -92,14 +92,15 @@ def main(
     A photo is "unknown" where the confidence is below the run's threshold, or where it is unlike
     everything that the model was trained on.
     """
-    from transfer.deploy.opening import open_classifier
+    from transfer.deploy.opening import open_classifier, open_fastest
     from transfer.deploy.predict import PredictOptions, check_same_classes
 
     if link and into is None:
         raise click.UsageError("--link goes with --into FOLDER.")
     console.speak(quiet or as_json)
     paths = _find(photos)
-    classifiers = [open_classifier(one) for one in (model, *ensemble)]
+    open_one = open_classifier if explain else open_fastest  # gradients are TensorFlow's
+    classifiers = [open_one(one) for one in (model, *ensemble)]
     check_same_classes(classifiers)
     explainer = _explainer(classifiers[0], explain) if explain else None
     answers = _answer(classifiers, paths, PredictOptions(top, tta, invert, explainer))

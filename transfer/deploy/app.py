@@ -40,10 +40,13 @@ if TYPE_CHECKING:
 MOST_BYTES = "20mb"  # of a photo that is sent
 MOST_PHOTOS = 200  # at once
 NUM_EXAMPLES = 6
-NEAREST_COLUMNS = 3
 MOST_CARD_BYTES = 1 << 20
 TOP = 5
 _KEPT_SECONDS = 3600  # that photos lie on the disk
+# As many similar images in a row as have room: six on a desk, two on a phone.
+_CSS = """
+#nearest .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) !important }
+"""
 WHY = {
     UNSURE: "unknown: not sure enough",
     NONE_OF_THESE: "unknown: unlike all that it was trained on",
@@ -175,7 +178,7 @@ def _build_one(gradio: Any, page: Page, model: Any, answerer: "_Answerer") -> No
     nearest = gradio.Gallery(
         label=f"The most similar of {counts} training images, with their classes and cosines",
         visible=bool(page.training),
-        columns=NEAREST_COLUMNS,
+        columns=6,
         height="auto",
         interactive=False,
         elem_id="nearest",
@@ -393,6 +396,7 @@ def launch(app: "gradio.Blocks", host: str, port: int | None, *, block: bool = T
             share=False,
             quiet=True,
             theme=theme,
+            css=_CSS,
             max_file_size=MOST_BYTES,
             allowed_paths=[],
             footer_links=["api"],

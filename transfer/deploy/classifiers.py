@@ -4,6 +4,7 @@ It is a finished run, through the same pass as evaluation, or an exported file i
 runtime. TensorFlow is loaded for the first alone.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from transfer import console
+from transfer.data.geometry import Geometry
 from transfer.data.splits import Split
 from transfer.deploy.facts import ModelFacts, ground_of
 from transfer.errors import InputError
@@ -22,7 +24,13 @@ if TYPE_CHECKING:
     from transfer.evaluation.answering import Answering
     from transfer.runs.finished import FinishedRun
 
-BATCH = 512  # photos decoded at a time
+BATCH = 512  # photos decoded at a time, fewer where they are large
+_MOST_BYTES = 256 << 20  # of them
+
+
+def photos_at_a_time(geometry: Geometry) -> int:
+    """Returns how many photos of a geometry are decoded at a time, from 1."""
+    return max(1, min(BATCH, _MOST_BYTES // math.prod(geometry.shape)))
 
 
 class Outputs(NamedTuple):

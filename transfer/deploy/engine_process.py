@@ -46,7 +46,7 @@ def to_bytes(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _bound_memory(path: Path) -> None:
+def _bound(path: Path) -> None:
     with contextlib.suppress(ImportError, OSError, ValueError):  # not on Windows; not allowed
         import resource
 
@@ -55,21 +55,22 @@ def _bound_memory(path: Path) -> None:
         wanted = _LEAST_MEMORY + _TIMES_FILE * path.stat().st_size
         most = min(usable_memory(), wanted)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it writes into pipes alone
 
 
-def _bound_time() -> None:
+def _bound_time(seconds: int) -> None:
     if hasattr(signal, "alarm"):  # its default ends the process, also inside of C++
-        signal.alarm(SECONDS)
+        signal.alarm(seconds)
 
 
 def main() -> None:
-    """Loads the file named and answers batches until stdin ends."""
-    path = Path(sys.argv[1])
+    """Loads the file named and answers batches until stdin ends; each within so many seconds."""
+    path, seconds = Path(sys.argv[1]), int(sys.argv[2])
     taken, given = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # runtimes may print
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side ends it
-    _bound_memory(path)
-    _bound_time()
+    _bound(path)
+    _bound_time(seconds)
     from transfer.deploy.engines import load_engine
     from transfer.errors import InputError
 
@@ -81,7 +82,7 @@ def main() -> None:
     head = {"facts": engine.facts, "input_shape": engine.input_shape}
     write_frame(given, json.dumps(head).encode())
     while (frame := read_frame(taken, 1 << 32)) is not None:
-        _bound_time()
+        _bound_time(seconds)
         images = np.load(io.BytesIO(frame), allow_pickle=False)
         outputs = [output.reshape(len(images), -1) for output in engine.run(images)]
         write_frame(given, to_bytes(np.concatenate(outputs, axis=1).astype(np.float32)))

@@ -6,6 +6,7 @@ report is all that is left.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from transfer.evaluation.outliers import SHARE_KNOWN
 from transfer.evaluation.predictions import predict_run
 from transfer.formatting import format_bytes, format_percent
 from transfer.report.document import Table
+from transfer.runs import files
 from transfer.runs.finished import FinishedRun
 from transfer.storage.atomic import whole_folder
 
@@ -38,8 +40,7 @@ if TYPE_CHECKING:
 
 MOST_LOSS = 0.5  # percentage points
 CALIBRATION_IMAGES = 200  # whose values tell the ranges of int8
-VERIFICATION, SCRIPT = "verification.json", "predict_standalone.py"
-FOLDER = "exports"  # in the run
+SCRIPT = "predict_standalone.py"
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Exporter:
         form, quantize = options.form, options.quantize
         check_known(form, quantize)
         name = form if quantize == NONE else f"{form}-{quantize}"
-        folder = output or self.run.run_dir / FOLDER / name
+        folder = output or self.run.run_dir / files.EXPORTS / name
         check_free(folder)
         try:
             with whole_folder(folder) as temporary:
@@ -144,7 +145,8 @@ class Exporter:
             test.labels[:count],
             self._expected.y_prob[:count],
         )
-        text = json.dumps(to_json(verification), indent=2) + "\n"
+        values = to_json(verification) | {"quantize": quantize, "model_sha256": self._model()}
+        text = json.dumps(values, indent=2) + "\n"
         if verification.loss > options.most_loss:
             folder.with_name(f"{folder.name}.refused").write_text(text)
             raise RefusedError(
@@ -155,10 +157,14 @@ class Exporter:
             facts, accuracy=verification.accuracy, num_test_images=verification.num_images
         )
         add_facts(form, path, measured)
-        (temporary / VERIFICATION).write_text(text)
+        (temporary / files.VERIFICATION).write_text(text)
         script = standalone_script(form, facts.geometry.fit)
         (temporary / SCRIPT).write_text(script, encoding="utf-8")
         return verification
+
+    def _model(self) -> str:
+        with open(self.run.run_dir / files.MODEL, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _calibration_images(self) -> np.ndarray:
         train = self.run.images("train")

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import NoReturn
 
 import numpy as np
 
+import transfer
+from transfer.deploy import engine_process
 from transfer.deploy.classifiers import Classifier, Outputs
 from transfer.deploy.engine_process import read_frame, to_bytes, write_frame
 from transfer.deploy.engines import ENGINES, check_size
@@ -86,15 +89,19 @@ class _Process:
     # The other side of `engine_process.py`.
     def __init__(self, path: Path) -> None:
         self._path = path
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        where = [str(Path(transfer.__file__).parents[1]), *filter(None, sys.path)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(where)}
+        empty = tempfile.TemporaryDirectory(prefix="transfer-engine-")
+        words = [os.path.abspath(path), str(engine_process.SECONDS)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "transfer.deploy.engine_process", str(path)],
+            [sys.executable, "-m", "transfer.deploy.engine_process", *words],
+            cwd=empty.name,  # so that no other file that the model may name is there
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
         )
-        weakref.finalize(self, _end, self._process)
+        weakref.finalize(self, _end, self._process, empty)
         assert self._process.stdin and self._process.stdout
         self._given, self._taken = self._process.stdin, self._process.stdout
         head = json.loads(read_frame(self._taken, 2 * MOST_BYTES) or self._fail())
@@ -121,9 +128,10 @@ class _Process:
         )
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen, folder: tempfile.TemporaryDirectory) -> None:
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe:
             pipe.close()
+    folder.cleanup()

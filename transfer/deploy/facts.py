@@ -18,6 +18,7 @@ from transfer.runs.checked import Reader
 DARK, LIGHT = "dark", "light"
 GROUNDS = (DARK, LIGHT, "")
 MOST_BYTES = 8 << 20  # of the facts in a file
+MOST_PIXELS = 1 << 26  # of a photo, as the model takes it
 _HIGHEST_TEMPERATURE = 100.0
 _MIDDLE = 127.5  # level of gray
 
@@ -114,6 +115,8 @@ def _optional(read: Reader, key: str, most: float) -> float | None:
 
 def _parse_geometry(read: Reader) -> Geometry:
     sides = [read.count(side, 1, most=LARGEST_SIDE) for side in ("height", "width")]
+    if sides[0] * sides[1] > MOST_PIXELS:
+        raise read.refusal("height", f"at most {MOST_PIXELS:,} pixels with the width", sides[0])
     channels = read.count("channels")
     if channels not in (1, 3):
         raise read.refusal("channels", "1 or 3", channels)

@@ -28,6 +28,7 @@ def build_graph(run: FinishedRun, answering: Answering) -> keras.Model:
         A model of float32 outputs (B, C) and, where known images are told, (B, 1).
     """
     classifier = run.float32_classifier
+    keep_constants(classifier)
     images = keras.Input((*run.geometry.shape[:2], 3), dtype="uint8", name="image")
     pixels = _build_preprocessing(run.geometry, run.settings.image_size)(images)
     features = classifier.get_layer("pooling").output
@@ -39,6 +40,18 @@ def build_graph(run: FinishedRun, answering: Answering) -> keras.Model:
     graph = keras.Model(images, outputs, name="exported")
     graph(np.zeros((1, *graph.input_shape[1:]), np.uint8))  # exporters want it called once
     return graph
+
+
+def keep_constants(model: keras.Model) -> None:
+    """Makes means and variances given to Normalization part of a model's graph.
+
+    Keras holds them as tensors of its own, which a converter to ONNX takes for inputs.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            keep_constants(layer)
+        elif isinstance(layer, keras.layers.Normalization) and layer.input_mean is not None:
+            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
 
 
 def _build_preprocessing(geometry: Geometry, image_size: int) -> keras.Model:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from transfer.data.splits import Split
-from transfer.deploy.classifiers import BATCH
+from transfer.deploy.classifiers import photos_at_a_time
 from transfer.deploy.photos import to_picture
 from transfer.deploy.similar import Index, make_index
 from transfer.errors import InputError
@@ -37,13 +37,13 @@ class TrainingImages:
         count = train.num_images
         self._chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_IMAGES)).astype(int))
         self._labels = train.labels[self._chosen]
-        parts = [self._features(start) for start in range(0, len(self._chosen), BATCH)]
+        batch = photos_at_a_time(run.geometry)
+        parts = [
+            _features_of(run, run.examples("train", self._chosen[start : start + batch]))
+            for start in range(0, len(self._chosen), batch)
+        ]
         names = tuple(run.class_names[label] for label in self._labels)
         self._index: Index = make_index(names, np.concatenate(parts))
-
-    def _features(self, start: int) -> np.ndarray:
-        images = self._run.examples("train", self._chosen[start : start + BATCH])
-        return _features_of(self._run, images)
 
     def __len__(self) -> int:
         return len(self._chosen)

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from transfer import console
 from transfer.deploy.choices import INCLUDED
 from transfer.deploy.classifiers import Classifier, open_run
 from transfer.deploy.exported import open_exported
+from transfer.deploy.fastest import fastest_export
+from transfer.errors import InputError
 
 
 def open_classifier(model: str | Path) -> Classifier:
@@ -30,3 +33,21 @@ def open_classifier(model: str | Path) -> Classifier:
     from transfer.runs.included import unpack_included
 
     return open_run(FinishedRun(unpack_included() if str(model) == INCLUDED else path))
+
+
+def open_fastest(model: str | Path) -> Classifier:
+    """Opens what answers soonest: of a run the export that `fastest_export` chooses.
+
+    Arguments and errors as `open_classifier`.
+    """
+    path = Path(model)
+    export = fastest_export(path) if str(model) != INCLUDED and path.is_dir() else None
+    if export is None:
+        return open_classifier(model)
+    try:
+        classifier = open_exported(export)
+    except InputError as error:
+        console.say(f"Answered by the run itself: {error}")
+        return open_classifier(model)
+    console.say(f"Answered by its fastest export that is as good as the run: {export}")
+    return classifier

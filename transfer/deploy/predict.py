@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from transfer.deploy.classifiers import BATCH, Classifier
-from transfer.deploy.opening import open_classifier
+from transfer.deploy.classifiers import Classifier, photos_at_a_time
+from transfer.deploy.opening import open_fastest
 from transfer.deploy.photos import find_photos, read_photos
 from transfer.errors import InputError
 from transfer.evaluation.temperature import apply_temperature
@@ -111,7 +111,7 @@ def predict(
     models = [model] if isinstance(model, str | Path | Classifier) else model
     names = [photos] if isinstance(photos, str | Path) else photos
     found = find_photos([str(name) for name in names])
-    opened = [one if isinstance(one, Classifier) else open_classifier(one) for one in models]
+    opened = [one if isinstance(one, Classifier) else open_fastest(one) for one in models]
     return list(answer_photos(opened, found.paths, PredictOptions(top, tta, invert)))
 
 
@@ -133,8 +133,9 @@ def answer_photos(
         InputError: the classifiers have not the same classes.
     """
     check_same_classes(classifiers)
-    for start in range(0, len(paths), BATCH):
-        part = paths[start : start + BATCH]
+    batch = min(photos_at_a_time(one.facts.geometry) for one in classifiers)
+    for start in range(0, len(paths), batch):
+        part = paths[start : start + batch]
         yield from _answer_batch(classifiers, part, options)
         tell(start + len(part))
 

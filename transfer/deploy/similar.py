@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from transfer.datasets.formats.npz import read_arrays
-from transfer.deploy.classifiers import BATCH, open_run
+from transfer.deploy.classifiers import open_run, photos_at_a_time
 from transfer.deploy.photos import read_photos
 from transfer.errors import InputError, printable
 from transfer.report.document import Heading, Paragraph, Picture, Table, to_html
@@ -113,8 +113,9 @@ class Searcher:
             InputError: no image decodes, or the index cannot be written.
         """
         parts, kept, bad = [], [], []
-        for start in range(0, len(paths), BATCH):
-            part = paths[start : start + BATCH]
+        batch = photos_at_a_time(self._run.geometry)
+        for start in range(0, len(paths), batch):
+            part = paths[start : start + batch]
             features, indices, reasons = self.features(part)
             if len(features):
                 parts.append(features.astype(np.float16))

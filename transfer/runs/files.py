@@ -44,6 +44,8 @@ FLIPPED_PREDICTIONS = "flipped_predictions.npz"
 CALIBRATION = "calibration.json"
 KNOWN_IMAGES = "known_images.npz"
 SEARCH_INDEX = "search_index.npz"
+EXPORTS = "exports"
+VERIFICATION = "verification.json"  # in the folder of an export
 REPORT = "report"
 CARD = "README.md"
 
