@@ -87,6 +87,8 @@ def _engines(settings: Settings, folder: Path) -> Iterator[tuple[str, Run]]:
         yield name, load_engine(path).run
         if form == OPENVINO:
             yield f"{form} bfloat16", _load_bfloat16(path)
+        if form == LITERT:
+            yield f"{name}, one thread", _load_one_thread(path)
 
 
 def _build_graph(settings: Settings) -> keras.Model:
@@ -96,6 +98,23 @@ def _build_graph(settings: Settings) -> keras.Model:
     graph = keras.Model(images, folded(keras.ops.cast(images, "float32"), training=False))
     graph(np.zeros((1, *graph.input_shape[1:]), np.uint8))
     return graph
+
+
+def _load_one_thread(path: Path) -> Run:
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = Interpreter(model_path=str(path), num_threads=1)
+    (taken,), (given,) = model.get_input_details(), model.get_output_details()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        if tuple(model.get_input_details()[0]["shape"]) != images.shape:
+            model.resize_tensor_input(taken["index"], images.shape)
+            model.allocate_tensors()
+        model.set_tensor(taken["index"], images)
+        model.invoke()
+        return model.get_tensor(given["index"])
+
+    return run
 
 
 def _load_bfloat16(path: Path) -> Run:

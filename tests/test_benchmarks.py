@@ -16,7 +16,17 @@ from conftest import tiny_row
 from PIL import Image
 
 import benchmarks.__main__ as command
-from benchmarks import few_shot, interleaved, photos, precision, processes, recipes, scale, steps
+from benchmarks import (
+    few_shot,
+    interleaved,
+    photos,
+    precision,
+    processes,
+    recipes,
+    scale,
+    search,
+    steps,
+)
 from benchmarks.interleaved import KERAS, Measurement, Settings, take_turns
 from benchmarks.processes import Finished, Line
 from benchmarks.torch_process import torch_training
@@ -355,3 +365,10 @@ def test_both_precisions_are_asked_about_the_same_images(tiny_backbone, stripes_
     assert values["difference"] == pytest.approx(values["bfloat16"] - values["float32"])
     told = CliRunner().invoke(precision.main, [str(run_dir)]).output
     assert "bfloat16" in told and "difference" in told and "61 images" in told
+
+
+def test_precision_is_the_share_of_the_nearest_that_are_of_a_querys_class():
+    features = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
+    index = search.make_index(tuple("0" * 10 + "1" * 10 + "2" * 5 + "1" * 5), features)
+    assert search.precision(index, features[[0, 25]], np.array([0, 2])) == pytest.approx(0.75)
+    assert len(search.time_queries(200, 4)) == 50

@@ -7,7 +7,7 @@ from transfer.deploy.choices import INCLUDED
 from transfer.deploy.classifiers import Classifier, open_run
 from transfer.deploy.exported import open_exported
 from transfer.deploy.fastest import fastest_export
-from transfer.errors import InputError
+from transfer.errors import InputError, printable
 
 
 def open_classifier(model: str | Path) -> Classifier:
@@ -49,5 +49,7 @@ def open_fastest(model: str | Path) -> Classifier:
     except InputError as error:
         console.say(f"Answered by the run itself: {error}")
         return open_classifier(model)
-    console.say(f"Answered by its fastest export that is as good as the run: {export}")
+    console.say(
+        f"Answered by its fastest export that is as good as the run: {printable(str(export))}"
+    )
     return classifier
