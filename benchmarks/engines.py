@@ -105,11 +105,14 @@ def _load_one_thread(path: Path) -> Run:
 
     model = Interpreter(model_path=str(path), num_threads=1)
     (taken,), (given,) = model.get_input_details(), model.get_output_details()
+    batch = 0
 
     def run(images: np.ndarray) -> np.ndarray:
-        if tuple(model.get_input_details()[0]["shape"]) != images.shape:
+        nonlocal batch
+        if len(images) != batch:
             model.resize_tensor_input(taken["index"], images.shape)
             model.allocate_tensors()
+            batch = len(images)
         model.set_tensor(taken["index"], images)
         model.invoke()
         return model.get_tensor(given["index"])
