@@ -2,7 +2,7 @@
 
 An export that gives up nothing starts in half a second, and runs as fast as its runtime does;
 TensorFlow takes several seconds to start. So predict takes it where it was made of this very
-model, was verified within 0.05 percentage points of the run's accuracy, is not quantized to 8
+model, was verified to be at most 0.05 percentage points less accurate, is not quantized to 8
 bits, and its runtime is installed; of several the one that was fastest when it was verified.
 """
 
@@ -53,7 +53,7 @@ def _speed(report: Path, model: str) -> float | None:
         values: Any = json.loads(read_regular(report, _MOST_BYTES))
         loss, speed = values["loss_in_points"], values["images_per_second"][_BATCH]
         is_same = values["model_sha256"] == model and values["quantize"] != INT8
-        is_good = is_same and abs(loss) <= MOST_LOSS and math.isfinite(speed)
+        is_good = is_same and loss <= MOST_LOSS and math.isfinite(speed)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return float(speed) if is_good else None
