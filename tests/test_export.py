@@ -30,6 +30,7 @@ from transfer.deploy.exported import open_exported
 from transfer.deploy.facts import parse_model_facts
 from transfer.deploy.fastest import fastest_export
 from transfer.deploy.formats import FORMATS, missing_modules
+from transfer.deploy.opening import open_classifier
 from transfer.errors import InputError
 from transfer.runs.finished import FinishedRun
 
@@ -100,6 +101,7 @@ def test_an_export_answers_as_its_run(exports, framed_run, photos, form, quantiz
         return
     opened = open_exported(made.path)
     assert opened.facts == facts  # in the file what is beside it
+    assert open_classifier(made.path.parent).facts == facts
     images = make_framed(40, seed=1)[0]
     run = open_run(FinishedRun(framed_run))
     found, expected = opened.outputs(images), run.outputs(images)

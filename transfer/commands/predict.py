@@ -128,7 +128,8 @@ def _tell(answers: "list[Answer]", top: int, invert: str) -> None:
     from transfer.deploy.answers import answers_table, unreadable_lines
     from transfer.deploy.predict import count_answers
 
-    answers_table(answers, top).show()
+    if not all(answer.error for answer in answers):
+        answers_table(answers, top).show()
     for line in unreadable_lines(answers)[:MOST_NAMED]:
         console.say(line)
     console.say(count_answers(answers))

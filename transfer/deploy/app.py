@@ -174,15 +174,7 @@ def _build_one(gradio: Any, page: Page, model: Any, answerer: "_Answerer") -> No
                 height=320,
                 elem_id="overlay",
             )
-    counts = ", ".join(f"{len(one):,}" for one in page.training.values())
-    nearest = gradio.Gallery(
-        label=f"The most similar of {counts} training images, with their classes and cosines",
-        visible=bool(page.training),
-        columns=6,
-        height="auto",
-        interactive=False,
-        elem_id="nearest",
-    )
+    nearest = _build_nearest(gradio, page)
     photo.change(
         answerer.show,
         [model, photo],
@@ -193,6 +185,18 @@ def _build_one(gradio: Any, page: Page, model: Any, answerer: "_Answerer") -> No
     answer = gradio.JSON(visible=False)
     hidden = gradio.Button(visible=False)
     hidden.click(answerer.to_json, [photo, model], answer, api_name="predict")
+
+
+def _build_nearest(gradio: Any, page: Page) -> Any:
+    counts = " or ".join(dict.fromkeys(f"{len(one):,}" for one in page.training.values()))
+    return gradio.Gallery(
+        label=f"The most similar of {counts} training images, with their classes and cosines",
+        visible=bool(page.training),
+        columns=6,
+        height="auto",
+        interactive=False,
+        elem_id="nearest",
+    )
 
 
 def _build_several(gradio: Any, model: Any, answerer: "_Answerer") -> None:

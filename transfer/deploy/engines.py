@@ -53,7 +53,8 @@ def load_engine(path: Path) -> Engine:
     try:
         runtime = importlib.import_module(module)
     except ImportError as error:
-        raise InputError(f'{error}; run `pip install "transfer[export]"` for {suffix}.') from error
+        package = module.split(".")[0].replace("_", "-")
+        raise InputError(f"{error}; run `pip install {package}` for {suffix}.") from error
     try:
         return _in_order(load(runtime, path))
     except InputError:

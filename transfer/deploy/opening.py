@@ -5,6 +5,7 @@ from pathlib import Path
 from transfer import console
 from transfer.deploy.choices import INCLUDED
 from transfer.deploy.classifiers import Classifier, open_run
+from transfer.deploy.engines import ENGINES, FACTS
 from transfer.deploy.exported import open_exported
 from transfer.deploy.fastest import fastest_export
 from transfer.errors import InputError, printable
@@ -14,12 +15,12 @@ def open_classifier(model: str | Path) -> Classifier:
     """Opens what `transfer predict` takes.
 
     Args:
-        model: a run folder, a file made by `transfer export`, or "included".
+        model: a run folder, a file made by `transfer export` or its folder, or "included".
 
     Raises:
         InputError: it is none of these, or is damaged.
     """
-    path = Path(model)
+    path = _model_of(Path(model))
     if str(model) != INCLUDED and not path.is_dir():
         return open_exported(path)
     from transfer.runs.folder import check_finished
@@ -33,6 +34,12 @@ def open_classifier(model: str | Path) -> Classifier:
     from transfer.runs.included import unpack_included
 
     return open_run(FinishedRun(unpack_included() if str(model) == INCLUDED else path))
+
+
+def _model_of(path: Path) -> Path:
+    # The folder of an export stands for the model in it.
+    found = [path / f"model{suffix}" for suffix in ENGINES] if (path / FACTS).is_file() else []
+    return next((one for one in found if one.is_file()), path)
 
 
 def open_fastest(model: str | Path) -> Classifier:
