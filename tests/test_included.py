@@ -1,16 +1,13 @@
 import json
-import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import make_stripes, save_photos, tiny_row, write_stripes
+from conftest import make_stripes, tiny_row, write_stripes
 
 from tools import pack_weights
 from transfer.commands.evaluate import main as evaluate_command
-from transfer.commands.main import load_command
 from transfer.config import Config
 from transfer.datasets import sources
 from transfer.evaluation.predictions import predict_run
@@ -79,39 +76,6 @@ def test_the_included_model_becomes_a_run_like_any_other(package, auto_finds, tm
     facts = read_facts(run_dir)
     assert facts.data == read_facts(package).data
     assert "included model" in facts.weights.provenance
-
-
-def test_it_is_put_to_use_as_the_page_says(package, auto_finds, tmp_path, monkeypatch):
-    page = Path(__file__).parents[1] / "docs" / "deploy.md"
-    lines = re.findall(r"^python -m transfer (.* included.*)$", page.read_text(), re.MULTILINE)[:4]
-    assert [line.split()[0] for line in lines] == ["predict", "export", "app", "search"]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("transfer.deploy.verify._SECONDS", 0.01)
-    monkeypatch.setattr("transfer.deploy.export.CALIBRATION_IMAGES", 40)
-    save_photos(tmp_path / "photos", make_stripes(6, seed=3)[0])
-    asked = []
-    told = {"predict": "6 photos:", "export": "saved-model", "app": "", "search": "Index: 6 images"}
-    for line in lines:
-        name, *words = line.split()
-        if name == "app":
-            gradio = pytest.importorskip("gradio", reason="the page needs gradio")
-            monkeypatch.setattr(gradio.Blocks, "block_thread", lambda app: asked.append(ask(app)))
-        if name == "export":
-            words += ["--limit", "20", "--most-loss", "100"]
-        done = CliRunner().invoke(load_command(name), words, catch_exceptions=False)
-        assert done.exit_code == 0 and told[name] in done.output, done.output
-    assert asked[0]["answered"] in (True, False) and len(asked[0]["ranked"]) == 2
-
-
-def ask(app):
-    """Asks a page that is served once, and ends it."""
-    from gradio_client import Client, handle_file
-
-    try:
-        client = Client(app.local_url, verbose=False)
-        return client.predict(handle_file("photos/000.png"), included.NAME, api_name="/predict")
-    finally:
-        app.close()
 
 
 def test_no_path_of_the_machine_is_packed(package, monkeypatch, tmp_path):
