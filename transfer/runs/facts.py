@@ -133,6 +133,8 @@ class Summary:
         phases: by name, in order; at least one.
         seconds: that the run took.
         kept: name of the phase whose weights the run has, "" for the last one.
+        num_parameters: numbers in the model that was trained, BatchNorm's statistics among them;
+            0 of a run that did not keep it.
         sha256: fingerprints of weights, optimizer and history: two runs are the same if these are.
     """
 
@@ -140,6 +142,7 @@ class Summary:
     seconds: float
     sha256: dict[str, str] = field(default_factory=dict)
     kept: str = ""
+    num_parameters: int = 0
 
     @property
     def kept_phase(self) -> PhaseSummary:
@@ -334,6 +337,7 @@ def parse_summary(values: Mapping[str, Any], path: Path) -> Summary:
         read.number("seconds"),
         read.texts_by_name("sha256") if "sha256" in values else {},
         read.choice("kept", ("", *parsed)) if "kept" in values else "",
+        read.count("num_parameters") if "num_parameters" in values else 0,
     )
 
 

@@ -52,7 +52,8 @@ def finish(
         "history": _fingerprint_history(history),
     }
     seconds = round(time.perf_counter() - run.started, 1)
-    summary = Summary(summarise(history), seconds, sha256, best_phase(history))
+    parameters = trained.count_params()
+    summary = Summary(summarise(history), seconds, sha256, best_phase(history), parameters)
     result = Result(run_dir, summary, history)
     write_history(run_dir, history)
     if describe:
