@@ -1,12 +1,18 @@
 """The networks everybody tries: rows like the backbones, gray, at the images' own size."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from benchmarks import networks
 from tests.conftest import make_stripes
+from transfer import api
+from transfer.commands.main import load_command
 from transfer.config import Config, settings
 from transfer.errors import InputError
 from transfer.models.backbones import BACKBONES, build_backbone
@@ -14,6 +20,9 @@ from transfer.models.classifier import build_classifier, unfreeze_backbone
 from transfer.models.folding import fold_classifier
 from transfer.models.saving import restore_classifier, save_classifier
 from transfer.recipes import RECIPES
+from transfer.runs import files
+from transfer.runs.facts import PhaseSummary, Summary
+from transfer.training.run import train
 
 SMALL = [name for name, row in BACKBONES.items() if row.channels == 1]
 
@@ -68,24 +77,69 @@ def test_what_is_given_wins_over_the_recipe():
 
 
 @pytest.mark.parametrize("name, size", [("mobilenetv2", 31), ("vgg16", 28), ("lenet5", 15)])
-def test_images_too_small_for_a_backbone_are_refused_in_one_line(name, size, tmp_path):
-    from transfer.training.run import train
-
+def test_images_too_small_for_a_backbone_are_refused_in_one_line(name, size):
     smallest = BACKBONES[name].smallest_size
-    with pytest.raises(InputError) as raised:
-        train(Config(backbone=name, data=str(tmp_path / "none"), image_size=max(16, size)))
-    assert f"at least {smallest} for {name}" in str(raised.value) or size < 16
     with pytest.raises(InputError, match=f"at least {smallest} for {name}. Received: {size}"):
         build_backbone(name, size)
 
 
-def test_a_network_trains_and_predicts_colour_images_and_says_that_it_sees_gray(tmp_path, capsys):
-    from transfer import api
+def test_a_size_too_small_is_refused_before_the_data_are_looked_for(tmp_path):
+    with pytest.raises(InputError, match="--image-size should be at least 32 for mobilenetv2"):
+        train(Config(data=str(tmp_path / "nowhere"), image_size=28))
 
+
+def test_colour_images_come_as_gray_to_a_network_that_trains_and_predicts_them(tmp_path, capsys):
     images, labels = make_stripes(160)
-    colour = np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+    colour = np.repeat(images[..., :1], 3, axis=-1)
     colour[..., 0] //= 2
     path = tmp_path / "stripes.npz"
     np.savez(path, x_train=colour, y_train=labels, x_test=colour[:40], y_test=labels[:40])
-    run = api.train(str(path), backbone="lenet5", finetune_epochs=8, run_dir=tmp_path / "run")
+    own = {"backbone": "lenet5", "finetune_epochs": 8, "batch_size": 16}
+    run = api.train(str(path), **own, run_dir=tmp_path / "run", verbose=True)
+    said = capsys.readouterr().out
+    assert "lenet5 sees gray: the colours of the images are left out." in said
+    assert "Defaults of lenet5: image_size 28" in said
+    parameters = run.model.count_params()
+    assert f"lenet5, {parameters:,} parameters" in said
+    assert f"{parameters:,}" in (run.run_dir / files.CARD).read_text()
     assert run.evaluate().accuracy > 0.9
+
+
+def test_the_benchmark_trains_what_is_missing_resumes_what_was_stopped_and_makes_one_table(
+    tmp_path, monkeypatch
+):
+    asked = []
+
+    def run_small(words):
+        asked.append(words)
+        command = words[0]
+        ctx = load_command(command).make_context(command, list(words[1:]))
+        run_dir = Path(ctx.params.get("run_dir") or ctx.params.get("resume") or words[1])
+        if command == "train":
+            run_dir.mkdir(parents=True, exist_ok=True)
+            phase = PhaseSummary(2, 1, 0.5, 0.75, 90.0)
+            Summary({"fine-tune": phase}, 90.0, num_parameters=1234).write(run_dir)
+        return json.dumps({"accuracy": 0.9 + int(run_dir.name[-1]) / 100})
+
+    monkeypatch.setattr(networks, "_run", run_small)
+    (tmp_path / "cnn64-1").mkdir()
+    (tmp_path / "cnn64-1" / files.CONFIG).write_text("{}")
+    words = ["--network", "cnn64", "--seeds", "2", "--limit", "100", "--folder", str(tmp_path)]
+    done = CliRunner().invoke(networks.main, words)
+    assert done.exit_code == 0, done.output
+    trained = [words for words in asked if words[0] == "train"]
+    assert ["--resume" in words for words in trained] == [False, True, False, False]
+    assert "--dropout" in trained[2] and "--dropout" not in trained[0]
+    assert "mean 90.50 %, min 90.00 %, max 91.00 %, n = 2" in " ".join(done.output.split())
+    assert "1,234" in done.output and "91.9 %" in done.output
+    asked.clear()
+    again = CliRunner().invoke(networks.main, words)
+    assert again.output == done.output
+    assert {words[0] for words in asked} == {"evaluate"}
+
+
+def test_every_network_of_the_benchmark_is_a_row_and_every_small_row_is_in_it():
+    assert {network.backbone for network in networks.NETWORKS} == set(SMALL)
+    for network in networks.NETWORKS:
+        names = {name.replace("-", "_") for name in network.options}
+        assert names <= set(settings())

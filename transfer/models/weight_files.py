@@ -78,7 +78,7 @@ _CLASSES = {
         "keras.src.engine.functional": "Functional",
         "keras.src.models.functional": "Functional",
         "keras.src.models.sequential": "Sequential",
-        "keras.src.ops.numpy": "Add Divide Flip Multiply Subtract",
+        "keras.src.ops.numpy": "Add Divide Flip Mean Multiply Subtract",
     }.items()
 }
 # How Keras 2 kept arithmetic between layers, by the names of functions: `preprocess_input` inside a
