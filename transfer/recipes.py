@@ -22,7 +22,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "mlp": _SMALL,
     "cnn32": _SMALL,
     "cnn64": _SMALL,
-    "cnn32-64": _SMALL | {"finetune_epochs": 10, "rotation_degrees": 10.0},
+    "cnn32-64": _SMALL | {"rotation_degrees": 10.0},
     "lenet5": _SMALL | {"batch_size": 128, "finetune_epochs": 30, "dropout": 0.2},
     "resnet9": _SMALL
     | {
