@@ -143,3 +143,10 @@ def test_every_network_of_the_benchmark_is_a_row_and_every_small_row_is_in_it():
     for network in networks.NETWORKS:
         names = {name.replace("-", "_") for name in network.options}
         assert names <= set(settings())
+
+
+def test_the_documented_recipes_are_those_that_train():
+    text = Path(__file__).parents[1].joinpath("docs", "networks.md").read_text(encoding="utf-8")
+    for name, recipe in RECIPES.items():
+        told = ", ".join(f"`{key} {value}`" for key, value in recipe.items())
+        assert f"| `{name}` | {told} |" in text
