@@ -94,13 +94,13 @@ def test_colour_images_come_as_gray_to_a_network_that_trains_and_predicts_them(t
     colour[..., 0] //= 2
     path = tmp_path / "stripes.npz"
     np.savez(path, x_train=colour, y_train=labels, x_test=colour[:40], y_test=labels[:40])
-    own = {"backbone": "lenet5", "finetune_epochs": 8, "batch_size": 16}
+    own = {"backbone": "cnn32", "finetune_epochs": 5, "batch_size": 16}
     run = api.train(str(path), **own, run_dir=tmp_path / "run", verbose=True)
     said = capsys.readouterr().out
-    assert "lenet5 sees gray: the colours of the images are left out." in said
-    assert "Defaults of lenet5: image_size 28" in said
+    assert "cnn32 sees gray: the colours of the images are left out." in said
+    assert "Defaults of cnn32: image_size 28" in said
     parameters = run.model.count_params()
-    assert f"lenet5, {parameters:,} parameters" in said
+    assert f"cnn32, {parameters:,} parameters" in said
     assert f"{parameters:,}" in (run.run_dir / files.CARD).read_text()
     assert run.evaluate().accuracy > 0.9
 
