@@ -254,6 +254,13 @@ class TrainingSettings:
     optimizer: str = _setting(
         "adam", str, "The optimizer of both phases.", choices=("adam", "adamw", "rmsprop", "sgd")
     )
+    weight_decay: float = _setting(
+        0.004,
+        float,
+        "AdamW's weight decay: what a step takes of the weights, as a share of its learning rate.",
+        minimum=0,
+        maximum=1,
+    )
     ema_momentum: float = _setting(
         0.0,
         float,

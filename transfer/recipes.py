@@ -29,6 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "batch_size": 128,
         "finetune_epochs": 40,
         "optimizer": "adamw",
+        "weight_decay": 0.05,
         "label_smoothing": 0.1,
         "translation_fraction": 0.07,
         "erase_probability": 0.5,

@@ -118,7 +118,9 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     With flips on, an epoch takes each image or its mirror image at random.
     """
     config, num_classes = run.config, len(splits.class_names)
-    optimizer = make_optimizer(config.optimizer, config.head_learning_rate)
+    optimizer = make_optimizer(
+        config.optimizer, config.head_learning_rate, weight_decay=config.weight_decay
+    )
     _compile(head, config, optimizer, steps_at_a_time=HEAD_STEPS_AT_A_TIME)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
     begin_epoch = keras.callbacks.LambdaCallback(
@@ -149,7 +151,9 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         config.backbone, backbone, config.unfreeze, train_batch_norm=config.train_batch_norm
     )
     learning_rate = float(config.finetune_learning_rate)  # "auto" is settled
-    optimizer = make_optimizer(config.optimizer, learning_rate, config.ema_momentum)
+    optimizer = make_optimizer(
+        config.optimizer, learning_rate, config.ema_momentum, config.weight_decay
+    )
     _compile(classifier, config, optimizer)
 
     def batches_from(epoch: int) -> tf.data.Dataset:
