@@ -19,6 +19,7 @@ from transfer.models.backbones import BACKBONES, build_backbone
 from transfer.models.classifier import build_classifier, unfreeze_backbone
 from transfer.models.folding import fold_classifier
 from transfer.models.saving import restore_classifier, save_classifier
+from transfer.models.weights import load_backbone
 from transfer.recipes import RECIPES
 from transfer.runs import files
 from transfer.runs.facts import PhaseSummary, Summary
@@ -152,3 +153,12 @@ def test_the_documented_recipes_are_those_that_train():
         told = ", ".join(f"`{key} {value}`" for key, value in recipe.items())
         assert f"| `{name}` | {told} |" in text
         assert f"| `{name}` | {PARAMETERS[name]:,} |" in text
+
+
+@pytest.mark.parametrize(
+    "kind, told", [("imagenet", "Keras has no ImageNet"), ("photos", "no package has")]
+)
+def test_weights_that_never_were_are_missed_by_who_asks_for_them_alone(kind, told):
+    with pytest.raises(InputError, match=f"^{told} .*weights of lenet5. Use --weights auto.$"):
+        load_backbone("lenet5", 28, kind)
+    assert load_backbone("lenet5", 28)[1].provenance == "random weights"
