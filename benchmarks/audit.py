@@ -77,7 +77,7 @@ def main(seeds: int, skip: str | None, out: Path) -> None:
 
 
 def _measure_duplicates(train: np.ndarray, test: np.ndarray, seed: int, out: Path) -> None:
-    from transfer.auditing.duplicates import find_near_duplicates
+    from transfer.data.duplicates import find_near_duplicates
     from transfer.plots import audit_galleries
 
     generator = np.random.default_rng(seed)
@@ -113,8 +113,8 @@ def _measure_duplicates(train: np.ndarray, test: np.ndarray, seed: int, out: Pat
 
 
 def _measure_labels(images: np.ndarray, labels: np.ndarray, seeds: int) -> None:
-    from transfer.auditing.descriptors import appearance_features
     from transfer.auditing.label_errors import find_label_errors
+    from transfer.data.descriptors import appearance_features
 
     started = time.perf_counter()
     features = appearance_features(images)

@@ -46,6 +46,7 @@ def main(seeds: int, ratios: tuple[float, ...], weights: str, image_size: int) -
     loaded = load_undivided("fashion-mnist")
     test = loaded.test.take(np.arange(TEST_IMAGES))
     settings = {"weights": weights, "image_size": image_size, "finetune_epochs": 0}
+    settings |= {"head_epochs": 10, "batch_size": 128}  # whatever the defaults are by now
     for ratio in ratios:
         for way, options in WAYS.items():
             found = []

@@ -26,6 +26,17 @@ from transfer.runs.history import read_history
 
 BACKBONES = ("mobilenetv2", "efficientnetlite0", "vgg16")
 HEAD, EPOCHS = "head", (2, 5)  # the columns
+# One recipe for all places and sizes, whatever the defaults are by now.
+RECIPE = {
+    "head-epochs": 10,
+    "finetune-epochs": EPOCHS[-1],
+    "batch-size": 128,
+    "optimizer": "adam",
+    "schedule": "plateau",
+    "rotation-degrees": 10,
+    "zoom-fraction": 0.1,
+}
+LEARNING_RATES = {"photos": 1e-4, BUNDLED: 3e-4}  # of fine-tuning; from random weights its own
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -77,7 +88,9 @@ def _measure(wish: dict[str, object], folder: Path) -> dict[str | int, float]:
     if (run_dir / files.CONFIG).is_file():
         command += ["--resume", str(run_dir)]
     else:
-        settings = wish | {"finetune-epochs": EPOCHS[-1], "run-dir": run_dir}
+        settings = wish | RECIPE | {"run-dir": run_dir}
+        if wish["weights"] in LEARNING_RATES:
+            settings["finetune-learning-rate"] = LEARNING_RATES[str(wish["weights"])]
         command += itertools.chain(*((f"--{name}", str(value)) for name, value in settings.items()))
     if not (run_dir / files.SUMMARY).is_file():
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -9,6 +9,7 @@ import dataclasses  # noqa: E402
 import gc  # noqa: E402
 import io  # noqa: E402
 import signal  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
@@ -181,6 +182,33 @@ def command_inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("command_inputs")
     write_inputs(folder)
     return folder
+
+
+def write_copies(folder, as_files):
+    """Writes 40 pictures of two classes, each three times: as it is, brighter, shifted by a pixel.
+
+    Returns the path, and a function from a part to the numbers of the pictures in it.
+    """
+    generator = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(generator.integers(40, 200, (6, 6), np.uint8)).resize((24, 24))
+        for _ in range(40)
+    ]
+    copies = [
+        copy
+        for pixels in map(np.asarray, pictures)
+        for copy in (pixels, np.uint8(pixels * 1.1), np.pad(pixels, ((1, 0), (0, 0)), "edge")[:-1])
+    ]
+    if as_files:
+        for number, copy in enumerate(copies):
+            path = folder / f"class{number // 60}" / f"{number // 3}-{number % 3}.png"
+            path.parent.mkdir(exist_ok=True, parents=True)
+            Image.fromarray(copy).save(path)
+        return str(folder), lambda part: [int(Path(p).stem.split("-")[0]) for p in part.images]
+    numbers = {copy.tobytes(): number // 3 for number, copy in enumerate(copies)}
+    np.savez(folder.with_suffix(".npz"), x_train=np.stack(copies), y_train=np.arange(120) // 60)
+    found = lambda part: [numbers[image.tobytes()] for image in part.images]  # noqa: E731
+    return str(folder.with_suffix(".npz")), found
 
 
 def make_framed(num_images, seed=0):

@@ -15,17 +15,18 @@ from PIL import Image, ImageFilter
 
 from benchmarks.audit import alter_pictures, change_labels
 from transfer.auditing import leaks, run
-from transfer.auditing.descriptors import appearance_features
-from transfer.auditing.duplicates import find_exact_duplicates, find_near_duplicates
 from transfer.auditing.findings import examine, read_images
 from transfer.auditing.label_errors import find_label_errors
 from transfer.commands import main
 from transfer.config import Config
 from transfer.data.decode import measure_geometry
+from transfer.data.descriptors import appearance_features
+from transfer.data.duplicates import find_exact_duplicates, find_near_duplicates
 from transfer.data.fingerprints import fingerprint
 from transfer.data.splits import Loaded, Split, Splits
 from transfer.datasets.sources import load_undivided
 from transfer.errors import InputError
+from transfer.models.weights import Weights
 
 NAMES = ("tall", "wide")
 
@@ -177,19 +178,30 @@ def test_plain_data_are_not_odd_and_tiny_images_are_no_error():
         assert not len(odd["light"].indices)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_auto_sees_colour_images_by_features_where_there_are_some(channels, tiny_backbone):
+@pytest.mark.parametrize(
+    "channels, kind, asked, by_features",
+    [
+        (1, "photos", "auto", False),
+        (3, "photos", "auto", True),
+        (3, "bundled", "auto", False),  # which have never seen a photo
+        (3, "bundled", "bundled", True),
+        (1, "bundled", "bundled", True),
+        (3, "none", "auto", False),
+    ],
+)
+def test_auto_sees_colour_images_by_features_that_have_seen_photos(
+    channels, kind, asked, by_features
+):
     images, _ = make_shapes(9, channels=channels)
-    seen = []
+    weights = Weights(kind, "weights")
 
-    def load_features(pixels, config, *, offline):
-        seen.append(config.weights)
-        return np.zeros((9, 8)), SimpleNamespace(provenance="weights")
+    def load_features(pixels, config, *, offline, wanted):
+        return np.zeros((9, 8)) if wanted(weights) else None, weights
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("transfer.training.features.load_pretrained_features", load_features)
-        features, told = run._describe(images, Config(backbone=tiny_backbone), True)
-    assert (features.shape[1] == 8) == (channels == 3) == bool(seen) == ("weights" in told)
+        features, told = run._describe(images, Config(weights=asked), True)
+    assert (features.shape[1] == 8) == by_features == ("weights" in told)
 
 
 def test_wrong_labels_come_first():

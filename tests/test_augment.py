@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 from PIL import Image, ImageEnhance
 from scipy.ndimage import map_coordinates
@@ -15,8 +16,10 @@ from transfer.data.augment import (
     change_colours,
     draw_boxes,
     draw_colours,
+    draw_mixes,
     draw_warps,
     erase,
+    mix,
     resize,
     warp,
 )
@@ -450,3 +453,28 @@ def test_some_images_are_shown_exactly_as_training_sees_them(channels, probabili
         plain = augment_some(split.images, np.arange(21), Config(image_size=32, seed=5), 0, 21)
         erased = augment_some(split.images, np.arange(21), config, 0, 21)
         assert plain.shape == erased.shape and not np.array_equal(plain, erased)
+
+
+def test_shares_are_drawn_from_beta_and_rectangles_have_the_area_drawn():
+    shares = draw_mixes(Config(mixup_alpha=0.4), 0, NUM_DRAWS).numpy()
+    assert not shares[:, 1:].any()
+    assert scipy.stats.kstest(shares[:, 0], scipy.stats.beta(0.4, 0.4).cdf).pvalue > 1e-3
+    boxes = draw_mixes(Config(cutmix_alpha=1.0), 0, NUM_DRAWS).numpy()
+    assert not boxes[:, 0].any() and boxes.min() >= 0 and boxes.max() <= 1
+    inner = boxes[(boxes[:, 1:] > 0).all(1) & (boxes[:, 1:] < 1).all(1), 1:]  # not cut by an edge
+    np.testing.assert_allclose(inner[:, 2] - inner[:, 0], inner[:, 3] - inner[:, 1], atol=1e-5)
+    both = draw_mixes(Config(mixup_alpha=0.4, cutmix_alpha=1.0), 0, NUM_DRAWS).numpy()
+    takes_mixup = both[:, 0] > 0
+    assert abs(takes_mixup.mean() - 0.5) < 0.05 and not both[takes_mixup, 1:].any()
+    assert not draw_mixes(Config(), 0, 9).numpy().any()
+
+
+def test_a_mixed_image_has_the_labels_of_what_is_seen_of_each():
+    images = np.stack([np.full((8, 8, 3), value, np.float32) for value in (0, 100, 200)])
+    labels = np.eye(3, dtype=np.float32)
+    draws = np.array([[0.25, 0, 0, 0, 0], [0.9, 0, 0, 0, 0], [0, 0, 0, 0.5, 0.25]], np.float32)
+    mixed, targets = (each.numpy() for each in mix(images, labels, draws))
+    np.testing.assert_allclose(mixed[0], 50)  # a quarter of the last one, which is 200
+    np.testing.assert_allclose(mixed[1], 100)  # with itself
+    assert (mixed[2, :4, :2] == 0).all() and (mixed[2, 4:] == 200).all()
+    np.testing.assert_allclose(targets, [[0.75, 0, 0.25], [0, 1, 0], [0.125, 0, 0.875]])

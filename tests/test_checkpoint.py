@@ -244,13 +244,41 @@ def test_a_killed_and_resumed_run_is_the_same_to_the_last_bit(undisturbed, kille
     assert not (run_dir / files.CHECKPOINTS).exists()
 
 
-def test_a_moving_average_of_the_weights_goes_on_where_it_was(config, tmp_path):
+def test_averages_schedules_and_mixes_go_on_where_they_were(config, tmp_path):
     config = dataclasses.replace(
-        config, head_epochs=1, finetune_learning_rate=0.01, ema_momentum=0.9
+        config,
+        head_epochs=1,
+        finetune_learning_rate=0.01,
+        ema_momentum=0.9,
+        schedule="cosine",
+        warm_up_fraction=0.3,
+        layer_decay=0.5,
+        mixup_alpha=0.4,
+        cutmix_alpha=1.0,
     )
     whole = train_with_copies(config, tmp_path)
     assert len(whole.history) == 6
     for name in ("2-fine-tune-0003", "2-fine-tune-0005"):
+        assert resume(tmp_path / name).summary.sha256 == whole.summary.sha256
+
+
+def test_small_images_come_first_on_one_schedule_and_go_on_where_they_were(config, tmp_path):
+    config = dataclasses.replace(
+        config,
+        head_epochs=1,
+        small_epochs=2,
+        small_image_size=48,
+        finetune_epochs=2,
+        finetune_learning_rate=0.01,
+        schedule="cosine",
+    )
+    whole = train_with_copies(config, tmp_path)
+    rows = [(row["phase"], row["epoch"]) for row in whole.history[1:]]
+    assert rows == [(phase, n) for phase in ("small images", "fine-tune") for n in (1, 2)]
+    rates = [row["learning_rate"] for row in whole.history[1:]]
+    cosine = 0.005 * (1 + np.cos(np.pi * np.arange(1, 5) / 4))
+    np.testing.assert_allclose(rates, np.maximum(cosine, 1e-6), rtol=0.01)
+    for name in ("1-small-0001", "1-small-0002", "2-fine-tune-0001"):
         assert resume(tmp_path / name).summary.sha256 == whole.summary.sha256
 
 

@@ -10,7 +10,12 @@ from transfer.config import Config
 from transfer.errors import InputError
 from transfer.models import classifier as classifiers
 from transfer.models.backbones import build_backbone
-from transfer.models.classifier import build_classifier, feature_extractor, unfreeze_backbone
+from transfer.models.classifier import (
+    build_classifier,
+    decay_by_block,
+    feature_extractor,
+    unfreeze_backbone,
+)
 from transfer.models.folding import fold_classifier
 from transfer.models.head import build_head, measure_features, standardize_features
 from transfer.models.precision import dtype_policy
@@ -48,6 +53,14 @@ def test_backbone_starts_frozen_and_head_does_not(config):
     classifier = make_classifier(config)
     assert classifier.get_layer("backbone").trainable_variables == []
     assert len(classifier.trainable_variables) == 2  # kernel and bias of the last layer
+
+
+def test_rates_fall_from_the_top_block_to_the_bottom_and_the_head_has_the_whole(config):
+    classifier = make_classifier(config)
+    factors = decay_by_block(config.backbone, classifier.get_layer("backbone"), 0.5)
+    kernels = {path: factor for path, factor in factors.items() if path.endswith("conv/kernel")}
+    assert kernels == {f"block{n}_conv/kernel": 0.5 ** (5 - n) for n in range(1, 5)}
+    assert set(factors) == {weight.path for weight in classifier.get_layer("backbone").weights}
 
 
 def test_no_random_layer_outside_the_head(config):

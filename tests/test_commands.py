@@ -324,7 +324,7 @@ def test_train_hands_over_what_was_asked(monkeypatch, tmp_path, capsys):
     ((config, quiet, given),) = calls
     assert config == Config(seed=7, flip=False) and not quiet
     assert given["run_dir"] == tmp_path / "wished" and given["offline"] is True
-    assert "--no-flip" in given["command"]
+    assert "--no-flip" in given["command"] and given["given"] == {"seed", "flip"}
     assert exit_code(monkeypatch, TRAIN, "--quiet") == 1
     config, quiet, given = calls[1]
     assert config == Config() and quiet

@@ -6,7 +6,12 @@ from transfer.config import Config
 from transfer.data.geometry import FITS, Geometry
 from transfer.models.backbones import BACKBONES
 from transfer.models.weights import Weights
-from transfer.training.defaults import choose_finetune_learning_rate, settle
+from transfer.training.defaults import (
+    SMALL,
+    choose_finetune_learning_rate,
+    settle,
+    suit_size,
+)
 
 NONE, IMAGENET, FILE = (Weights(name, "") for name in ("none", "imagenet", "file"))
 BUNDLED, FASHION = (Weights(name, "") for name in ("bundled", "fashion"))
@@ -31,6 +36,20 @@ def test_weights_of_the_package_get_a_head_at_several_depths():
     for weights in (IMAGENET, FILE, NONE):
         settled = settle(Config(), weights)
         assert (settled.head_features, settled.hidden_units) == ("last", 0)
+
+
+def test_few_images_get_more_steps_where_nothing_else_was_asked():
+    few = suit_size(Config(), 480, 1, ())
+    assert 480 / few.batch_size * few.finetune_epochs > 3 * 480 / Config().batch_size * 5
+    assert suit_size(Config(), SMALL, 3, ()) == Config()
+    asked = suit_size(Config(), 480, 1, {"batch_size", "finetune_epochs"})
+    assert asked == Config(head_epochs=few.head_epochs)
+
+
+def test_few_photos_are_cropped_and_gray_images_are_not():
+    gray, photos = (suit_size(Config(), 480, channels, ()) for channels in (1, 3))
+    assert photos.smallest_crop_fraction < gray.smallest_crop_fraction == 1
+    assert suit_size(Config(), 480, 3, {"smallest_crop_fraction"}) == gray
 
 
 def test_what_is_asked_for_stays():

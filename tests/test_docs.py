@@ -444,6 +444,7 @@ def test_the_table_of_settings_is_that_of_the_config(name):
         (facts.RepeatsFacts, "repeats."),
         (facts.Summary, ""),
         (facts.PhaseSummary, "phases.*."),
+        (facts.FoldSummary, "folds.*."),
     ],
 )
 def test_every_field_of_a_run_is_explained(kind, prefix):

@@ -15,6 +15,7 @@ from transfer.data.geometry import FITS, Geometry
 from transfer.errors import InputError
 from transfer.runs import files
 from transfer.runs.facts import (
+    FoldSummary,
     PhaseSummary,
     RepeatsFacts,
     Summary,
@@ -25,7 +26,12 @@ from transfer.runs.facts import (
 )
 
 GOOD = make_facts(Config(seed=3), command="python train.py", repeats=RepeatsFacts(3, 2))
-SUMMARY = Summary({"head": PhaseSummary(2, 1, 0.5, 0.75, 1.5)}, 3.0, {"weights": "ab"})
+SUMMARY = Summary(
+    {"head": PhaseSummary(2, 1, 0.5, 0.75, 1.5)},
+    3.0,
+    {"weights": "ab"},
+    folds={"1": FoldSummary(9, 0.5, 0.75)},
+)
 
 
 def test_facts_and_summary_come_back_as_they_were(tmp_path):
@@ -137,6 +143,8 @@ def test_a_value_that_does_not_belong_is_one_line(tmp_path, place, value):
         SUMMARY.to_json() | {"seconds": 10**400},
         SUMMARY.to_json() | {"seconds": float("inf")},
         SUMMARY.to_json() | {"sha256": ["a"]},
+        SUMMARY.to_json() | {"folds": {"1": {"num_images": 9, "val_loss": 0.5}}},
+        SUMMARY.to_json() | {"folds": [{"num_images": 9, "val_loss": 0.5, "val_accuracy": 0.5}]},
     ],
 )
 def test_a_summary_that_is_none_is_one_line(tmp_path, values):

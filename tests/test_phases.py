@@ -3,6 +3,7 @@ import json
 import math
 import threading
 import weakref
+from collections import Counter
 from types import SimpleNamespace
 
 import keras
@@ -11,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.conftest import printed
+from tests.conftest import printed, write_copies
 from transfer.config import Config
 from transfer.data.geometry import PAD, Geometry
 from transfer.data.pipeline import make_evaluation_dataset, make_training_dataset
@@ -19,10 +20,13 @@ from transfer.datasets.sources import load_splits
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
 from transfer.runs import files
+from transfer.runs.facts import read_summary
 from transfer.runs.finished import FinishedRun
 from transfer.runs.history import read_history
-from transfer.training import data, features, phases, run
+from transfer.training import data, features, folds, phases, run
 from transfer.training.callbacks import BatchNormRecalibration
+from transfer.training.data import load_data
+from transfer.training.result import print_summary
 from transfer.training.run import train
 
 
@@ -269,7 +273,7 @@ def test_the_cosine_falls_from_the_rate_towards_the_minimum(config, tmp_path):
     config = dataclasses.replace(config, schedule="cosine", minimum_learning_rate=1e-5)
     result = train(config, run_dir=tmp_path / "run")
     rates = [row["learning_rate"] for row in result.history if row["phase"] == "head"]
-    cosine = 0.5 * (1 + np.cos(np.pi * np.arange(3) / 3))
+    cosine = 0.5 * (1 + np.cos(np.pi * np.arange(1, 4) / 3))  # at the end of each epoch
     np.testing.assert_allclose(rates, 1e-5 + (1e-3 - 1e-5) * cosine, rtol=1e-4)
 
 
@@ -509,3 +513,66 @@ def test_class_weights_with_fewer_images_than_classes(tiny_backbone, tmp_path):
     )
     result = train(config, run_dir=tmp_path / "run", offline=True)
     assert [row["epoch"] for row in result.history] == [1]
+
+
+def test_with_class_weights_the_validation_loss_is_the_mean_over_the_classes(config, tmp_path):
+    rare = dataclasses.replace(config, class_weights=True, limit=90, head_epochs=1)
+    data = load_data(rare, offline=True)
+    splits = data.splits
+    common = np.flatnonzero(splits.validation.labels == 0)
+    few = np.flatnonzero(splits.validation.labels == 1)[:3]
+    uneven = splits.validation.take(np.concatenate([common, few]))
+    data = dataclasses.replace(data, splits=dataclasses.replace(splits, validation=uneven))
+    for epochs, tolerance in ((0, 1e-2), (1, 1e-4)):  # features of the head phase are float16
+        asked = dataclasses.replace(rare, finetune_epochs=epochs)
+        result = train(asked, run_dir=tmp_path / str(epochs), data=data)
+        last = result.history[-1]
+        model = keras.models.load_model(tmp_path / str(epochs) / files.MODEL)
+        y_prob = model.predict(make_evaluation_dataset(uneven, 32, 32, 2), verbose=0)
+        loss = -np.log(y_prob[np.arange(len(uneven.labels)), uneven.labels])
+        of_classes = [loss[uneven.labels == label].mean() for label in (0, 1)]
+        assert last["val_loss"] == pytest.approx(np.mean(of_classes), rel=tolerance)
+        assert np.mean(of_classes) != pytest.approx(loss.mean(), rel=2 * tolerance)
+
+
+def test_folds_hold_each_image_out_once_and_near_duplicates_together(config, tmp_path, monkeypatch):
+    path, pictures_in = write_copies(tmp_path / "copies", False)
+    head = dataclasses.replace(config, data=path, finetune_epochs=0)
+    plain = train(head, run_dir=tmp_path / "plain").summary
+    learnt, held = [], []
+
+    def watch(trained, features, splits, of_run):
+        learnt.append(set(pictures_in(splits.train)))
+        held.append(pictures_in(splits.validation))
+        assert len(features.views[0]) == len(features.views[1]) == splits.train.num_images
+        phases.fit_head(trained, features, splits, of_run)
+
+    monkeypatch.setattr(folds, "fit_head", watch)
+    result = train(dataclasses.replace(head, folds=3), run_dir=tmp_path / "run")
+    kept = read_summary(result.run_dir)
+    assert list(kept.folds) == ["1", "2", "3"] and kept == result.summary
+    assert all(not one & set(other) for one, other in zip(learnt, held, strict=True))
+    assert Counter(sum(held, [])) == Counter(sum(map(pictures_in, own_parts(path)), []))
+    assert "3 folds of" in printed(print_summary, result) and "n = 3" in kept.tell_folds()
+    assert kept.sha256 == plain.sha256 and not plain.tell_folds()  # of the head that is kept
+
+
+def own_parts(path):
+    splits = load_splits(path)
+    return [splits.train, splits.validation]
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"folds": 3}, "give --finetune-epochs 0"),
+        ({"folds": 1, "finetune_epochs": 0}, "from 2 on"),
+        ({"folds": 90, "finetune_epochs": 0}, "at most .* class '0'"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(config, tmp_path, changes, told):
+    path, _ = write_copies(tmp_path / "copies", False)
+    asked = dataclasses.replace(config, data=path, **changes)
+    with pytest.raises(InputError, match=told) as caught:
+        train(asked, run_dir=tmp_path / "run")
+    assert "\n" not in str(caught.value)

@@ -120,7 +120,7 @@ def test_an_image_gets_the_warp_of_its_own_index():
 
 def test_the_number_of_threads_changes_neither_pixels_nor_labels():
     split = random_split(28, 28, 1)
-    config = dataclasses.replace(CONFIG, finetune_epochs=2)
+    config = dataclasses.replace(CONFIG, finetune_epochs=2, mixup_alpha=0.5, cutmix_alpha=0.5)
     one, eight = (
         batches(make_training_dataset(split, config, NUM_CLASSES), threads) for threads in (1, 8)
     )
@@ -140,7 +140,8 @@ def test_another_seed_gives_another_run():
 def test_a_run_that_starts_later_gets_exactly_the_epochs_that_are_left(first_epoch):
     split = random_split(8, 8, 1, num_images=300)
     whole = batches(make_training_dataset(split, CONFIG, NUM_CLASSES))
-    rest = batches(make_training_dataset(split, CONFIG, NUM_CLASSES, first_epoch=first_epoch))
+    epochs = range(first_epoch, CONFIG.finetune_epochs)
+    rest = batches(make_training_dataset(split, CONFIG, NUM_CLASSES, epochs))
     assert_same(rest, whole[3 * first_epoch :])  # 3 batches an epoch
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import transfer
-from tests.conftest import make_framed, save_photos
+from tests.conftest import make_framed, printed, save_photos
 from transfer.commands.predict import main as predict_command
 from transfer.data.geometry import Geometry
 from transfer.deploy import answers as answering
@@ -25,7 +25,7 @@ from transfer.deploy.photos import find_photos, invert_images
 from transfer.deploy.predict import Answer, PredictOptions, answer_photos
 from transfer.errors import InputError
 from transfer.evaluation import outliers
-from transfer.evaluation.answering import read_calibration
+from transfer.evaluation.answering import keep_calibration, read_calibration
 from transfer.evaluation.predictions import predict_run
 from transfer.evaluation.temperature import apply_temperature
 from transfer.runs import files
@@ -259,6 +259,49 @@ def test_what_is_no_model_is_told(tmp_path):
     for model in (tmp_path, tmp_path / "gone"):
         with pytest.raises(InputError, match="should"):
             open_classifier(model)
+
+
+def test_a_calibration_that_was_edited_or_is_of_another_model_is_fitted_again(framed_run, tmp_path):
+    import shutil
+
+    run_dir = tmp_path / "run"
+    shutil.copytree(framed_run, run_dir)
+    path, run = run_dir / files.CALIBRATION, FinishedRun(run_dir)
+    path.unlink(missing_ok=True)
+    assert read_calibration(run) is None
+    fitted = keep_calibration(run)
+    written = path.read_bytes()
+    assert read_calibration(run) == fitted and "sha256" not in fitted
+    edited = json.loads(written) | {"threshold": 0.123}
+    for content in (
+        json.dumps(edited).encode(),
+        b"{}",
+        b"[[[",
+        b"\xff",
+        written.replace(b"1", b"2"),
+    ):
+        path.write_bytes(content)
+        assert "calibration.json is damaged or not of this model" in printed(
+            lambda: read_calibration(run), width=300
+        )
+        assert read_calibration(run) is None
+    path.write_bytes(written)
+    with (run_dir / files.MODEL).open("ab") as file:
+        file.write(b"x")
+    assert read_calibration(run) is None
+
+
+def test_photos_that_lose_their_aspect_are_counted(framed_run, tmp_path):
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    Image.fromarray(pixels[:, :41]).save(tmp_path / "nearly.png")
+    tall = Image.fromarray(pixels[:, :40].repeat(2, axis=0))
+    tall.save(tmp_path / "tall.png")
+    finished = invoke(framed_run, tmp_path)
+    assert finished.exit_code == 0, finished.output
+    assert "2 squashed to the shape of the training images" in finished.stdout
+    said = transfer.predict(framed_run, tmp_path)
+    assert [os.path.basename(one.path) for one in said if one.squashed] == ["tall.png", "wide.png"]
 
 
 def test_a_run_without_its_data_answers_everything_and_says_so(framed_run, photos, tmp_path):

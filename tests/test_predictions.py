@@ -390,6 +390,7 @@ def test_the_report_names_what_was_used_and_shows_its_pictures(run_dir, monkeypa
     assert re.search(rf"{kept_epoch} validation accuracy [\d.]+ % \[[\d.]+, [\d.]+\]", text)
     kept = read_json(run_dir / files.CALIBRATION)
     validation = load_predictions(run_dir, read_facts(run_dir), predictions.VALIDATION)
+    assert len(kept.pop("sha256")) == 64
     assert kept == fit_calibration(validation.y_true, validation.y_prob)
     assert kept["temperature"] is None and len(validation.y_true) < LEAST_IMAGES
     assert f"{len(validation.y_true)} validation images are too few" in text

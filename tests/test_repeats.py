@@ -2,6 +2,7 @@
 
 import io
 import signal
+import sys
 
 import pytest
 from rich.console import Console
@@ -50,7 +51,7 @@ def trained(monkeypatch):
         summary(seed).write(run_dir)
         return Result(run_dir, summary(seed), [])
 
-    def fake_train(config, *, run_dir, offline, command, describe, repeats=None):
+    def fake_train(config, *, run_dir, offline, command, given, describe, repeats=None):
         if stop.pop((config.seed, "not begun"), None):
             raise KeyboardInterrupt
         run_dir.mkdir(parents=True)
@@ -121,7 +122,8 @@ def test_a_stopped_repeat_is_resumed_and_the_others_follow(trained, tmp_path):
         list(repeats.resume_repeats(tmp_path / "x-seed1"))
 
 
-def test_a_stop_between_two_repeats_names_the_last_one_that_began(trained, tmp_path):
+def test_a_stop_between_two_repeats_names_the_last_one_that_began(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["transfer"])  # not pytest, as which a user calls nothing
     done, stop = trained
     stop[2, "not begun"] = True
     with pytest.raises(Interrupted) as stopped:

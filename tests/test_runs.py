@@ -434,3 +434,17 @@ def test_a_lock_that_cannot_be_one_is_told(tmp_path):
     (tmp_path / files.LOCK).mkdir()
     with pytest.raises(InputError, match="cannot be locked"), lock_run(tmp_path):
         pass
+
+
+def test_a_run_killed_before_it_had_begun_makes_room_and_a_users_file_none(tmp_path):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / files.DATA).write_bytes(b"x")
+    assert "exists already" in refused(folder.check_new, run_dir)  # somebody's own
+    assert [path.name for path in run_dir.iterdir()] == [files.DATA]
+    (run_dir / files.LOCK).touch()
+    (run_dir / "notes.txt").touch()
+    assert "exists already" in refused(folder.check_new, run_dir)
+    (run_dir / "notes.txt").unlink()
+    folder.check_new(run_dir)  # killed between data.npz and config.json
+    assert not run_dir.exists()

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.conftest import printed
+from tests.conftest import printed, write_copies
 from tools import make_sample
 from transfer.config import Config
 from transfer.data.fashion_mnist import CLASS_NAMES, FASHION_MNIST_SHA256, SAMPLE_SHA256
@@ -853,6 +853,36 @@ def test_division_is_complete_disjoint_and_has_every_class(uneven):
         assert np.bincount(splits.test.labels).tolist() == [20, 6, 1]
 
 
+@pytest.mark.parametrize("as_files", [True, False], ids=["files", "arrays"])
+def test_near_duplicates_are_held_out_all_or_none(tmp_path, as_files):
+    path, pictures_in = write_copies(tmp_path / "copies", as_files)
+    for together in (True, False):
+        splits = load_splits(path, keeps_duplicates_together=together)
+        parts = [set(pictures_in(part)) for part in splits.parts().values()]
+        shared = set.union(*(one & other for one in parts for other in parts if one is not other))
+        assert bool(shared) is not together
+        sizes = [part.num_images for part in splits.parts().values()]
+        assert sizes == pytest.approx([86, 10, 24], abs=2)
+        assert all(set(part.labels) == {0, 1} for part in splits.parts().values())
+    assert "120 near duplicates kept in one part" in load_splits(path).provenance
+    assert pictures_in(load_splits(path).test) == pictures_in(load_splits(path, seed=1).test)
+
+
+@pytest.mark.parametrize("others", [0, 1, 4])
+def test_a_class_that_is_mostly_one_picture_is_in_every_part(tmp_path, others):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (30, 8, 8), np.uint8)
+    images[: 15 - others] = images[0]
+    np.savez(tmp_path / "d.npz", x_train=images, y_train=np.arange(30) // 15)
+    splits = load_splits(str(tmp_path / "d.npz"))
+    assert all(set(part.labels) == {0, 1} for part in splits.parts().values())
+    assert sum(part.num_images for part in splits.parts().values()) == 30
+    same = [
+        (part.images[..., 0] == images[0]).all((1, 2)).sum() for part in splits.parts().values()
+    ]
+    assert bool(max(same) == 15 - others) is (others == 4)  # with fewer others it must be divided
+
+
 def test_test_images_never_depend_on_seed_or_fraction(uneven):
     first = load_splits(uneven, seed=0)
     second = load_splits(uneven, seed=1, validation_fraction=0.3)
@@ -948,17 +978,26 @@ def test_fingerprint_of_files_sees_pixels_and_labels_but_neither_names_nor_the_p
     assert fingerprint(splits.train) != first
 
 
-@pytest.mark.parametrize("position", [0, 0.3, 0.7, 1])
-def test_fingerprint_of_large_files_takes_samples_from_all_over(tmp_path, position):
-    # A compressed image that differs in a pixel differs from there to its end.
-    content = np.random.RandomState(0).bytes(200_000)
+@pytest.mark.parametrize("position", [0, 20_000, 54_321, 199_999])
+def test_fingerprint_of_large_files_sees_every_byte(tmp_path, position):
+    content = bytearray(np.random.RandomState(0).bytes(200_000))
     path = tmp_path / "large.png"
     path.write_bytes(content)
     split = Split(np.array([str(path)], object), np.zeros(1, np.int64))
     first = fingerprint(split)
-    start = int(position * 199_990)
-    path.write_bytes(content[:start] + np.random.RandomState(1).bytes(len(content) - start))
-    assert fingerprint(split) != first and path.stat().st_size == 200_000
+    facts = path.stat()
+    content[position] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # nothing but the content tells
+    assert fingerprint(split) != first
+
+
+def test_a_pipe_or_a_folder_in_an_images_place_has_a_fingerprint(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    paths = [str(tmp_path / name) for name in ("pipe.png", "folder.png", "none.png", "\0.png")]
+    prints = {fingerprint(Split(np.array([path], object), np.zeros(1, np.int64))) for path in paths}
+    assert len(prints) == 1  # unreadable, which is told when they are decoded
 
 
 def test_a_fingerprint_of_names_is_compared_as_such(tmp_path):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import transfer
 from transfer import console
-from transfer.errors import InputError, disk_error
+from transfer.errors import DiskError, InputError, disk_error
 from transfer.runs import files
 from transfer.runs.folder import lock_run
 from transfer.storage import atomic, locks
@@ -223,6 +223,62 @@ def test_no_link_is_followed_to_a_leftover(tmp_path):
     os.utime(link, (0, 0), follow_symlinks=False)
     remove_leftovers(tmp_path, r"a\.bin")
     assert target.read_bytes() == b"mine" and not link.is_symlink()
+
+
+def test_folders_of_processes_that_are_gone_go_with_the_next(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    dead, alive = temporary("made", ended.pid), temporary("made", os.getppid())
+    for name in (dead, alive, temporary("other", ended.pid)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (0, 0))  # one that is in use may be hours old
+    with atomic.whole_folder(tmp_path / "made") as folder:
+        (folder / "a").write_text("x")
+        assert not (tmp_path / "made").exists()
+    assert names(tmp_path) == sorted([alive, temporary("other", ended.pid), "made"])
+    with pytest.raises(KeyError), atomic.whole_folder(tmp_path / "failed"):
+        raise KeyError
+    assert len(names(tmp_path)) == 3
+
+
+# --- What the user named ----------------------------------------------------------------------
+
+
+@LINKS
+def test_a_pipe_or_device_that_was_named_is_written_into_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    atomic.write_output(pipe, "ä\n")
+    assert os.read(reader, 9) == "ä\n".encode() and stat.S_ISFIFO(pipe.stat().st_mode)
+    os.close(reader)
+    ours, theirs = os.pipe()  # as a shell's >(...)
+    atomic.write_output(Path(f"/dev/fd/{theirs}"), "x")
+    assert os.read(ours, 9) == b"x"
+    os.close(ours), os.close(theirs)
+    link = tmp_path / "link"
+    link.symlink_to("/dev/null")
+    atomic.write_output(link, b"x")
+    assert link.is_symlink() and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    (tmp_path / "real.csv").write_text("before")
+    (tmp_path / "latest.csv").symlink_to("real.csv")
+    atomic.write_output(tmp_path / "latest.csv", "after")
+    assert (tmp_path / "latest.csv").is_symlink()
+    assert (tmp_path / "real.csv").read_text() == "after"
+
+
+@LINKS
+def test_what_cannot_be_written_is_told_by_the_name_the_user_gave(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "full").symlink_to("/dev/full")
+    for name, reason in (
+        ("gone/x.csv", "No such file"),
+        ("circle", ""),
+        (".", "directory"),
+        ("full", "No space left"),
+    ):
+        with pytest.raises(DiskError, match=f"{name} cannot be written: .*{reason}"):
+            atomic.write_output(tmp_path / name, "x")
 
 
 # --- JSON -----------------------------------------------------------------------------------

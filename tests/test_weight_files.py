@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -766,10 +767,34 @@ def test_a_classifier_with_no_such_part_or_an_odd_operation_is_told(model, tmp_p
     for layers in ({"body": weights[:-1], "dense": DENSE}, {"dense": DENSE}):
         with pytest.raises(InputError, match="not an array of its shape"):
             read_weights(model, write_keras_2(tmp_path, layers), "weights")
-    for operation in ("io.read_file", "py_function", ["math.truediv"], None):
+    for operation in ("io.read_file", "py_function", ["math.truediv"], None, "math.x y"):
         path = write_keras_2(tmp_path, {"body": weights}, operation=operation)
         with pytest.raises(InputError, match="TFOpLambda"):
             read_weights(model, path, "weights")
+    for operation in ("nn.relu6", "math.reduce_mean", "image.per_image_standardization"):
+        read_weights(model, write_keras_2(tmp_path, {"body": weights}, operation=operation), "")
+
+
+@pytest.mark.parametrize(
+    ("layer", "refused"),
+    [
+        # As 2.0 to 2.3 kept an operation, mixed precision, and what TF_USE_LEGACY_KERAS=1 writes.
+        ({"class_name": "TensorFlowOpLayer", "config": {"node_def": {"op": "Relu6"}}}, ""),
+        ({"class_name": "TensorFlowOpLayer", "config": {"node_def": {"op": "PyFunc"}}}, "PyFunc"),
+        ({"class_name": "TensorFlowOpLayer", "config": {"node_def": "Relu6"}}, "TensorFlowOpLayer"),
+        ({"class_name": "Policy", "module": "keras.mixed_precision", "config": {}}, ""),
+        ({"class_name": "Functional", "module": "tf_keras.src.engine.functional"}, ""),
+        ({"class_name": "Functional", "module": "tf_keras.os"}, "tf_keras.os"),
+        ({"class_name": "TFOpLambda", "config": {"function": "nn.conv.\x1b[2J"}}, "TFOpLambda"),
+    ],
+)
+def test_what_keras_2_wrote_beside_layers_is_known(layer, refused):
+    text = json.dumps({"class_name": "Functional", "config": {"layers": [layer]}})
+    if not refused:
+        check_architecture(text, Path("x.h5"))
+        return
+    with pytest.raises(InputError, match=refused):
+        check_architecture(text, Path("x.h5"))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -909,6 +934,28 @@ def test_a_stop_while_weights_load_sets_nothing_aside_and_takes_no_others(
         signals.raise_on_stop()  # forgets it
     assert stopped.value.number == number
     assert [path.name for path in cached_file.parent.iterdir()] == [cached_file.name]
+
+
+def test_a_stop_that_a_finalizer_swallows_comes_again(capfd):
+    before = [signal.getsignal(number) for number in signals.NUMBERS]
+
+    class Closing:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)  # where Python takes notice of the signal
+
+    signals.raise_on_stop()
+    try:
+        with pytest.raises(Interrupted) as stopped:
+            Closing()
+            time.sleep(60)
+        assert stopped.value.number == signal.SIGTERM
+        assert "Exception ignored" not in capfd.readouterr().err
+    finally:
+        signals.raise_on_stop()  # forgets it
+        sys.unraisablehook = sys.__unraisablehook__
+        for number, handler in zip(signals.NUMBERS, before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_scratch_files_of_killed_processes_go_with_the_next(model, tmp_path, monkeypatch):

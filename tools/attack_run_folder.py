@@ -1,7 +1,7 @@
 """Attacks the commands with run folders and searches as a stranger might send them.
 
     python -m tools.attack_run_folder
-    python -m tools.attack_run_folder --only history.csv
+    python -m tools.attack_run_folder --only history.csv --jobs 4
 
 A small run is trained and evaluated, another one is stopped half way, and a small search is made.
 Of each a copy is changed, one attack at a time, and the command that reads it is called: it must
@@ -19,6 +19,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -450,24 +451,32 @@ def print_table(outcomes: list[Outcome]) -> None:
 
 @click.command()
 @click.option("--only", default="", help="Attacks whose name has this text.")
-@click.option("--every", default=1, help="Every n-th attack alone.")
-def main(only: str, every: int) -> None:
+@click.option("--every", default=1, show_default=True, help="Every n-th attack alone.")
+@click.option("--jobs", default=2, show_default=True, help="Attacks at a time.")
+def main(only: str, every: int, jobs: int) -> None:
     """Tries all attacks; exits with 1 where one was not held."""
     chosen = [each for each in attacks() if only in f"{each[0]} {each[1]}"][::every]
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory() as root:
+    with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(jobs) as pool:
         os.environ |= {"TRANSFER_OFFLINE": "1", "KERAS_HOME": str(Path(root) / "keras")}
         prepared = Path(root) / "prepared"
         prepared.mkdir()
         prepare(prepared)
-        for target, name, change in chosen:
-            for outcome in attack(prepared, target, name, change):
-                outcomes.append(outcome)
-                told = f"{outcome.problem}: {outcome.told[-300:]}" if outcome.problem else "held"
-                line = f"{outcome.target}: {name}: exit {outcome.code}, {outcome.seconds:.1f} s"
-                print(f"{line}, {told}", file=sys.stderr, flush=True)
+        try:
+            for done in pool.map(lambda each: attack(prepared, *each), chosen):
+                outcomes += done
+                for outcome in done:
+                    _tell(outcome)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
     print_table(outcomes)
     sys.exit(any(one.problem for one in outcomes))
+
+
+def _tell(outcome: Outcome) -> None:
+    told = f"{outcome.problem}: {outcome.told[-300:]}" if outcome.problem else "held"
+    line = f"{outcome.target}: {outcome.name}: exit {outcome.code}, {outcome.seconds:.1f} s"
+    print(f"{line}, {told}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

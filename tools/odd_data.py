@@ -108,7 +108,16 @@ USED = {
     ),
     "sub-folders of a class": (
         classes("") | {"cat/more/deep/x.png": PNG, "dog/2020/y.jpg": JPEG},
-        used(train=10),
+        used(train=10, notes=("2 images in folders within class folders, as cat/more/deep",)),
+    ),
+    "folds in place of classes": (
+        classes("fold1/") | classes("fold2/"),
+        used(
+            "fold1",
+            "fold2",
+            train=16,
+            notes=("16 images in folders within class folders, as fold1/cat",),
+        ),
     ),
     "notes among the images": (
         classes("") | {"cat/notes.txt": TEXT, "dog/labels.xml": TEXT, "readme.md": TEXT},
@@ -317,19 +326,76 @@ USED = {
     ),
     "EMNIST": (
         idx_files("emnist-letters-{part}-{kind}-idx{number}-ubyte", ("train", "test"), first=1)
-        | {"emnist-letters-mapping.txt": TEXT},
+        | {"emnist-letters-mapping.txt": b"1 65 97\r\n2 66 98\r\n3 67 99\r\n", "notes.txt": TEXT},
         used(
+            "Aa",
+            "Bb",
+            "Cc",
+            train=12,
+            test=12,
+            containers=5,
+            notes=(
+                "images transposed to be upright, as EMNIST stores them lying",
+                "labels 1 to 3, 3 in use, numbered from 0",
+                "names of classes from emnist-letters-mapping.txt",
+            ),
+            passed_over={"other files": 1},
+        ),
+    ),
+    "EMNIST without names, packed": (
+        idx_files(
+            "raw/EMNIST-balanced-{part}-{kind}-idx{number}-ubyte.gz",
+            ("train", "test"),
+            pack=gzip.compress,
+        ),
+        used(
+            "0",
             "1",
             "2",
-            "3",
             train=12,
             test=12,
             containers=4,
             notes=(
                 "images transposed to be upright, as EMNIST stores them lying",
-                "labels 1 to 3, 3 in use, numbered from 0",
+                "no *-mapping.txt beside them, so classes are called by their numbers",
             ),
-            passed_over={"other files": 1},
+        ),
+    ),
+    "EMNIST with a label of no name": (
+        idx_files("emnist-byclass-{part}-{kind}-idx{number}-ubyte", ("train", "test"))
+        | {"emnist-byclass-mapping.txt": b"0 48\n1 49\n"},
+        used(
+            "0",
+            "1",
+            "2",
+            train=12,
+            test=12,
+            containers=5,
+            notes=(
+                "images transposed to be upright, as EMNIST stores them lying",
+                "emnist-byclass-mapping.txt has no name for 2, so classes are called by numbers",
+            ),
+        ),
+    ),
+    "EMNIST's CSV files": (
+        {
+            "emnist-balanced-train.csv": pixels_csv(header="10,0,255,0,0", labels=("10", "36")),
+            "emnist-balanced-test.csv": pixels_csv(header="36,0,255,0,0", labels=("10", "36")),
+            "emnist-balanced-mapping.txt": b"10 65\n36 97\n",
+        },
+        used(
+            "A",
+            "a",
+            train=9,
+            test=9,
+            containers=3,
+            notes=(
+                "emnist-balanced-train.csv has no header: the label comes first",
+                "emnist-balanced-test.csv has no header: the label comes first",
+                "images transposed to be upright, as EMNIST stores them lying",
+                "labels 10 to 36, 2 in use, numbered from 0",
+                "names of classes from emnist-balanced-mapping.txt",
+            ),
         ),
     ),
     "IDX in folders of the same name": (
@@ -430,6 +496,18 @@ REFUSED = {
         | idx_files("emnist-digits-{part}-{kind}-idx{number}-ubyte"),
         "",
         "name a file of the one to take",
+    ),
+    "EMNIST with a damaged mapping": (
+        idx_files("emnist-letters-{part}-{kind}-idx{number}-ubyte", ("train",), first=1)
+        | {"emnist-letters-mapping.txt": b"1 65 97\n2 66 x\n"},
+        "",
+        "emnist-letters-mapping.txt, line 2: should be a label and the ASCII codes",
+    ),
+    "EMNIST with a mapping that moves the cursor": (
+        idx_files("emnist-letters-{part}-{kind}-idx{number}-ubyte", ("train",), first=1)
+        | {"emnist-letters-mapping.txt": b"1 65 97\n2 27 99\n"},
+        "",
+        "line 2: should be a label",
     ),
     "a test table by its capitals": ({"Test.csv": pixels_csv()}, "Test.csv", "a test set"),
     "test pixels of another range": (

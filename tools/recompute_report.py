@@ -298,6 +298,7 @@ def check_report(report_dir):
     metrics = json.loads((report_dir / "metrics.json").read_text(encoding="utf-8"))
     calibration = metrics["calibration"]
     fitted = json.loads((report_dir.parent / "calibration.json").read_text(encoding="utf-8"))
+    fitted.pop("sha256")  # of the model and the images that it was fitted with
     found = recompute(names, y_true, y_prob, calibration["temperature"], calibration["threshold"])
     lines = list(compare(found, metrics)) + list(compare(fitted, calibration, "calibration.json"))
     best = [names[number] for number in y_prob.argmax(axis=1)]

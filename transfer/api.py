@@ -87,12 +87,14 @@ def train(
         from transfer.training.data import load_data
         from transfer.training.run import train as train_run
 
+        given = None if config else frozenset(settings)
         config, arrays = _settle_data(data, config, settings)
         result = train_run(
             config,
             run_dir=Path(run_dir).expanduser() if run_dir is not None else None,
             offline=offline,
             data=load_data(config, offline, arrays=arrays) if arrays else None,
+            given=given,
             describe=write_training_report,
         )
     return load(result.run_dir)
@@ -195,7 +197,7 @@ def audit(
         data: as `train` takes it.
         out: folder for lists and pictures.
         weights: by whose features label errors are found; "none" for the images' gradients and
-            pixels; "auto" for features of images in colour.
+            pixels; "auto" for features of images in colour where the weights have seen photos.
         offline: never use the network.
         verbose: tell what is done.
         settings: `limit`, `backbone` and `image_size`.

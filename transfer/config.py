@@ -211,7 +211,7 @@ class TrainingSettings:
     head_epochs: int = _setting(
         10,
         int,
-        "Epochs of the head phase (frozen backbone).",
+        "Epochs of the head phase (frozen backbone); 20 for few images.",
         minimum=0,
         maximum=10_000,
         is_searched=False,
@@ -219,10 +219,37 @@ class TrainingSettings:
     finetune_epochs: int = _setting(
         5,
         int,
-        "Epochs of the fine-tune phase (unfrozen backbone).",
+        "Epochs of the fine-tune phase (unfrozen backbone); 10 for few images.",
         minimum=0,
         maximum=10_000,
         matters_most=True,
+        is_searched=False,
+    )
+    small_epochs: int = _setting(
+        0,
+        int,
+        "Epochs that train the unfrozen backbone on smaller, cheaper images before the fine-tune "
+        "phase, on one schedule with it.",
+        minimum=0,
+        maximum=10_000,
+        is_searched=False,
+        phase=FINETUNE_PHASE,
+    )
+    small_image_size: int = _setting(
+        64,
+        int,
+        "Side of the images of --small-epochs, in pixels.",
+        minimum=32,
+        maximum=1024,
+        is_searched=False,
+        phase=FINETUNE_PHASE,
+    )
+    folds: int = _setting(
+        0,
+        int,
+        "Cross-validate the head besides, on so many parts of the images; without fine-tuning.",
+        minimum=0,
+        maximum=100,
         is_searched=False,
     )
     head_learning_rate: float = _setting(
@@ -250,7 +277,17 @@ class TrainingSettings:
         "How the learning rate falls: when the validation loss stalls, or along a cosine.",
         choices=("plateau", "cosine"),
     )
-    batch_size: int = _setting(128, int, "Images in a training step.", minimum=1, maximum=65_536)
+    warm_up_fraction: float = _setting(
+        0.0,
+        float,
+        "Share of the steps of a cosine in which the learning rate rises from 0.",
+        minimum=0,
+        maximum=1,
+        open_maximum=True,
+    )
+    batch_size: int = _setting(
+        128, int, "Images in a training step; 32 for few images.", minimum=1, maximum=65_536
+    )
     optimizer: str = _setting(
         "adam", str, "The optimizer of both phases.", choices=("adam", "adamw", "rmsprop", "sgd")
     )
@@ -279,7 +316,10 @@ class TrainingSettings:
         is_in_loss=True,
     )
     class_weights: bool = _setting(
-        False, bool, "Weigh classes inversely to their number of training images."
+        False,
+        bool,
+        "Weigh classes inversely to their number of images, also in the validation loss.",
+        is_in_loss=True,
     )
     unfreeze: float | str = _setting(
         "all",
@@ -289,6 +329,15 @@ class TrainingSettings:
         maximum=1,
         open_minimum=True,
         words=("all",),
+        phase=FINETUNE_PHASE,
+    )
+    layer_decay: float = _setting(
+        1.0,
+        float,
+        "What the learning rate is multiplied by from a block of the backbone to the one below.",
+        minimum=0,
+        maximum=1,
+        open_minimum=True,
         phase=FINETUNE_PHASE,
     )
     train_batch_norm: bool = _setting(
@@ -403,6 +452,22 @@ class AugmentationSettings:
         minimum=0,
         maximum=1,
     )
+    mixup_alpha: float = _setting(
+        0.0,
+        float,
+        "Mix images and their labels in pairs, shares drawn from Beta(alpha, alpha); 0 for none.",
+        minimum=0,
+        maximum=10,
+        phase=FINETUNE_PHASE,
+    )
+    cutmix_alpha: float = _setting(
+        0.0,
+        float,
+        "Paste a rectangle of one image into another, its area drawn likewise; 0 for none.",
+        minimum=0,
+        maximum=10,
+        phase=FINETUNE_PHASE,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -453,6 +518,11 @@ class Config(RunSettings, AugmentationSettings, TrainingSettings, ModelSettings,
         if self.head_epochs == 0 and self.finetune_epochs == 0:
             raise InputError(
                 "head_epochs and finetune_epochs are both 0: nothing would be trained."
+            )
+        if self.small_epochs and not self.finetune_epochs:
+            raise InputError(
+                f"small_epochs is {self.small_epochs} and finetune_epochs 0: the last epoch should "
+                "be one of --image-size. Give --finetune-epochs."
             )
 
     def _take_backbone(self) -> dict[str, Any]:

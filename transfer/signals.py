@@ -7,12 +7,14 @@ catches. A library that swallows it nevertheless does not make it unheard: `obey
 import _thread
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
 from transfer.errors import Interrupted
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_SECONDS = 0.05
 
 _came = 0  # the signal that `raise_on_stop` made an exception of
 
@@ -67,9 +69,20 @@ def raise_on_stop() -> None:
         obey_the_system()
         raise Interrupted(number)
 
-    for number in NUMBERS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's & want it
-            signal.signal(number, stop)
+    def listen() -> None:
+        for number in NUMBERS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's & want it
+                signal.signal(number, stop)
+
+    def raise_again(swallowed: "sys.UnraisableHookArgs") -> None:
+        # Python swallows what a finalizer raises, and says so: the stop comes again after it.
+        if not isinstance(swallowed.exc_value, Interrupted):
+            return sys.__unraisablehook__(swallowed)
+        listen()
+        send_to_main_thread(_AGAIN_SECONDS, swallowed.exc_value.number)
+
+    sys.unraisablehook = raise_again
+    listen()
 
 
 def obey_the_system() -> None:
@@ -96,13 +109,22 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def send_to_main_thread(seconds: float) -> threading.Timer:
-    """Acts, after a while, as if SIGTERM had come: whoever listens to it ends what is running.
+def _send(number: int) -> None:
+    if not callable(signal.getsignal(number)):  # nobody listens any more
+        return
+    if hasattr(signal, "pthread_kill"):  # which ends a call of the system's that waits, too
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        _thread.interrupt_main(signal.Signals(number))
+
+
+def send_to_main_thread(seconds: float, number: int = signal.SIGTERM) -> threading.Timer:
+    """Acts, after a while, as if a signal had come: whoever listens to it ends what is running.
 
     Returns:
         A timer that has been started; `cancel` it.
     """
-    timer = threading.Timer(seconds, _thread.interrupt_main, [signal.SIGTERM])
+    timer = threading.Timer(seconds, _send, [number])
     timer.daemon = True
     timer.start()
     return timer

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transfer.auditing.descriptors import CHUNK_IMAGES
-from transfer.auditing.duplicates import Pairs, find_exact_duplicates, find_near_duplicates
 from transfer.auditing.image_quality import Odd, find_odd_images
 from transfer.data.decode import decode_readable
-from transfer.data.splits import Loaded, PassedOver, Split, limited_indices
+from transfer.data.descriptors import CHUNK_IMAGES
+from transfer.data.division import limited_indices
+from transfer.data.duplicates import Pairs, find_exact_duplicates, find_near_duplicates
+from transfer.data.splits import Loaded, PassedOver, Split
 
 PARTS = ("train", "validation", "test")
 LEAST_CONTRAST = 0.05  # of the range from 0 to 255, as skimage.exposure.is_low_contrast has it

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transfer.auditing.descriptors import CHUNK_IMAGES
 from transfer.data.decode import shrink_images
+from transfer.data.descriptors import CHUNK_IMAGES
 
 DARK, LIGHT, BLURRED, ODD_SIZE = KINDS = ("dark", "light", "blurred", "odd size")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from transfer.auditing.descriptors import shrink
-from transfer.auditing.duplicates import find_near_duplicates
+from transfer.data.descriptors import shrink
+from transfer.data.duplicates import find_near_duplicates
 from transfer.evaluation.metrics import wilson_interval
 from transfer.runs.finished import FinishedRun
 from transfer.storage.cache import FolderCache

@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 
 from transfer import console
-from transfer.auditing.descriptors import appearance_features
 from transfer.auditing.findings import examine, read_images
 from transfer.auditing.label_errors import find_label_errors
 from transfer.auditing.report import write_audit
 from transfer.backend import load_keras
 from transfer.config import Config
+from transfer.data.descriptors import appearance_features
 from transfer.data.splits import Loaded
 from transfer.datasets.sources import describe_origin, load_undivided
+from transfer.models.pretrained import MADE_FROM
+from transfer.models.weights import Weights
 
 
 def audit(
@@ -30,7 +32,7 @@ def audit(
     Args:
         config: uses `data`, `limit`, `image_size`; `weights` and `backbone`, by whose features
             label errors are found, or "none" for the images' gradients and pixels; "auto" for
-            features of images in colour.
+            features of images in colour by weights that have seen photos.
         out: the folder.
         arrays: images in memory, in place of `config.data`.
         offline: never use the network.
@@ -60,13 +62,20 @@ def _describe(
     pixels: np.ndarray, config: Config, offline: bool, verbose: bool = False
 ) -> tuple[np.ndarray, str]:
     """Returns the features (N, D) that label errors are found by, and what they are, in words."""
-    # Pixels and gradients doubt many a right label of photos, which vary more: docs/data.md.
+
+    # Pixels and gradients doubt many a right label of photos, which vary more, and so do features
+    # that have never seen a photo: docs/data.md.
+    def is_wanted(weights: Weights) -> bool:
+        return weights.pretrained and (config.weights != "auto" or weights.name not in MADE_FROM)
+
     is_gray = pixels.shape[3] == 1
     if config.weights != "none" and not (config.weights == "auto" and is_gray):
         load_keras(verbose)
         from transfer.training.features import load_pretrained_features
 
-        features, weights = load_pretrained_features(pixels, config, offline=offline)
+        features, weights = load_pretrained_features(
+            pixels, config, offline=offline, wanted=is_wanted
+        )
         if features is not None:
             return features, f"features of {config.backbone}, {weights.provenance}"
     return appearance_features(pixels), "gradients and pixels of the images"

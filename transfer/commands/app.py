@@ -1,8 +1,6 @@
 """`transfer app`: a page on this machine on which photos are named."""
 
 import importlib.util
-import tempfile
-from pathlib import Path
 
 import click
 
@@ -36,9 +34,10 @@ def main(models: tuple[str, ...], host: str, port: int | None, quiet: bool, verb
     console.speak(quiet)
     from transfer.deploy.app import build_app, launch, make_page
     from transfer.deploy.opening import open_classifier
+    from transfer.storage.atomic import scratch_folder
 
     classifiers = [open_classifier(one) for one in models]
-    with tempfile.TemporaryDirectory(prefix="transfer-app-") as folder:
-        app = build_app(make_page(classifiers, Path(folder)))
+    with scratch_folder() as folder:
+        app = build_app(make_page(classifiers, folder))
         console.say(f"Serving on {launch(app, host, port, block=False)} until Ctrl-C.")
         app.block_thread()

@@ -23,7 +23,7 @@ from transfer.commands import options
     show_default=True,
     help="By what label errors are found: a backbone's features with these weights, such as "
     "photos or a weights file; none for the images' gradients and pixels; auto takes features "
-    "of images in colour, gradients and pixels of gray ones.",
+    "of images in colour where the weights have seen photos, else gradients and pixels.",
 )
 @options.setting_options("backbone", "image_size")
 @options.offline_option

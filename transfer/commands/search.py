@@ -125,14 +125,10 @@ def _build(searcher: "Searcher", paths: tuple[str, ...]) -> "Index":
 
 
 def _write_csv(rows: list[dict], path: Path) -> None:
-    from transfer.errors import InputError
-    from transfer.storage.atomic import write_atomically
+    from transfer.storage.atomic import write_output
     from transfer.storage.csv_text import csv_text
 
     columns = ("photo", "place", "path", "cosine")
     text = csv_text(columns, [[row[name] for name in columns] for row in rows])
-    try:
-        write_atomically(path, text.encode("utf-8", "surrogateescape"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    write_output(path, text.encode("utf-8", "surrogateescape"))
     console.say(f"Matches: {path}")

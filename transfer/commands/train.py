@@ -61,9 +61,9 @@ def main(
     from transfer.training.repeats import print_repeats, resume_repeats, train_repeats
     from transfer.training.result import print_summary
 
+    given = options.given_settings(ctx, settings)
     if resume:
         run_dir = newest_unfinished_run() if resume == NEWEST else Path(resume).expanduser()
-        given = options.given_settings(ctx, settings)
         trained = resume_repeats(
             run_dir, given=given, offline=offline, describe=write_training_report
         )
@@ -74,6 +74,7 @@ def main(
             run_dir=run_dir,
             offline=offline,
             command=console.command_line(),
+            given=frozenset(given),
             describe=write_training_report,
         )
     results = []

@@ -28,11 +28,13 @@ class Draws(NamedTuple):
         warps: float32 (N, 2, 3), see `draw_warps`.
         boxes: float32 (N, 4), see `draw_boxes`.
         colours: float32 (N, 4), see `draw_colours`.
+        mixes: float32 (N, 5), see `draw_mixes`.
     """
 
     warps: tf.Tensor
     boxes: tf.Tensor
     colours: tf.Tensor
+    mixes: tf.Tensor
 
     def take(self, indices: tf.Tensor) -> "Draws":
         """Returns the choices about some of the images; indices int (K,)."""
@@ -51,6 +53,7 @@ def draw(config: Config, epoch: tf.Tensor | int, num_images: int) -> Draws:
         draw_warps(config, epoch, num_images),
         draw_boxes(config, epoch, num_images),
         draw_colours(config, epoch, num_images),
+        draw_mixes(config, epoch, num_images),
     )
 
 
@@ -174,6 +177,76 @@ def change_colours(images: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.clip_by_value(changed, 0.0, 255.0), tf.shape(images))
 
 
+def draw_mixes(config: Config, epoch: tf.Tensor | int, num_images: int) -> tf.Tensor:
+    """Draws how much of another image each image of an epoch takes.
+
+    mixup, Zhang et al., arXiv:1710.09412; CutMix, Yun et al., arXiv:1905.04899. With both, each
+    image takes one or the other at random.
+
+    Args:
+        config: uses `seed`, `mixup_alpha` and `cutmix_alpha`.
+        epoch: number of the epoch from 0; each epoch draws anew.
+        num_images: N, the images of the split.
+
+    Returns:
+        float32 (N, 5): the share of mixup, in [0, 1], and top, left, bottom and right of the
+        rectangle of CutMix; all 0 where nothing is mixed.
+    """
+    if not (config.mixup_alpha or config.cutmix_alpha):
+        return tf.zeros((num_images, 5))
+    mixup_key, cutmix_key, key = (
+        epoch_key(config.seed, epoch, each) for each in (Purpose.MIXUP, Purpose.CUTMIX, Purpose.MIX)
+    )
+    mixup = _draw_beta(config.mixup_alpha, mixup_key, num_images)
+    area = _draw_beta(config.cutmix_alpha, cutmix_key, num_images)
+    draws = tf.random.stateless_uniform((num_images, 3), key)
+    choice, middle_y, middle_x = tf.unstack(draws, axis=1)
+    half = tf.sqrt(area) / 2
+    sides = [middle_y - half, middle_x - half, middle_y + half, middle_x + half]
+    boxes = tf.clip_by_value(tf.stack(sides, axis=1), 0.0, 1.0)
+    both = config.mixup_alpha > 0 and config.cutmix_alpha > 0
+    takes_mixup = (choice < (0.5 if both else float(config.mixup_alpha > 0)))[:, tf.newaxis]
+    return tf.where(
+        takes_mixup,
+        tf.concat([mixup[:, tf.newaxis], tf.zeros_like(boxes)], axis=1),
+        tf.concat([tf.zeros_like(mixup[:, tf.newaxis]), boxes], axis=1),
+    )
+
+
+def _draw_beta(alpha: float, key: tf.Tensor, num_images: int) -> tf.Tensor:
+    # float32 (num_images,) from Beta(alpha, alpha), zeros for alpha 0.
+    if not alpha:
+        return tf.zeros(num_images)
+    one, other = tf.unstack(tf.random.stateless_gamma((2, num_images), key, alpha))
+    return tf.math.divide_no_nan(one, one + other)
+
+
+def mixes(config: Config) -> bool:
+    """Returns whether the settings mix images at all."""
+    return bool(config.mixup_alpha or config.cutmix_alpha)
+
+
+def mix(images: tf.Tensor, labels: tf.Tensor, mixes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mixes each image of a batch with the one at the same place from its end.
+
+    The order of an epoch is random, so the partner is. The label is mixed by what is seen of each.
+
+    Args:
+        images: float32 (B, S, S, 3) in [0, 255].
+        labels: float32 (B, num_classes) that sum to 1.
+        mixes: float32 (B, 5), as `draw_mixes` makes them.
+
+    Returns:
+        The images and the labels, of the same shapes and ranges.
+    """
+    share, boxes = mixes[:, 0], mixes[:, 1:]
+    inside = tf.cast(_inside(boxes, images.shape[1]), tf.float32)  # (B, S, S, 1)
+    weights = tf.maximum(share[:, tf.newaxis, tf.newaxis, tf.newaxis], inside)
+    mixed = images + weights * (images[::-1] - images)
+    seen = tf.reduce_mean(weights, axis=(1, 2))  # (B, 1)
+    return mixed, labels + seen * (labels[::-1] - labels)
+
+
 def changes_colours(config: Config) -> bool:
     """Returns whether the settings change light or colours at all."""
     return any(
@@ -199,17 +272,22 @@ def erase(images: tf.Tensor, boxes: tf.Tensor, indices: tf.Tensor, key: tf.Tenso
         float32 (B, S, S, 3) in [0, 255].
     """
     size = images.shape[1]
-    middles = (tf.range(size, dtype=tf.float32) + 0.5) / size  # (S,)
-    top, left, bottom, right = (side[:, tf.newaxis] for side in tf.unstack(boxes, axis=1))
-    rows = (middles >= top) & (middles < bottom)  # (B, S)
-    columns = (middles >= left) & (middles < right)
-    inside = (rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :])[..., tf.newaxis]
+    inside = _inside(boxes, size)
 
     def noise(index: tf.Tensor) -> tf.Tensor:
         own = tf.random.experimental.stateless_fold_in(key, index)
         return tf.random.stateless_uniform((size, size, 3), own, 0.0, 255.0)
 
     return tf.where(inside, tf.map_fn(noise, indices, fn_output_signature=tf.float32), images)
+
+
+def _inside(boxes: tf.Tensor, size: int) -> tf.Tensor:
+    # bool (B, size, size, 1): whether the middle of a pixel is in the rectangle.
+    middles = (tf.range(size, dtype=tf.float32) + 0.5) / size  # (S,)
+    top, left, bottom, right = (side[:, tf.newaxis] for side in tf.unstack(boxes, axis=1))
+    rows = (middles >= top) & (middles < bottom)  # (B, S)
+    columns = (middles >= left) & (middles < right)
+    return (rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :])[..., tf.newaxis]
 
 
 def augment(

@@ -34,6 +34,7 @@ from transfer.data.geometry import (
     choose_geometry,
     describe_fit,
     fit_pixels,
+    is_squashed,
 )
 from transfer.data.orientation import UPRIGHT, has_late_profile, read_orientation
 from transfer.data.ranges import check_decoded
@@ -233,29 +234,53 @@ def decode_readable(split: Split, image_size: int) -> Readable:
     return Readable(decoded.images, decoded.labels, np.array(sizes).reshape(-1, 2), bad)
 
 
-def decode_files(
-    paths: Sequence[str], geometry: Geometry
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def describe_fit_of(split: Split, geometry: Geometry) -> str:
+    """Returns what bringing a split to a geometry does to images that are not square, in words.
+
+    Args:
+        split: image files, or an array; files that cannot be read do not count.
+        geometry: of the data set that they are brought to; "" where it keeps what they are.
+    """
+    shapes = _of_each_image({"": split}, {"": _measure(split, [])})
+    return describe_fit(shapes, geometry)
+
+
+class DecodedFiles(NamedTuple):
+    """What could be decoded of N photos.
+
+    Attributes:
+        images: uint8 (M, H, W, 1 or 3).
+        indices: int (M,), the index of each among the photos.
+        reasons: of each of the N, why it does not decode; "" where it does.
+        squashed: bool (M,), whether its aspect was not kept.
+    """
+
+    images: np.ndarray
+    indices: np.ndarray
+    reasons: list[str]
+    squashed: np.ndarray
+
+
+def decode_files(paths: Sequence[str], geometry: Geometry) -> DecodedFiles:
     """Decodes photos as the images of a data set are, each by itself.
 
     Args:
         paths: N image files.
         geometry: of the data set.
-
-    Returns:
-        uint8 images (M, H, W, 1 or 3) of those that decode; int (M,), the index of each among the
-        paths; and N texts, why a file does not decode, "" where it does.
     """
 
-    def read(index: int, path: str) -> np.ndarray:
-        _read_shape(index, path)
-        return _read_pixels(path, geometry)
+    def read(index: int, path: str) -> tuple[np.ndarray, bool]:
+        squashed = is_squashed(_read_shape(index, path), geometry)
+        return _read_pixels(path, geometry), squashed
 
     results, reasons = _try_files(read, paths)
-    good = [index for index, pixels in enumerate(results) if pixels is not None]
-    images = [results[index] for index in good]
+    good = [index for index, result in enumerate(results) if result is not None]
+    images = [results[index][0] for index in good]
     shape = (len(good), *geometry.shape)
-    return np.asarray(images, np.uint8).reshape(shape), np.array(good, int), reasons
+    squashed = np.array([results[index][1] for index in good], bool)
+    return DecodedFiles(
+        np.asarray(images, np.uint8).reshape(shape), np.array(good, int), reasons, squashed
+    )
 
 
 def decode_thumbnail(path: str, side: int) -> Image.Image:

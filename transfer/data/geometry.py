@@ -17,6 +17,8 @@ PAD = "pad"  # the whole image, its edges repeated around it
 FITS = (SQUASH, CROP, PAD)
 AUTO = "auto"
 
+_SAME_ASPECT = 1.05  # sides that differ by less are those of a cut or of rounding
+
 SMALL = 64  # pixels; gray images up to this side are drawings and digits, cut out as they should be
 
 
@@ -123,6 +125,13 @@ def describe_fit(shapes: Collection[Shape], geometry: Geometry) -> str:
         lost = float(np.mean([1 - min(size) / max(size) for size in sizes]))
         told[CROP] = f"cut to the square in their middle, {lost:.0%} of their area lost on average"
     return f"{len(sizes):,} of {len(shapes):,} images are not square: {told[geometry.fit]}"
+
+
+def is_squashed(shape: Shape, geometry: Geometry) -> bool:
+    """Returns whether an image of this shape loses its aspect where it is brought to a geometry."""
+    (width, height), wanted = shape.size, geometry.width / geometry.height
+    stretch = max(width / height / wanted, wanted / (width / height))
+    return geometry.fit == SQUASH and stretch > _SAME_ASPECT
 
 
 # --- Fitting --------------------------------------------------------------------------------

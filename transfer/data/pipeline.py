@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from transfer.config import Config
-from transfer.data.augment import Draws, augment, draw, resize
+from transfer.data.augment import Draws, augment, draw, mix, mixes, resize
 from transfer.data.randomness import Purpose, epoch_key
 from transfer.data.splits import Split
 
@@ -25,18 +25,18 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 def make_training_dataset(
-    split: Split, config: Config, num_classes: int, *, first_epoch: int = 0
+    split: Split, config: Config, num_classes: int, epochs: range | None = None
 ) -> tf.data.Dataset:
-    """Makes the shuffled, augmented batches of all fine-tuning epochs, one after another.
+    """Makes the shuffled, augmented batches of epochs, one after another.
 
     Pass it to `fit` with `steps_per_epoch`: a single iterator then runs through all epochs,
     and epoch e is the same whether the run started at 0 or at e.
 
     Args:
         split: images uint8 (N, H, W, 1 or 3), labels int64 (N,).
-        config: uses `seed`, `batch_size`, `image_size`, `finetune_epochs` and the augmentation.
+        config: uses `seed`, `batch_size`, `image_size` and the augmentation.
         num_classes: width of the one-hot labels.
-        first_epoch: number of the first epoch made, from 0.
+        epochs: their numbers, without gaps; None for those of the fine-tune phase from 0 on.
 
     Returns:
         A dataset of (float32 (B, S, S, 3) in [0, 255], float32 (B, num_classes) one-hot).
@@ -52,10 +52,12 @@ def make_training_dataset(
 
     def load(indices: tf.Tensor, draws: Draws, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = gather(indices)
-        return augment(images, indices, draws, config, epoch), labels
+        shown = augment(images, indices, draws, config, epoch)
+        return mix(shown, labels, draws.mixes) if mixes(config) else (shown, labels)
 
-    epochs = tf.data.Dataset.range(first_epoch, config.finetune_epochs).flat_map(one_epoch)
-    return _map_owning(epochs, load, [split.images, split.labels])
+    numbers = range(config.finetune_epochs) if epochs is None else epochs
+    made = tf.data.Dataset.range(numbers.start, numbers.stop).flat_map(one_epoch)
+    return _map_owning(made, load, [split.images, split.labels])
 
 
 def make_evaluation_dataset(

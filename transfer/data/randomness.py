@@ -19,6 +19,9 @@ class Purpose(enum.IntEnum):
     NOISE = 4
     COLOUR = 5
     CROP = 6
+    MIX = 7
+    MIXUP = 8
+    CUTMIX = 9
 
 
 def epoch_key(seed: int, epoch: tf.Tensor | int, purpose: Purpose) -> tf.Tensor:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from transfer.data.division import data_name, divide
 from transfer.data.fashion_mnist import FASHION_MNIST
-from transfer.data.splits import Loaded, Splits, data_name, divide
+from transfer.data.splits import Loaded, Splits
 from transfer.datasets.formats import checks, csv_files, idx, image_folder, npz
 from transfer.datasets.places import load_auto, load_fashion_mnist, load_sample
 from transfer.errors import InputError, printable
@@ -33,6 +34,7 @@ def load_splits(
     seed: int = 0,
     limit: int | None = None,
     offline: bool = False,
+    keeps_duplicates_together: bool = True,
 ) -> Splits:
     """Loads a data set and divides it into training, validation and test images.
 
@@ -49,6 +51,8 @@ def load_splits(
         limit: at most this many images of each split, stratified, always the same ones; every
             class keeps at least one where `limit` is at least the number of classes.
         offline: no download; the environment variable TRANSFER_OFFLINE=1 says the same.
+        keeps_duplicates_together: near duplicates of small data are held out all or none; False
+            for a run that did not know them yet.
 
     Returns:
         `Splits`; images uint8 (N, H, W, 1 or 3), or paths for a folder of images; labels int64.
@@ -62,7 +66,13 @@ def load_splits(
         )
     if limit is not None and limit < 1:
         raise InputError(f"limit should be at least 1. Received: {limit}.")
-    return divide(load_undivided(data, offline=offline), validation_fraction, seed, limit)
+    return divide(
+        load_undivided(data, offline=offline),
+        validation_fraction,
+        seed,
+        limit,
+        keeps_duplicates_together=keeps_duplicates_together,
+    )
 
 
 def load_undivided(data: str | Loaded = "auto", *, offline: bool = False) -> Loaded:

@@ -10,7 +10,7 @@ from pathlib import Path
 from transfer.deploy.predict import Answer
 from transfer.errors import InputError, printable
 from transfer.report.document import Table
-from transfer.storage.atomic import write_atomically
+from transfer.storage.atomic import write_output
 from transfer.storage.csv_text import csv_text
 
 UNKNOWN = "unknown"
@@ -94,12 +94,9 @@ def write_csv(answers: Sequence[Answer], path: Path) -> None:
     """Writes `answers_csv`, whole or not at all; a name that is no Unicode keeps its bytes.
 
     Raises:
-        InputError: the file cannot be written.
+        DiskError: the file cannot be written.
     """
-    try:
-        write_atomically(path, answers_csv(answers).encode("utf-8", "surrogateescape"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    write_output(path, answers_csv(answers).encode("utf-8", "surrogateescape"))
 
 
 def sort_photos(

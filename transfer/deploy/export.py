@@ -7,8 +7,6 @@ report is all that is left.
 
 import dataclasses
 import json
-import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +31,7 @@ from transfer.evaluation.predictions import predict_run
 from transfer.formatting import format_bytes, format_percent
 from transfer.report.document import Table
 from transfer.runs.finished import FinishedRun
-from transfer.storage.atomic import flush_folder
+from transfer.storage.atomic import whole_folder
 
 if TYPE_CHECKING:
     import keras
@@ -123,16 +121,11 @@ class Exporter:
         name = form if quantize == NONE else f"{form}-{quantize}"
         folder = output or self.run.run_dir / FOLDER / name
         check_free(folder)
-        temporary = folder.with_name(f".{secrets.token_hex(4)}.{folder.name}")
         try:
-            temporary.mkdir(parents=True)
-            verification = self._write(options, temporary, folder)
-            temporary.rename(folder)
-            flush_folder(folder.parent)
+            with whole_folder(folder) as temporary:
+                verification = self._write(options, temporary, folder)
         except OSError as error:
             raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return Export(folder / FORMATS[form].file, form, quantize, verification)
 
     def _write(self, options: ExportOptions, temporary: Path, folder: Path) -> Verification:

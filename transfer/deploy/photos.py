@@ -90,12 +90,14 @@ class Photos:
         indices: int (M,), of each among the paths.
         reasons: of each path, why it does not decode; "" where it does.
         inverted: bool (M,), which of the images were turned.
+        squashed: bool (M,), which of them did not keep their aspect.
     """
 
     images: np.ndarray
     indices: np.ndarray
     reasons: list[str]
     inverted: np.ndarray
+    squashed: np.ndarray
 
 
 def read_photos(
@@ -110,9 +112,9 @@ def read_photos(
         invert: make a negative of all ("yes"), of none ("no"), or of those whose border is light
             where the data set's is dark, and the other way round ("auto").
     """
-    images, indices, reasons = decode_files(paths, geometry)
+    images, indices, reasons, squashed = decode_files(paths, geometry)
     inverted = invert_images(images, ground, invert)
-    return Photos(images, indices, reasons, inverted)
+    return Photos(images, indices, reasons, inverted, squashed)
 
 
 def invert_images(images: np.ndarray, ground: str, invert: str) -> np.ndarray:

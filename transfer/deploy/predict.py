@@ -37,6 +37,7 @@ class Answer:
         unknown_because: UNSURE or NONE_OF_THESE; "" of an answer.
         distance: from the training images, in standard deviations; None where not known.
         inverted: whether the photo was made a negative first.
+        squashed: whether it did not keep its aspect, as the model takes none of another.
         error: why it was not read; "" where it was.
     """
 
@@ -46,6 +47,7 @@ class Answer:
     unknown_because: str = ""
     distance: float | None = None
     inverted: bool = False
+    squashed: bool = False
     error: str = ""
 
     @property
@@ -187,6 +189,7 @@ def _answer_batch(
             unknown_because=because,
             distance=distance if np.isfinite(distance) else None,
             inverted=bool(photos.inverted[row]),
+            squashed=bool(photos.squashed[row]),
         )
     return answers
 
@@ -214,4 +217,7 @@ def count_answers(answers: Sequence[Answer]) -> str:
         kinds = [f"{unknown.count(kind):,} {kind}" for kind in (UNSURE, NONE_OF_THESE)]
         text += f" ({', '.join(kinds)})"
     unread = sum(bool(answer.error) for answer in answers)
-    return text + (f", {unread:,} not readable" if unread else "")
+    text += f", {unread:,} not readable" if unread else ""
+    squashed = sum(answer.squashed for answer in answers)
+    shape = "squashed to the shape of the training images (--fit pad in training keeps theirs)"
+    return text + (f"; {squashed:,} {shape}" if squashed else "")

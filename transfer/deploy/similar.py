@@ -22,7 +22,7 @@ from transfer.errors import InputError, printable
 from transfer.report.document import Heading, Paragraph, Picture, Table, to_html
 from transfer.runs import files
 from transfer.runs.finished import FinishedRun
-from transfer.storage.atomic import whole_file, write_atomically
+from transfer.storage.atomic import whole_file, write_output
 
 THUMBNAIL = 200  # pixels
 
@@ -202,7 +202,7 @@ def write_page(matches: Sequence[Match], path: Path) -> None:
     """Writes one HTML page with the photos and what is like them, which needs nothing else.
 
     Raises:
-        InputError: it cannot be written.
+        DiskError: it cannot be written.
     """
     blocks: list = []
     for photo in dict.fromkeys(one.photo for one in matches):
@@ -211,10 +211,7 @@ def write_page(matches: Sequence[Match], path: Path) -> None:
             if one.photo == photo:
                 caption = f"{one.place}. {printable(one.path)}, cosine {one.cosine:.4f}"
                 blocks += _picture(one.path, caption)
-    try:
-        write_atomically(path, to_html("Similar images", blocks))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    write_output(path, to_html("Similar images", blocks))
 
 
 def _picture(path: str, caption: str) -> list[Picture | Paragraph]:

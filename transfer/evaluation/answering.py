@@ -4,15 +4,22 @@ Temperature and threshold come from the validation images, the distance of known
 training and validation images; report, predict, export and app all use what is kept here.
 """
 
+import contextlib
+import functools
 import hashlib
+import json
 import math
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from transfer import console
 from transfer.data.splits import Split
-from transfer.errors import InputError
+from transfer.errors import InputError, disk_error
 from transfer.evaluation.calibration import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, fit_calibration
 from transfer.evaluation.outliers import KnownImages, border_levels, fit_known, read_known
 from transfer.evaluation.predictions import predict_run, predict_split
@@ -20,7 +27,9 @@ from transfer.runs import files
 from transfer.runs.finished import FinishedRun
 from transfer.runs.predictions import VALIDATION
 from transfer.storage.atomic import read_json, write_json
+from transfer.storage.untrusted import open_regular
 
+_BINDING = "sha256"
 MOST_IMAGES = 5000  # of the training images, by whose features known images are told
 
 
@@ -43,17 +52,14 @@ def settle_answering(run: FinishedRun) -> Answering:
     """Returns what a run keeps of this, fitted now where it has none yet.
 
     Raises:
-        InputError: it has to be fitted and the run's data or model cannot be used, or what is
-            kept is damaged.
+        InputError: it has to be fitted and the run's data or model cannot be used.
     """
     calibration = read_calibration(run) or keep_calibration(run)
-    path = run.run_dir / files.KNOWN_IMAGES
-    with open(run.run_dir / files.MODEL, "rb") as file:
-        model = hashlib.file_digest(file, "sha256").digest()
+    path, model = run.run_dir / files.KNOWN_IMAGES, _model_sha256(run)
     known = read_known(path, len(run.class_names), model)
     if known is None:
         known = _fit_known(run)
-        known.write(path, model)
+        _keep(functools.partial(known.write, path, model), path)
     temperature = calibration["temperature"]
     return Answering(temperature or 1.0, calibration["threshold"], known)
 
@@ -69,30 +75,51 @@ def keep_calibration(run: FinishedRun) -> dict[str, Any]:
     """
     validation = predict_run(run, VALIDATION)
     fitted = fit_calibration(validation.y_true, validation.y_prob)
-    write_json(run.run_dir / files.CALIBRATION, fitted)
+    path = run.run_dir / files.CALIBRATION
+    _keep(functools.partial(write_json, path, fitted | {_BINDING: _binding(run, fitted)}), path)
     return fitted
 
 
-def read_calibration(run: FinishedRun) -> dict[str, Any] | None:
-    """Returns what a run keeps of its calibration, None where there is none yet.
+def _keep(write: Callable[[], None], path: Path) -> None:
+    try:
+        write()
+    except OSError as error:  # what cannot be kept serves all the same
+        console.say(f"{path.name} is not kept: {disk_error(error, path)}")
 
-    Raises:
-        InputError: the file is damaged.
+
+def read_calibration(run: FinishedRun) -> dict[str, Any] | None:
+    """Returns what a run keeps of its calibration, as `keep_calibration`.
+
+    None where there is none, or one that was damaged, or made with another model or of other
+    images: what stands in it is not believed.
     """
     path = run.run_dir / files.CALIBRATION
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    values = read_json(path)
+    values, is_bound = {}, False
+    with contextlib.suppress(InputError, OSError):
+        values = read_json(path)
+        is_bound = values.pop(_BINDING, None) == _binding(run, values)
     temperature, threshold = values.get("temperature"), values.get("threshold")
     is_good = _is_between(temperature, LOWEST_TEMPERATURE / 2, HIGHEST_TEMPERATURE * 2)
-    if not (is_good or temperature is None) or not (
-        threshold is None or _is_between(threshold, 0, 1)
-    ):
-        raise InputError(
-            f"{path} should hold a temperature and a threshold. Received: {temperature!r}, "
-            f"{threshold!r}; delete it."
-        )
-    return values
+    if is_bound and (is_good or temperature is None):
+        if threshold is None or _is_between(threshold, 0, 1):
+            return values
+    console.say(f"{path} is damaged or not of this model and these images: fitted again")
+    return None
+
+
+def _binding(run: FinishedRun, fitted: Mapping[str, Any]) -> str:
+    # SHA-256 of the model's file, of the validation images and of what was fitted on them.
+    digest = hashlib.sha256(_model_sha256(run))
+    digest.update(run.facts.data.fingerprints[VALIDATION].encode())
+    digest.update(json.dumps(fitted, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _model_sha256(run: FinishedRun) -> bytes:
+    with open_regular(run.run_dir / files.MODEL) as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _is_between(value: Any, least: float, most: float) -> bool:

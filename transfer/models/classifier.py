@@ -104,6 +104,29 @@ def unfreeze_backbone(
     return count
 
 
+def decay_by_block(name: str, backbone: keras.Model, decay: float) -> dict[str, float]:
+    """Returns factors of the learning rate that fall from the top of the backbone to its bottom.
+
+    Layer-wise rate decay as of Howard and Ruder, arXiv:1801.06146, by block.
+
+    Args:
+        name: the row of `BACKBONES` that knows the blocks.
+        backbone: the backbone inside a classifier.
+        decay: the factor from a block to the one below; that of the top block itself, since the
+            head is above it.
+
+    Returns:
+        By the path of a variable, above 0 to 1.
+    """
+    blocks = split_blocks(name, backbone)
+    return {
+        variable.path: decay ** (len(blocks) - number)
+        for number, block in enumerate(blocks)
+        for layer in block
+        for variable in layer.variables
+    }
+
+
 def least_training_bytes(config: Config, backbone: keras.Model, policy: str) -> int:
     """Returns memory that a fine-tuning step needs at the very least, in bytes.
 

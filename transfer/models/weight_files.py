@@ -70,6 +70,7 @@ _CLASSES = {
         "SparseCategoricalCrossentropy",
         "keras.metrics": "AUC Accuracy CategoricalAccuracy CategoricalCrossentropy F1Score "
         "Precision Recall SparseCategoricalAccuracy TopKCategoricalAccuracy",
+        "keras.mixed_precision": "Policy",
         "keras.optimizers": "Adam AdamW Lion LossScaleOptimizer Nadam RMSprop SGD",
         "keras.optimizers.schedules": "CosineDecay CosineDecayRestarts ExponentialDecay "
         "InverseTimeDecay PiecewiseConstantDecay PolynomialDecay",
@@ -81,13 +82,23 @@ _CLASSES = {
         "keras.src.ops.numpy": "Add Divide Flip Mean Multiply Subtract",
     }.items()
 }
-# How Keras 2 kept arithmetic between layers, by the names of functions: `preprocess_input` inside a
-# model, as tutorials have it. Any other function may be more than arithmetic.
-_OPERATION_CLASSES = ("SlicingOpLambda", "TFOpLambda")
+# How Keras 2 kept arithmetic between layers, `preprocess_input` inside a model or the ReLU of a
+# MobileNet: by the names of TensorFlow's functions, and before 2.4 of its operations. Any other
+# function may be more than arithmetic.
+_FUNCTION_CLASSES, _OPERATION_CLASS = ("SlicingOpLambda", "TFOpLambda"), "TensorFlowOpLayer"
+_FUNCTION = re.compile(
+    r"(?:__operators__|image|linalg|math|nn|signal)(?:\.[a-z_][a-z0-9_]*)+|"
+    r"(?:abs|add|argmax|argmin|cast|clip_by_value|concat|convert_to_tensor|divide|exp|expand_dims|"
+    r"fill|gather|identity|maximum|minimum|multiply|negative|norm|one_hot|ones_like|pad|pow|"
+    r"reduce_(?:max|mean|min|sum)|repeat|reshape|reverse|round|shape|sigmoid|sign|size|split|sqrt|"
+    r"square|squeeze|stack|stop_gradient|strided_slice|subtract|tanh|tile|transpose|truediv|"
+    r"unstack|where|zeros_like)"
+)
 _OPERATIONS = frozenset(
-    "__operators__.add __operators__.getitem cast concat expand_dims image.resize math.add "
-    "math.divide math.multiply math.subtract math.truediv nn.bias_add nn.relu reshape "
-    "reverse split stack strided_slice".split()
+    "Add AddV2 BiasAdd Cast ClipByValue ConcatV2 Div DivNoNan Exp ExpandDims Identity Max Maximum "
+    "Mean Min Minimum Mul Neg Pack Pad Pow RealDiv Relu Relu6 Reshape ResizeBicubic ResizeBilinear "
+    "ResizeNearestNeighbor ReverseV2 Rsqrt Shape Sigmoid Slice Softmax Split Sqrt Square Squeeze "
+    "StridedSlice Sub Sum Tanh Tile Transpose Unpack".split()
 )
 _ALL_CLASSES = frozenset().union(*_CLASSES.values())
 _REPR = reprlib.Repr()
@@ -218,18 +229,36 @@ def _find_foreign(value: object) -> str | None:
     name, module = value["class_name"], value.get("module")
     if not isinstance(name, str) or not isinstance(module, str | None):
         return f"the class {_short(name)} of {_short(module)}"
-    if name in _OPERATION_CLASSES:
-        config = value.get("config")
-        function = config.get("function") if isinstance(config, dict) else None
-        is_known = isinstance(function, str) and function in _OPERATIONS
-        return None if is_known else f"the class {_short(name)} of {_short(function)}"
-    # Keras 2 wrote no module.
-    if name not in (_ALL_CLASSES if module is None else _CLASSES.get(module, ())):
+    if name in (*_FUNCTION_CLASSES, _OPERATION_CLASS):
+        called = _called_by(value)
+        return (
+            None
+            if _is_arithmetic(name, called)
+            else f"the class {_short(name)} of {_short(called)}"
+        )
+    # Keras 2 wrote no module; later it lives in a package of its own, tf_keras.
+    known = _ALL_CLASSES if module is None else _CLASSES.get(module.removeprefix("tf_"), ())
+    if name not in known:
         return f"the class {_short(name)}{f' of {_short(module)}' if module else ''}"
     registered = value.get("registered_name")
     if registered not in (None, name):  # what somebody registered would win over the class
         return f"{_short(name)} registered as {_short(registered)}"
     return None
+
+
+def _called_by(layer: dict) -> str:
+    # The name of the function or operation that a layer of Keras 2 is made of, or what is there.
+    config = layer.get("config")
+    config = config if isinstance(config, dict) else {}
+    node = config.get("node_def")
+    called = node.get("op") if isinstance(node, dict) else config.get("function")
+    return called if isinstance(called, str) and called.isprintable() else _short(called)
+
+
+def _is_arithmetic(name: str, called: str) -> bool:
+    if name == _OPERATION_CLASS:
+        return called in _OPERATIONS
+    return _FUNCTION.fullmatch(called) is not None
 
 
 def check_hdf5(file: h5py.File, path: Path, size: int) -> Shapes:

@@ -131,8 +131,7 @@ def _validation_results(summary: Summary) -> Items:
 
 
 def _kept(summary: Summary) -> Items:
-    told = summary.tell_kept()
-    return [("", told)] if told else []
+    return [("", told) for told in (summary.tell_kept(), summary.tell_folds()) if told]
 
 
 def _results(metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> Items:

@@ -320,14 +320,14 @@ def _provenance(evaluated: EvaluatedRun) -> list[tuple[str, document.Text]]:
         ("Backbone", _tell_backbone(settings, summary.num_parameters)),
         ("Phases", phases),
         ("Weights kept", summary.tell_kept()),
+        ("Cross-validation", summary.tell_folds()),
         ("Training time", f"{summary.seconds:,.0f} s"),
         ("Training precision", facts.precision),
         ("Command", document.Span(facts.command, "code")),
         ("Started", facts.started),
         ("Versions", ", ".join(f"{name} {value}" for name, value in facts.versions.items())),
     ]
-    has_something = {"Command": facts.command, "Weights kept": summary.tell_kept()}
-    return [(name, text) for name, text in items if has_something.get(name, True)]
+    return [(name, text) for name, text in items if text and text != document.Span("", "code")]
 
 
 def _tell_backbone(settings: Config, num_parameters: int) -> str:

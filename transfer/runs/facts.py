@@ -17,6 +17,7 @@ from transfer.config import Config
 from transfer.data.geometry import FITS, Geometry
 from transfer.data.splits import MOST_CLASSES, Splits
 from transfer.errors import InputError, printable
+from transfer.formatting import format_spread
 from transfer.models.precision import POLICIES
 from transfer.models.weights import KINDS, Weights
 from transfer.runs import files
@@ -50,6 +51,11 @@ class DataFacts:
     num_images: dict[str, int]
     fingerprints: dict[str, str]
     geometry: Geometry | None = None
+
+    @property
+    def keeps_duplicates_together(self) -> bool:
+        """Whether its near duplicates were held out all or none: in 0.1.0 they were not."""
+        return self.geometry is not None
 
     @property
     def num_classes(self) -> int:
@@ -126,6 +132,15 @@ class PhaseSummary:
 
 
 @dataclass(frozen=True)
+class FoldSummary:
+    """What a head came to on the images that its fold held out, and which chose its epoch."""
+
+    num_images: int
+    val_loss: float
+    val_accuracy: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """The content of summary.json.
 
@@ -133,6 +148,7 @@ class Summary:
         phases: by name, in order; at least one.
         seconds: that the run took.
         kept: name of the phase whose weights the run has, "" for the last one.
+        folds: of a cross-validation, by number; empty without one.
         num_parameters: numbers in the model that was trained, BatchNorm's statistics among them;
             0 of a run that did not keep it.
         sha256: fingerprints of weights, optimizer and history: two runs are the same if these are.
@@ -142,6 +158,7 @@ class Summary:
     seconds: float
     sha256: dict[str, str] = field(default_factory=dict)
     kept: str = ""
+    folds: dict[str, FoldSummary] = field(default_factory=dict)
     num_parameters: int = 0
 
     @property
@@ -158,6 +175,18 @@ class Summary:
         return (
             f"The {last} phase ended worse than the {self.kept} phase (validation loss {losses}), "
             f"so the weights of the {self.kept} phase are kept."
+        )
+
+    def tell_folds(self) -> str:
+        """Returns what a cross-validation came to, else ""."""
+        if not self.folds:
+            return ""
+        folds = self.folds.values()
+        return (
+            f"{len(folds)} folds of {sum(fold.num_images for fold in folds):,} images, near "
+            "duplicates in the same one: validation accuracy "
+            f"{format_spread([fold.val_accuracy for fold in folds])}; loss "
+            f"{format_spread([fold.val_loss for fold in folds], '{:.4f}'.format)}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -337,8 +366,21 @@ def parse_summary(values: Mapping[str, Any], path: Path) -> Summary:
         read.number("seconds"),
         read.texts_by_name("sha256") if "sha256" in values else {},
         read.choice("kept", ("", *parsed)) if "kept" in values else "",
+        _parse_folds(read.part("folds")) if "folds" in values else {},
         read.count("num_parameters") if "num_parameters" in values else 0,
     )
+
+
+def _parse_folds(read: Reader) -> dict[str, FoldSummary]:
+    folds = {printable(name): read.part(name) for name in read.values}
+    return {
+        name: FoldSummary(
+            fold.count("num_images", 1),
+            fold.number("val_loss"),
+            fold.number("val_accuracy", most=1.0),
+        )
+        for name, fold in folds.items()
+    }
 
 
 def _parse_phase(read: Reader) -> PhaseSummary:

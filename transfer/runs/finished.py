@@ -119,6 +119,7 @@ class FinishedRun:
             seed=self.settings.seed,
             limit=self.settings.limit,
             offline=True,
+            keeps_duplicates_together=self._kept.keeps_duplicates_together,
         )
         if tuple(map(printable, splits.class_names)) != self.class_names:
             raise InputError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from transfer.errors import InputError
-from transfer.runs.files import CHECKPOINTS, CONFIG, LOCK, LOGS, RUNS_FOLDER, SUMMARY
+from transfer.runs.files import CHECKPOINTS, CONFIG, DATA, LOCK, LOGS, RUNS_FOLDER, SUMMARY
 from transfer.storage.atomic import is_temporary, remove_leftovers
 from transfer.storage.atomic import read_json as read_json
 from transfer.storage.locks import lock_at_once
@@ -73,16 +73,22 @@ def check_new(run_dir: Path | None) -> None:
 
 
 def _remove_unbegun(run_dir: Path) -> None:
-    # Nothing is in such a folder but the lock and a config.json that was being written.
-    def is_ours(name: str) -> bool:
-        return name == LOCK or is_temporary(name)
-
-    if run_dir.is_symlink() or not run_dir.is_dir() or not all(map(is_ours, os.listdir(run_dir))):
+    # Nothing is in such a folder but the lock, what was being written, and arrays from Python,
+    # which are written before config.json. Without our lock beside them they are somebody's.
+    if run_dir.is_symlink() or not run_dir.is_dir():
+        return
+    ours = {LOCK, DATA} if _is_empty_file(run_dir / LOCK) else {LOCK}
+    if not all(name in ours or is_temporary(name) for name in os.listdir(run_dir)):
         return
     with contextlib.suppress(OSError), lock_run(run_dir):
         remove_leftovers(run_dir, ".+", alone=True)
-        (run_dir / LOCK).unlink()
+        for name in ours:
+            (run_dir / name).unlink(missing_ok=True)
         run_dir.rmdir()
+
+
+def _is_empty_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and not path.stat().st_size
 
 
 def _make_folder(path: Path) -> Path:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from transfer.data.decode import describe_fit_of
+from transfer.data.division import data_name, divide
 from transfer.data.fingerprints import fingerprint
-from transfer.data.splits import Loaded, Split, Splits, data_name, divide
+from transfer.data.splits import Loaded, Split, Splits
 from transfer.datasets.sources import describe_origin, load_undivided
 from transfer.errors import InputError
 from transfer.runs.facts import DataFacts, Facts
@@ -53,7 +55,13 @@ def find_given_data(data: str, facts: Facts) -> GivenData:
 def _divide_alike(loaded: Loaded, facts: Facts) -> Splits | None:
     settings = facts.settings
     try:
-        return divide(loaded, settings.validation_fraction, settings.seed, settings.limit)
+        return divide(
+            loaded,
+            settings.validation_fraction,
+            settings.seed,
+            settings.limit,
+            keeps_duplicates_together=facts.data.keeps_duplicates_together,
+        )
     except InputError:  # as few images as nothing can be trained on
         return None
 
@@ -68,6 +76,8 @@ def _take_other(loaded: Loaded, kept: DataFacts) -> GivenData:
         f"OTHER DATA than the run's own: {test.num_images:,} {what}, of {describe_origin(loaded)}"
         f"{note}"
     )
+    if kept.geometry and (fit := describe_fit_of(test, kept.geometry)):
+        told += f"; {fit}"
     facts = dataclasses.replace(
         kept,
         name=data_name(loaded),

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from transfer.errors import InputError
+from transfer.errors import DiskError, InputError
 from transfer.storage.untrusted import read_regular
 
 # 100 times what the run of a data set with hundreds of classes writes; parsed it is 50 times as
@@ -72,6 +72,27 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         content = content.encode(errors="backslashreplace")
     with whole_file(path) as file:
         file.write(content)
+
+
+def write_output(path: Path, content: str | bytes) -> None:
+    """Writes a file that the user named, as `write_atomically`; a link stays a link to it.
+
+    A pipe or a device, as `/dev/stdout` or a shell's `>(...)`, is written into, never replaced.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    if isinstance(content, str):
+        content = content.encode(errors="backslashreplace")
+    try:
+        if path.exists() and not path.is_file():
+            with open(path, "wb") as file:
+                file.write(content)
+        else:
+            write_atomically(path.resolve(), content)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself
+        reason = getattr(error, "strerror", None) or error
+        raise DiskError(f"{path} cannot be written: {reason}.") from error
 
 
 def flush_folder(folder: Path) -> None:
@@ -142,6 +163,27 @@ def is_temporary(found: str, name: str = ".+") -> bool:
 
 
 @contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder to fill; when the context ends well, it becomes `path`, which is not there.
+
+    What killed processes left of such folders goes with it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned_folders(path.parent, re.escape(path.name))
+    temporary = path.with_name(f".{_own_mark()}.{path.name}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.rename(path)
+        flush_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
     """Yields a folder among the system's temporary files, gone when the context ends.
 
@@ -152,11 +194,7 @@ def scratch_folder() -> Iterator[Path]:
     """
     place = tempfile.gettempdir()
     name = f".{_own_mark()}.{_SCRATCH}"
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(place):
-            if is_temporary(entry.name, _SCRATCH) and entry.is_dir(follow_symlinks=False):
-                if _is_abandoned(entry):
-                    shutil.rmtree(entry.path, ignore_errors=True)
+    _remove_abandoned_folders(Path(place), _SCRATCH)
     folder = Path(place, name)
     folder.mkdir(mode=0o700)
     try:
@@ -165,8 +203,22 @@ def scratch_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _remove_abandoned_folders(place: Path, name: str) -> None:
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(place):
+            is_ours = is_temporary(entry.name, name) and entry.is_dir(follow_symlinks=False)
+            # Of a folder in use for hours the time of change says nothing.
+            if is_ours and not _is_in_use(entry.name) and _is_abandoned(entry):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
 def _own_mark() -> str:
     return f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _is_in_use(name: str) -> bool:
+    parts = _TEMPORARY.fullmatch(name)
+    return parts is not None and parts[1] == _machine() and _is_running(int(parts[2]))
 
 
 def _is_abandoned(entry: os.DirEntry) -> bool:

@@ -84,8 +84,12 @@ class FolderCache:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
-            remove_leftovers(self.folder, f"{self._name}(?:{re.escape(CHECKSUM)})?")
+            self.remove_leftovers()
             yield
+
+    def remove_leftovers(self) -> None:
+        """Removes what processes that are gone left half written."""
+        remove_leftovers(self.folder, f"{self._name}(?:{re.escape(CHECKSUM)})?")
 
     @property
     def _name(self) -> str:
@@ -128,7 +132,7 @@ class FolderCache:
 
     def _make_room(self, newest: Path) -> None:
         # A file that another process reads stays readable for it after its name is gone.
-        remove_leftovers(self.folder, f"{self._name}(?:{re.escape(CHECKSUM)})?")
+        self.remove_leftovers()
         if self.most_bytes is None:
             return
         found = []  # what others are writing takes room too

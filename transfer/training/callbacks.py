@@ -13,8 +13,10 @@ from transfer.config import Config
 from transfer.models.batch_norm import RECALIBRATION_IMAGES, make_recalibration
 from transfer.models.classifier import feature_extractor
 from transfer.runs import files
+from transfer.training.optimizers import PLATEAU
 
-HEAD, FINETUNE = "head", "fine-tune"
+# In their order; the second trains the whole network on smaller images, where that is asked for.
+HEAD, SMALL, FINETUNE = "head", "small images", "fine-tune"
 
 # In an epoch shorter than this, BatchNorm's moving average (momentum 0.9) is not left to itself:
 # the weights move faster than it follows.
@@ -26,33 +28,27 @@ def keras_callbacks(
 ) -> Iterator[keras.callbacks.Callback]:
     """Yields Keras's own callbacks for a phase, as the settings want them.
 
-    The learning rate falls on a plateau of the validation loss or along a cosine; training
+    The learning rate falls on a plateau of the validation loss, unless it follows a schedule by
+    the step; training
     stops early, and the weights of the best epoch are put back; TensorBoard gets its log. With
     `ema_momentum` it is the average of the weights that is validated and kept.
     """
     callbacks = keras.callbacks
     yield callbacks.TerminateOnNaN()
-    if config.ema_momentum and phase == FINETUNE:
+    if config.ema_momentum and phase != HEAD:
         # Before those that look at the weights, at the end of an epoch, to judge or to keep them.
         yield callbacks.SwapEMAWeights(swap_on_epoch=True)
     yield EpochTensorBoard(run_dir / files.LOGS / phase, write_graph=False)
     yield callbacks.EarlyStopping(
         "val_loss", patience=config.early_stopping_patience, restore_best_weights=True
     )
-    if config.schedule == "plateau":
+    if config.schedule == PLATEAU:
         yield callbacks.ReduceLROnPlateau(
             "val_loss",
             patience=config.plateau_patience,
             factor=config.plateau_factor,
             min_lr=config.minimum_learning_rate,
         )
-    else:
-        epochs = config.head_epochs if phase == HEAD else config.finetune_epochs
-        peak = config.head_learning_rate if phase == HEAD else float(config.finetune_learning_rate)
-        cosine = keras.optimizers.schedules.CosineDecay(
-            peak, epochs, alpha=config.minimum_learning_rate / peak
-        )
-        yield callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch)))
 
 
 class EpochTensorBoard(keras.callbacks.TensorBoard):

@@ -37,14 +37,14 @@ from transfer.storage.atomic import (
     write_json,
 )
 from transfer.storage.untrusted import open_regular
-from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
+from transfer.training.callbacks import FINETUNE, HEAD, SMALL, HistoryRecorder
 from transfer.training.scores import best_loss
 
 VARIABLES, STATE, MANIFEST = "variables.npz", "state.json", "manifest.json"
 KEPT = 2  # newest checkpoints that stay, beside the best one
 
-_PHASES = (HEAD, FINETUNE)
-_NAME = re.compile(rf"(1-{HEAD}|2-{FINETUNE})-[0-9]{{4,}}")
+_FOLDERS = {HEAD: "1-head", SMALL: "1-small", FINETUNE: "2-fine-tune"}  # sorted as they follow
+_NAME = re.compile(rf"({'|'.join(_FOLDERS.values())})-[0-9]{{4,}}")
 _PARTIAL = re.compile(r"\.partial-\w+")
 _MOST_SECONDS = 1e10  # centuries
 _DAMAGES = (
@@ -151,7 +151,7 @@ def _parse_state(values: Mapping[str, Any], name: str) -> State:
     for field, kind in (("phase", str), ("epoch", int), ("finished", bool), ("best_epoch", int)):
         if type(getattr(state, field)) is not kind:
             raise ValueError(f"{field} is {shortened(getattr(state, field))}")
-    if state.phase not in _PHASES or name != _name(state.phase, state.epoch):
+    if state.phase not in _FOLDERS or name != _name(state.phase, state.epoch):
         raise ValueError(f"it is of epoch {state.epoch} of {shortened(state.phase)}")
     if not 1 <= state.best_epoch <= state.epoch:
         raise ValueError(f"best_epoch is {state.best_epoch}")
@@ -189,7 +189,7 @@ def _read_variables(path: Path) -> dict[str, np.ndarray]:
 
 
 def _name(phase: str, epoch: int) -> str:
-    return f"{_PHASES.index(phase) + 1}-{phase}-{epoch:04d}"
+    return f"{_FOLDERS[phase]}-{epoch:04d}"
 
 
 def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint | None:
@@ -264,7 +264,7 @@ class HeadPhaseWeights:
     """The weights with which fine-tuning begins, held as long as no epoch of it is better.
 
     Args:
-        classifier: as the head phase left it, unless the checkpoint is of the fine-tune phase.
+        classifier: as the head phase left it, unless the checkpoint is of a later phase.
         recorder: knows the scores.
         resumed: the checkpoint to start from, or None.
     """
@@ -273,7 +273,7 @@ class HeadPhaseWeights:
         self, classifier: keras.Model, recorder: HistoryRecorder, resumed: Checkpoint | None
     ) -> None:
         self._recorder = recorder
-        if resumed is not None and resumed.state.phase == FINETUNE:
+        if resumed is not None and resumed.state.phase != HEAD:
             self._weights = resumed.arrays("before")
             shapes = [weight.shape for weight in classifier.weights]
             if self._weights and [array.shape for array in self._weights] != shapes:

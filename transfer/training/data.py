@@ -65,6 +65,8 @@ def load_data(
         seed=config.seed,
         limit=config.limit,
         offline=offline,
+        # A run of 0.1.0 that goes on: it kept fingerprints and no geometry.
+        keeps_duplicates_together=kept_fingerprints is None or geometry is not None,
     )
     if not with_test:
         splits = dataclasses.replace(splits, test=splits.test.take(np.arange(0)))

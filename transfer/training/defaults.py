@@ -1,9 +1,11 @@
-"""What "auto" means in a training run, once it is known what the backbone starts from.
+"""What "auto" means in a training run, and what suits few images.
 
-Small pure functions of the settings and the weights.
+Small pure functions of the settings, the weights and the number of images, as the rule of BiT
+(https://github.com/google-research/big_transfer, bit_hyperrule.py) is.
 """
 
 import dataclasses
+from collections.abc import Container
 from typing import Any
 
 from transfer.config import Config
@@ -19,6 +21,30 @@ from transfer.models.weights import PHOTOS, Weights
 # 3e-4 gave 88.5 % on the validation images, 1e-4 the same, 1e-3 86.7 %.
 FINETUNE_LEARNING_RATES = {BUNDLED: 3e-4, FASHION: 3e-4}
 OTHER_FINETUNE_LEARNING_RATE = 1e-4
+
+
+# Of few images an epoch of 128 at a time is a handful of steps, and five of them teach little:
+# docs/training.md has what was measured.
+SMALL = 2_000  # training images; fewer than so many are few
+_FOR_FEW_IMAGES: dict[str, Any] = {"batch_size": 32, "head_epochs": 20, "finetune_epochs": 10}
+_FOR_FEW_PHOTOS: dict[str, Any] = _FOR_FEW_IMAGES | {"smallest_crop_fraction": 0.35}
+
+
+def suit_size(config: Config, num_images: int, channels: int, given: Container[str]) -> Config:
+    """Returns the settings with those that the user left open suited to the number of images.
+
+    Args:
+        config: the settings.
+        num_images: number of training images.
+        channels: of the images, 1 or 3.
+        given: names of the settings that the user gave, which stay.
+    """
+    if num_images >= SMALL or get_backbone(config.backbone).channels == 1:  # a recipe of its own
+        return config
+    suited = _FOR_FEW_PHOTOS if channels == 3 and config.finetune_epochs else _FOR_FEW_IMAGES
+    return dataclasses.replace(
+        config, **{name: value for name, value in suited.items() if name not in given}
+    )
 
 
 def settle(config: Config, weights: Weights, geometry: Geometry | None = None) -> Config:
@@ -56,6 +82,21 @@ def settle(config: Config, weights: Weights, geometry: Geometry | None = None) -
         settled |= {"head_epochs": 0, "unfreeze": "all", "train_batch_norm": True}
         settled |= {"recalibrate_batch_norm": False}
     return dataclasses.replace(config, **settled)
+
+
+def check_folds(config: Config) -> None:
+    """Refuses a cross-validation that would take fine-tuning once a fold.
+
+    Raises:
+        InputError: the settings ask for one.
+    """
+    if config.folds == 1:
+        raise InputError("--folds should be from 2 on, or 0 for none. Received: 1.")
+    if config.folds and (config.finetune_epochs or not config.head_epochs):
+        raise InputError(
+            "--folds cross-validates the head alone: give --finetune-epochs 0. Received: "
+            f"--head-epochs {config.head_epochs}, --finetune-epochs {config.finetune_epochs}."
+        )
 
 
 def choose_finetune_learning_rate(config: Config, weights: Weights) -> float:

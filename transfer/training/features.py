@@ -92,7 +92,11 @@ def compute_features(
 
 
 def load_pretrained_features(
-    images: np.ndarray, config: Config, *, offline: bool = False
+    images: np.ndarray,
+    config: Config,
+    *,
+    offline: bool = False,
+    wanted: Callable[[Weights], bool] = lambda weights: weights.pretrained,
 ) -> tuple[np.ndarray | None, Weights]:
     """Returns a pretrained backbone's features of images, as `load_features` without a run.
 
@@ -100,9 +104,10 @@ def load_pretrained_features(
         images: uint8 (N, H, W, 1 or 3).
         config: uses `backbone`, `weights`, `image_size` and `batch_size`.
         offline: never use the network.
+        wanted: whether features of these weights are worth having.
 
     Returns:
-        float16 (N, features), None where there are only random weights; and what the weights are.
+        float16 (N, features), None where they are not wanted; and what the weights are.
 
     Raises:
         InputError: the weights asked for are not to be had, or do not fit the backbone.
@@ -110,7 +115,7 @@ def load_pretrained_features(
     backbone, weights = load_backbone(
         config.backbone, config.image_size, config.weights, offline=offline
     )
-    if not weights.pretrained:
+    if not wanted(weights):
         return None, weights
     classifier = build_classifier(config, backbone, 2, train_batch_norm=False)
     split = Split(images, np.zeros(len(images), np.int64))

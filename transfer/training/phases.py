@@ -6,6 +6,7 @@ rate.
 """
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from transfer.data.pipeline import (
 from transfer.data.splits import Split, Splits
 from transfer.errors import InputError
 from transfer.machine import has_accelerator
-from transfer.models.classifier import unfreeze_backbone
+from transfer.models.classifier import decay_by_block, unfreeze_backbone
 from transfer.models.head import MULTI, measure_features, standardize_features
 from transfer.progress import PhaseProgress
 from transfer.runs import files
@@ -36,6 +37,7 @@ from transfer.training.callbacks import (
     FINETUNE,
     HEAD,
     SHORT_EPOCH_STEPS,
+    SMALL,
     BatchNormRecalibration,
     HistoryRecorder,
     keras_callbacks,
@@ -48,7 +50,7 @@ from transfer.training.checkpoint import (
 )
 from transfer.training.features import frozen_extractor, load_features
 from transfer.training.interruption import StopAfterStep
-from transfer.training.optimizers import make_optimizer
+from transfer.training.optimizers import make_optimizer, make_schedule, scale_steps
 from transfer.training.scores import best_loss
 
 HEAD_VALIDATION_BATCH = 1024  # features; Keras's own 32 would take a third of a head epoch
@@ -74,7 +76,9 @@ class Run:
 
     def epochs(self, phase: str) -> int:
         """Returns the epochs that a phase may take."""
-        return self.config.head_epochs if phase == HEAD else self.config.finetune_epochs
+        config = self.config
+        of_phase = {HEAD: config.head_epochs, SMALL: config.small_epochs}
+        return of_phase.get(phase, config.finetune_epochs)
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,9 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     With flips on, an epoch takes each image or its mirror image at random.
     """
     config, num_classes = run.config, len(splits.class_names)
-    optimizer = make_optimizer(
-        config.optimizer, config.head_learning_rate, weight_decay=config.weight_decay
-    )
+    steps = steps_per_epoch(splits.train.num_images, config.batch_size)
+    rate = make_schedule(config, config.head_learning_rate, steps * config.head_epochs)
+    optimizer = make_optimizer(config.optimizer, rate, weight_decay=config.weight_decay)
     _compile(head, config, optimizer, steps_at_a_time=HEAD_STEPS_AT_A_TIME)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
     begin_epoch = keras.callbacks.LambdaCallback(
@@ -132,41 +136,90 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     targets = keras.utils.to_categorical(splits.validation.labels, num_classes)
     validation = tf.data.Dataset.from_tensor_slices((features.validation, targets))
     validation = without_tuner(validation.batch(HEAD_VALIDATION_BATCH))
+    validation = _weigh_validation(validation, splits.validation, config, num_classes)
     _fit(head, HEAD, batches, validation, splits.train, run, [begin_epoch])
 
 
-def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Model:
+def fit_small(classifier: keras.Model, splits: Splits, run: Run, before: HeadPhaseWeights) -> None:
+    """Trains all that `fit_finetune` will, on smaller images, for the first part of one schedule.
+
+    Cheap epochs first: Howard, fast.ai 2018, and Touvron et al., arXiv:1906.06423.
+
+    Args:
+        classifier: for images of `small_image_size`; it is trained in place.
+        splits: the images.
+        run: with its settings.
+        before: the weights of the head phase, kept in the checkpoints.
+    """
+    config = dataclasses.replace(run.config, image_size=run.config.small_image_size)
+    _compile_unfrozen(classifier, config, splits.train)
+    _fit_unfrozen(classifier, SMALL, splits, dataclasses.replace(run, config=config), before)
+
+
+def fit_finetune(
+    classifier: keras.Model,
+    splits: Splits,
+    run: Run,
+    before: HeadPhaseWeights,
+    small: keras.Model | None = None,
+) -> keras.Model:
     """Unfreezes the upper blocks of the backbone and trains them with the head.
 
     Where that ends worse than the head phase, by the validation loss, the weights of the head
     phase are put back.
 
+    Args:
+        classifier: with the weights to begin with; it is trained in place.
+        splits: the images.
+        run: with its settings.
+        before: the weights of the head phase.
+        small: the network that `fit_small` trained, whose optimizer goes on here.
+
     Returns:
         The classifier.
     """
-    config, num_classes = run.config, len(splits.class_names)
-    before = HeadPhaseWeights(classifier, run.recorder, run.checkpoint)
+    _compile_unfrozen(classifier, run.config, splits.train)
+    if small is not None and not run.config.ema_momentum:
+        pairs = zip(classifier.optimizer.variables, small.optimizer.variables, strict=True)
+        for variable, value in pairs:
+            variable.assign(value)
+    _fit_unfrozen(classifier, FINETUNE, splits, run, before)
+    before.put_back_if_better(classifier)
+    return classifier
+
+
+def _compile_unfrozen(classifier: keras.Model, config: Config, train: Split) -> None:
     backbone = classifier.get_layer("backbone")
     unfreeze_backbone(
         config.backbone, backbone, config.unfreeze, train_batch_norm=config.train_batch_norm
     )
-    learning_rate = float(config.finetune_learning_rate)  # "auto" is settled
-    optimizer = make_optimizer(
-        config.optimizer, learning_rate, config.ema_momentum, config.weight_decay
-    )
+    epochs = config.small_epochs + config.finetune_epochs
+    steps = steps_per_epoch(train.num_images, config.batch_size) * epochs
+    rate = make_schedule(config, float(config.finetune_learning_rate), steps)  # "auto" is settled
+    optimizer = make_optimizer(config.optimizer, rate, config.ema_momentum, config.weight_decay)
+    if config.layer_decay < 1:
+        scale_steps(optimizer, decay_by_block(config.backbone, backbone, config.layer_decay))
     _compile(classifier, config, optimizer)
 
+
+def _fit_unfrozen(
+    classifier: keras.Model, phase: str, splits: Splits, run: Run, before: HeadPhaseWeights
+) -> None:
+    config, num_classes = run.config, len(splits.class_names)
+    begun = config.small_epochs if phase == FINETUNE else 0  # epochs of the schedule before
+
     def batches_from(epoch: int) -> tf.data.Dataset:
-        return make_training_dataset(splits.train, config, num_classes, first_epoch=epoch)
+        last = begun + run.epochs(phase)
+        return make_training_dataset(splits.train, config, num_classes, range(begun + epoch, last))
 
     validation = make_evaluation_dataset(
         splits.validation, config.image_size, config.batch_size, num_classes
     )
-    steps = steps_per_epoch(splits.train.num_images, config.batch_size)
+    validation = _weigh_validation(validation, splits.validation, config, num_classes)
     _fit(
         classifier,
-        FINETUNE,
-        batches_from(run.first_epoch(FINETUNE)),
+        phase,
+        batches_from(run.first_epoch(phase)),
         validation,
         splits.train,
         run,
@@ -174,11 +227,9 @@ def fit_finetune(classifier: keras.Model, splits: Splits, run: Run) -> keras.Mod
         [BatchNormRecalibration(classifier, batches_from(0), config.batch_size)]
         if recalibrates_batch_norm(config, splits.train.num_images)
         else [],
-        steps=steps,
+        steps=steps_per_epoch(splits.train.num_images, config.batch_size),
         before=before,
     )
-    before.put_back_if_better(classifier)
-    return classifier
 
 
 def recalibrates_batch_norm(config: Config, num_images: int) -> bool:
@@ -274,6 +325,22 @@ def _class_weights(labels: np.ndarray, num_classes: int) -> dict[int, float]:
     weights = compute_class_weight("balanced", classes=classes, y=labels)
     of_class = dict(zip(classes.tolist(), weights.tolist(), strict=True))
     return {label: of_class.get(label, 1.0) for label in range(num_classes)}
+
+
+def _weigh_validation(
+    batches: tf.data.Dataset, validation: Split, config: Config, num_classes: int
+) -> tf.data.Dataset:
+    # Where classes count the same in what is learnt, they do in what chooses the epoch: its loss
+    # is then the mean over the classes.
+    if not config.class_weights:
+        return batches
+    of_class = _class_weights(validation.labels, num_classes)
+    weights = tf.constant([of_class[label] for label in range(num_classes)], tf.float32)
+
+    def weigh(images: tf.Tensor, y_true: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return images, y_true, tf.linalg.matvec(tf.cast(y_true, tf.float32), weights)
+
+    return batches.map(weigh)
 
 
 def _progress(

@@ -7,7 +7,7 @@ them together is what their config.json says under "repeats".
 import contextlib
 import dataclasses
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def train_repeats(
     run_dir: Path | None = None,
     offline: bool = False,
     command: str = "",
+    given: Container[str] | None = None,
     describe: Describe | None = None,
 ) -> Iterator[Result]:
     """Trains runs with the seeds `config.seed`, `config.seed` + 1, ... one after another.
@@ -42,6 +43,7 @@ def train_repeats(
             `runs/<time>-<backbone>`.
         offline: never use the network.
         command: the command line, kept in each run.
+        given: names of the settings that must stay as they are; None for all.
         describe: called with what each run came to, before it counts as finished.
 
     Yields:
@@ -53,7 +55,12 @@ def train_repeats(
     """
     if count == 1:
         yield run.train(
-            config, run_dir=run_dir, offline=offline, command=command, describe=describe
+            config,
+            run_dir=run_dir,
+            offline=offline,
+            command=command,
+            given=given,
+            describe=describe,
         )
         return
     base = run_dir or default_run_dir(config.backbone)
@@ -61,7 +68,7 @@ def train_repeats(
     folders = {seed: base.with_name(f"{base.name}-seed{seed}") for seed in seeds}
     for folder in folders.values():
         check_new(folder)
-    yield from _train_missing(config, folders, offline, command, describe)
+    yield from _train_missing(config, folders, offline, command, describe, given)
 
 
 def resume_repeats(
@@ -127,6 +134,7 @@ def _train_missing(
     offline: bool,
     command: str,
     describe: Describe | None,
+    given: Container[str] | None = None,
 ) -> Iterator[Result]:
     """Finishes what has begun and begins what has not, in the order of the seeds."""
     bound = RepeatsFacts(min(folders), len(folders))
@@ -144,6 +152,7 @@ def _train_missing(
                     run_dir=folder,
                     offline=offline,
                     command=command,
+                    given=given,
                     repeats=bound,
                     describe=describe,
                 )

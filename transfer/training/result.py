@@ -14,7 +14,7 @@ from transfer import console
 from transfer.formatting import format_percent, format_seconds
 from transfer.models.fingerprints import fingerprint_variables
 from transfer.runs import files
-from transfer.runs.facts import Summary, read_summary
+from transfer.runs.facts import FoldSummary, Summary, read_summary
 from transfer.runs.history import HISTORY_COLUMNS, read_history, write_history
 from transfer.training.checkpoint import remove_checkpoints
 from transfer.training.phases import Run
@@ -34,7 +34,11 @@ Describe = Callable[[Result], None]  # writes more of a run before it counts as 
 
 
 def finish(
-    trained: keras.Model, last: keras.Model, run: Run, describe: Describe | None = None
+    trained: keras.Model,
+    last: keras.Model,
+    run: Run,
+    describe: Describe | None = None,
+    folds: Mapping[str, FoldSummary] | None = None,
 ) -> Result:
     """Writes what a run came to, summary.json last; then its checkpoints are of no use.
 
@@ -43,6 +47,7 @@ def finish(
         last: the one that was trained last, with its optimizer.
         run: with its history.
         describe: called before summary.json is written.
+        folds: what a cross-validation came to.
     """
     run_dir, history = run.recorder.run_dir, run.recorder.rows
     # Two runs of one seed are the same if these are.
@@ -52,8 +57,8 @@ def finish(
         "history": _fingerprint_history(history),
     }
     seconds = round(time.perf_counter() - run.started, 1)
-    parameters = trained.count_params()
-    summary = Summary(summarise(history), seconds, sha256, best_phase(history), parameters)
+    kept, parameters = best_phase(history), trained.count_params()
+    summary = Summary(summarise(history), seconds, sha256, kept, dict(folds or {}), parameters)
     result = Result(run_dir, summary, history)
     write_history(run_dir, history)
     if describe:
@@ -89,7 +94,7 @@ def print_summary(result: Result) -> None:
             f"lowest validation loss {phase.val_loss:.4f} in epoch {phase.best_epoch}, whose "
             f"weights are kept: validation accuracy {format_percent(phase.val_accuracy)}"
         )
-    if told := result.summary.tell_kept():
+    for told in filter(None, (result.summary.tell_kept(), result.summary.tell_folds())):
         console.say(told)
     console.say(
         f"Done in {format_seconds(result.summary.seconds)}. Everything is in {result.run_dir}\n"

@@ -7,7 +7,7 @@ epoch; what they share stands below them.
 import dataclasses
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,13 @@ from transfer.runs.folder import (
     lock_run,
 )
 from transfer.storage.atomic import remove_leftovers
-from transfer.training.callbacks import FINETUNE, HistoryRecorder
-from transfer.training.checkpoint import Checkpoint, newest_checkpoint
+from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
+from transfer.training.checkpoint import Checkpoint, HeadPhaseWeights, newest_checkpoint
 from transfer.training.data import Data, load_data
-from transfer.training.defaults import settle
+from transfer.training.defaults import check_folds, settle, suit_size
+from transfer.training.folds import cross_validate
 from transfer.training.interruption import one_line_for_every_end, too_large
-from transfer.training.phases import Run, fit_finetune, fit_head, load_head_features
+from transfer.training.phases import Run, fit_finetune, fit_head, fit_small, load_head_features
 from transfer.training.result import Describe, Result, finish, tidy_up
 
 
@@ -65,6 +66,7 @@ def train(
     run_dir: Path | None = None,
     offline: bool = False,
     command: str = "",
+    given: Container[str] | None = None,
     repeats: RepeatsFacts | None = None,
     data: Data | None = None,
     describe: Describe | None = None,
@@ -77,6 +79,8 @@ def train(
         run_dir: the folder to make, or None for `runs/<time>-<backbone>`.
         offline: never use the network.
         command: the command line, kept in the run.
+        given: names of the settings that must stay as they are, the others may be suited to the
+            number of images; None for all.
         repeats: what binds it to runs with other seeds, kept in the run.
         data: what `load_data` gave for these settings; None to load it now.
         describe: called with what the run came to, before it counts as finished.
@@ -92,7 +96,9 @@ def train(
     started = time.perf_counter()
     check_new(run_dir)
     check_image_size(config.backbone, config.image_size)
+    check_folds(config)
     data = data or load_data(config, offline)
+    config = _suit_size(config, data, given)
     policy, reason = choose_precision(config.backbone, config.precision)
     backbone, weights = _load_backbone(config, config.weights, policy, offline)
     settled = settle(config, weights, data.splits.geometry)
@@ -182,17 +188,50 @@ def _train_phases(
     describe: Describe | None,
     keep_model: bool = True,
 ) -> Result:
-    resumes_finetune = run.checkpoint and run.checkpoint.state.phase == FINETUNE
-    last = None
-    if run.config.head_epochs and not resumes_finetune:
+    phase = run.checkpoint.state.phase if run.checkpoint else HEAD  # to go on with
+    last, folds = None, {}
+    if run.config.head_epochs and phase == HEAD:
         last = classifier.get_layer("head")
-        fit_head(last, load_head_features(classifier, splits, run), splits, run)
-        gc.collect()  # the features, up to gigabytes, are held by nothing but cycles
+        features = load_head_features(classifier, splits, run)
+        if run.config.folds:
+            folds = cross_validate(classifier, features, splits, run, policy)
+        fit_head(last, features, splits, run)
+        del features
+        gc.collect()  # up to gigabytes, held by nothing but cycles
     if run.config.finetune_epochs:
-        last = fit_finetune(classifier, splits, run)
+        before = HeadPhaseWeights(classifier, run.recorder, run.checkpoint)
+        small = None
+        if run.config.small_epochs and phase != FINETUNE:
+            small = _fit_small(classifier, splits, policy, run, before)
+        last = fit_finetune(classifier, splits, run, before, small)
     if keep_model:
         save_classifier(classifier, run.config, policy, run.recorder.run_dir / files.MODEL)
-    return finish(classifier, last, run, describe)
+    return finish(classifier, last, run, describe, folds)
+
+
+def _fit_small(
+    classifier: keras.Model, splits: Splits, policy: str, run: Run, before: HeadPhaseWeights
+) -> keras.Model:
+    # Trains a network of the same weights on smaller images and gives them back to the classifier.
+    config = dataclasses.replace(run.config, image_size=run.config.small_image_size)
+    backbone, _ = _load_backbone(config, "none", policy, offline=True)
+    small = _build(config, backbone, splits, policy)
+    if [each.shape for each in small.weights] != [each.shape for each in classifier.weights]:
+        raise InputError(
+            f"the head sees other outputs of {config.backbone} at {config.image_size} pixels than "
+            f"at {run.config.image_size}. Give another --small-image-size, such as "
+            f"{run.config.image_size * 2 // 3}, or --head-features last."
+        )
+    _copy_variables(classifier, small)
+    fit_small(small, splits, run, before)
+    _copy_variables(small, classifier)
+    return small
+
+
+def _copy_variables(source: keras.Model, target: keras.Model) -> None:
+    # The states of random numbers too, which are no weights.
+    for variable, value in zip(target.variables, source.variables, strict=True):
+        variable.assign(value)
 
 
 # --- Before the phases ----------------------------------------------------------------------
@@ -204,6 +243,20 @@ def _load_backbone(
     keras.utils.set_random_seed(config.seed)
     with dtype_policy(policy):
         return load_backbone(config.backbone, config.image_size, weights, offline=offline)
+
+
+def _suit_size(config: Config, data: Data, given: Container[str] | None) -> Config:
+    train = data.splits.train
+    if given is None:
+        return config
+    suited = suit_size(config, train.num_images, train.images.shape[-1], given)
+    before, after = config.to_dict(), suited.to_dict()
+    changed = [
+        f"--{name.replace('_', '-')} {after[name]}" for name in after if after[name] != before[name]
+    ]
+    if changed:
+        console.say(f"Few images, for which it is {', '.join(changed)} unless you say otherwise")
+    return suited
 
 
 def _say_settings(settled: Config, weights: Weights, policy: str, reason: str) -> None:
@@ -334,8 +387,8 @@ def _check_same_data(run_dir: Path, facts: Facts, data: Data) -> None:
 def _load_backbone_again(
     run_dir: Path, facts: Facts, checkpoint: Checkpoint | None, offline: bool
 ) -> keras.Model:
-    # A checkpoint of the fine-tune phase brings all weights; before it they are needed again.
-    needed = checkpoint is None or checkpoint.state.phase != FINETUNE
+    # A checkpoint behind the head phase brings all weights; before it they are needed again.
+    needed = checkpoint is None or checkpoint.state.phase == HEAD
     wanted = facts.settings.weights if needed else "none"
     backbone, weights = _load_backbone(facts.settings, wanted, facts.precision, offline)
     if needed and fingerprint_variables(backbone.weights) != facts.weights.sha256:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transfer.runs.facts import PhaseSummary
+from transfer.training.callbacks import SMALL
 
 Rows = Sequence[Mapping[str, Any]]  # of history.csv
 
@@ -26,8 +27,11 @@ def best_loss(rows: Rows, phase: str) -> float:
 
 
 def best_phase(rows: Rows) -> str:
-    """Returns the phase with the lowest validation loss, of equal ones the last."""
-    phases = reversed(dict.fromkeys(row["phase"] for row in rows))
+    """Returns the phase with the lowest validation loss, of equal ones the last.
+
+    What was said of smaller images does not count: the next phase goes on from there.
+    """
+    phases = reversed(dict.fromkeys(row["phase"] for row in rows if row["phase"] != SMALL))
     return min(phases, key=lambda phase: best_loss(rows, phase))
 
 

@@ -46,6 +46,7 @@ from transfer.storage.atomic import read_json, remove_leftovers, write_atomicall
 from transfer.storage.locks import lock_at_once
 from transfer.training.data import Data, load_data
 from transfer.training.defaults import settle
+from transfer.training.features import CACHE
 from transfer.training.heads import HeadStart, prepare_heads
 from transfer.training.interruption import StopAfterStep
 from transfer.tuning import display, parallel, plots, results
@@ -102,7 +103,7 @@ def search(options: SearchOptions) -> Path:
         Interrupted: Ctrl-C or SIGTERM came.
     """
     deadline = Deadline(options.time_limit)
-    with Processes() as processes:
+    with _processes() as processes:
         data, plan = _prepare(options, processes)
         _share_context(plan, data, options, processes)
         with _project(plan, options) as oracle:
@@ -140,7 +141,7 @@ def follow(options: SearchOptions, address: str, worker: str) -> None:
         Interrupted: Ctrl-C or SIGTERM came.
     """
     try:
-        with Processes() as processes:
+        with _processes() as processes:
             data, plan = _prepare(options, processes)
             _share_context(plan, data, options, processes)
             plan.folder.mkdir(parents=True, exist_ok=True)
@@ -154,6 +155,16 @@ def follow(options: SearchOptions, address: str, worker: str) -> None:
             f"Stopped. Start it again under the same --id to go on: {options.command}",
         ) from error
     console.say("The chief has no more trials.")
+
+
+@contextlib.contextmanager
+def _processes() -> Iterator[Processes]:
+    # A stop kills the trial that runs, whose features may be half written.
+    try:
+        with Processes() as processes:
+            yield processes
+    finally:
+        CACHE.remove_leftovers()
 
 
 def work(oracle: Any, plan: Plan, processes: Processes, worker: str, deadline: Deadline) -> None:
@@ -202,6 +213,8 @@ def _prepare(options: SearchOptions, processes: Processes) -> tuple[Data, Plan]:
     if len(options.backbones) > 1:
         said = {"backbone": spaces.Choices(options.backbones)} | said
     config = spaces.fix(options.config, said)
+    if config.folds:
+        raise InputError("--folds is for train: a search compares on the validation images.")
     check_image_size(config.backbone, config.image_size)
     data = load_data(config, options.offline, with_test=False, arrays=options.arrays)
     backbones = said.get("backbone")

@@ -11,7 +11,7 @@ import numpy as np
 
 from transfer.data.fashion_mnist import CLASS_NAMES
 from transfer.data.splits import Loaded, PassedOver, Split
-from transfer.datasets.formats import csv_pixels, csv_tables
+from transfer.datasets.formats import csv_pixels, csv_tables, emnist
 from transfer.datasets.formats.arrays import Part, make_loaded
 from transfer.datasets.formats.image_folder import has_class_folders, is_image, reason_of
 from transfer.datasets.formats.labels import read_labels
@@ -154,15 +154,21 @@ def _load_pixels(path: Path, files: dict[str, Path]) -> Loaded:
     train = tables[TRAIN]
     is_kaggle = csv_pixels.is_kaggle(files[TRAIN], train.images[0].size)
     named = is_kaggle and len(np.unique(train.labels)) == len(CLASS_NAMES)
-    used = {str(file) for file in (*files.values(), *unlabelled)}
-    return make_loaded(
-        parts,
+    split = emnist.split_name(files[TRAIN].name)
+    mapping = emnist.find_mapping(files[TRAIN].parent, split) if split else None
+    used = {str(file) for file in (*files.values(), *unlabelled, *filter(None, [mapping]))}
+    loaded = make_loaded(
+        emnist.stand_upright(parts) if split else parts,
         str(path),
         f"not compared with the published Fashion-MNIST: {_CHECKED}" if is_kaggle else _CHECKED,
         class_names=CLASS_NAMES if named else None,
-        notes=[note for table in tables.values() for note in table.notes],
+        notes=[
+            *(note for table in tables.values() for note in table.notes),
+            *([emnist.UPRIGHT] if split else []),
+        ],
         passed_over=[*map(_without_labels, unlabelled), *_pass_over_rest(path, used)],
     )
+    return emnist.name_classes(loaded, mapping) if split else loaded
 
 
 # --- Files ----------------------------------------------------------------------------------

@@ -4,7 +4,6 @@
 the `raw` folder that torchvision makes.
 """
 
-import dataclasses
 import gzip
 import hashlib
 import io
@@ -14,7 +13,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -22,6 +21,7 @@ import numpy as np
 
 from transfer.data.fashion_mnist import CLASS_NAMES, FASHION_MNIST, FASHION_MNIST_SHA256
 from transfer.data.splits import Loaded, PassedOver, Split
+from transfer.datasets.formats import emnist
 from transfer.datasets.formats.arrays import Part, make_loaded
 from transfer.datasets.formats.checks import MissingFileError, check_room, regular_size
 from transfer.datasets.formats.listing import list_tree
@@ -45,7 +45,6 @@ _NAMES = dict(
     )
 )
 _RAW = "raw"  # where torchvision keeps them
-_EMNIST = "emnist"
 
 
 class _IdxFile(NamedTuple):
@@ -73,7 +72,7 @@ def load_idx(path: Path) -> Loaded:
     """
     folder = (_find_folder(path) or path) if path.is_dir() else path.parent
     wished = None if path.is_dir() else _parse_name(path)
-    files, prefix = _choose_files(folder, wished.prefix if wished else None)
+    files = _choose_files(folder, wished.prefix if wished else None)
     contents = {name: read_bytes(file.path) for name, file in files.items()}
     parts = {}
     for part in (TRAIN, TEST):
@@ -85,15 +84,22 @@ def load_idx(path: Path) -> Loaded:
             ]
             parts[part] = Part(arrays[0], arrays[1], names[0], names[1])
     used = [file.path for file in files.values()]
-    return _describe(path, parts, contents, prefix, _list_others(path, used))
+    split = emnist.split_name(used[0].name)
+    if split is None:
+        return _describe(path, parts, contents, _list_others(path, used))
+    mapping = emnist.find_mapping(folder, split)
+    used += [mapping] if mapping else []
+    parts = emnist.stand_upright(parts)
+    loaded = _describe(path, parts, contents, _list_others(path, used), [emnist.UPRIGHT])
+    return emnist.name_classes(loaded, mapping)
 
 
 def _describe(
     path: Path,
     parts: dict[str, Part],
     contents: dict[tuple[str, str], bytes],
-    prefix: str,
     passed_over: tuple[PassedOver, ...],
+    notes: Sequence[str] = (),
 ) -> Loaded:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     published = list(FASHION_MNIST_SHA256.values())
@@ -106,13 +112,6 @@ def _describe(
             name=FASHION_MNIST,
             passed_over=passed_over,
         )
-    notes = []
-    if prefix.lower().startswith(_EMNIST):
-        notes.append("images transposed to be upright, as EMNIST stores them lying")
-        parts = {
-            part: dataclasses.replace(one, images=one.images.transpose(0, 2, 1))
-            for part, one in parts.items()
-        }
     other = [_NAMES[name] for name, digest in digests.items() if digest not in published]
     checked = f"not the published Fashion-MNIST: another SHA-256 for {', '.join(other)}"
     return make_loaded(parts, str(path), checked, notes=notes, passed_over=passed_over)
@@ -187,7 +186,7 @@ def _list_idx(folder: Path) -> list[_IdxFile]:
     return [found for path in paths if (found := _parse_name(path))]
 
 
-def _choose_files(folder: Path, prefix: str | None) -> tuple[dict[tuple[str, str], _IdxFile], str]:
+def _choose_files(folder: Path, prefix: str | None) -> dict[tuple[str, str], _IdxFile]:
     found = _list_idx(folder)
     prefixes = sorted({file.prefix for file in found})
     if prefix is None and len(prefixes) > 1:
@@ -206,7 +205,7 @@ def _choose_files(folder: Path, prefix: str | None) -> tuple[dict[tuple[str, str
     for part, kind in _missing(files):
         name = f"{prefix}{_NAMES[part, kind]}"
         raise MissingFileError(f"{folder} should hold {name} or {name}.gz. Received: no such file.")
-    return files, prefix
+    return files
 
 
 def _missing(files: dict[tuple[str, str], _IdxFile]) -> list[tuple[str, str]]:

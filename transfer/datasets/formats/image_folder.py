@@ -42,6 +42,7 @@ def load_image_folder(root: Path) -> Loaded:
     found = _Found(str(root))
     parts = _find_parts(found.unwrap(list_tree(root)), found)
     classes = {part: _list_classes(folder, found) for part, folder in parts.items()}
+    found.tell_nested()
     class_names = tuple(classes[TRAIN])
     check_printable(class_names, str(root))
     for part, of_part in classes.items():
@@ -80,11 +81,21 @@ class _Found:
         root: path that others are told relative to.
         notes: what was guessed.
         passed_over: files.
+        nested: images in folders within class folders.
     """
 
     root: str
     notes: list[str] = field(default_factory=list)
     passed_over: list[PassedOver] = field(default_factory=list)
+    nested: list[str] = field(default_factory=list)
+
+    def tell_nested(self) -> None:
+        """Notes such images: what is in their folders may be classes, or parts."""
+        if self.nested:
+            folder = os.path.relpath(os.path.dirname(self.nested[0]), self.root)
+            self.notes.append(
+                f"{len(self.nested):,} images in folders within class folders, as {folder}"
+            )
 
     def pass_over(self, files: Iterator[str] | list[str], reason: str | None = None) -> None:
         """Counts files as not used; for their own reasons where none is given."""
@@ -219,6 +230,7 @@ def _list_classes(folder: Folder, found: _Found) -> dict[str, list[str]]:
                 f"{one.path} should hold the images of a class ({', '.join(IMAGE_SUFFIXES)}). "
                 f"Received: {_describe(one)}; if it is no class, move it elsewhere."
             )
+        found.nested += [path for path in images if os.path.dirname(path) != one.path]
         classes[one.name] = images
     return classes
 

@@ -5,18 +5,27 @@ descriptors that such changes leave alone name a few candidates for each image; 
 pixels decide, at the shift that fits best and after brightness and contrast are fitted.
 """
 
+import contextlib
 from typing import NamedTuple
 
 import numpy as np
 
-from transfer.auditing.descriptors import CHUNK_IMAGES, shrink, spectra
+from transfer.data.decode import decode_readable
+from transfer.data.descriptors import CHUNK_IMAGES, COMPARED_SIZE, shrink, spectra
+from transfer.data.fingerprints import fingerprint
+from transfer.data.splits import Split
+from transfer.errors import InputError
+from transfer.storage.cache import FolderCache
 
+MOST_GROUPED = 5_000  # images that are compared before a data set is divided
 NUM_CANDIDATES = 12  # looked at closely for each image
 MOST_DIFFERENCE = 6.0  # gray levels of 255, root mean square; measured by benchmarks/audit.py
 LEAST_CORRELATION = 0.96  # of two pictures with little contrast, the difference is always small
 MOST_SHIFT = 1  # pixels either way, at the compared size
 MOST_CONTRAST = 3.0  # one picture's contrast by the other's, either way
 
+_CACHE = FolderCache("duplicate-groups", ".json")
+_FORMAT = 1  # part of a file's name; raise it when the same images would give other groups
 _SATURATED = 250  # gray levels from which on a brightened picture has lost what it showed
 
 
@@ -68,6 +77,57 @@ def find_exact_duplicates(digests: list[bytes]) -> np.ndarray:
     """Returns, for each of N contents, the index of the first that is the same: int (N,)."""
     seen: dict[bytes, int] = {}
     return np.array([seen.setdefault(digest, index) for index, digest in enumerate(digests)], int)
+
+
+def group_near_duplicates(images: np.ndarray) -> np.ndarray:
+    """Returns a number for each image, which near duplicates share, also by way of a third one.
+
+    Args:
+        images: uint8 (N, H, W, C).
+
+    Returns:
+        int (N,) in [0, G).
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    images = shrink(images)
+    original = find_exact_duplicates([image.tobytes() for image in images])
+    unique = np.flatnonzero(original == np.arange(len(images)))
+    near = find_near_duplicates(images[unique])
+    first = np.concatenate([original, unique[near.first]])
+    second = np.concatenate([np.arange(len(images)), unique[near.second]])
+    pairs = coo_array((np.ones(len(first)), (first, second)), shape=(len(images), len(images)))
+    return connected_components(pairs, directed=False)[1]
+
+
+def group_split(split: Split) -> np.ndarray:
+    """Returns such a number for each image of a small split that is not decoded yet.
+
+    Image files are decoded for it at a few pixels, once; what was found is kept beside Keras's
+    caches. A file that does not decode is alone.
+
+    Args:
+        split: image files, or an array; of more than `MOST_GROUPED` each image is alone.
+
+    Returns:
+        int (N,), from 0.
+    """
+    alone = np.arange(split.num_images)
+    if split.num_images > MOST_GROUPED:
+        return alone
+    if not split.are_files:
+        return group_near_duplicates(split.images)
+    path = _CACHE.path(_FORMAT, fingerprint(split))
+    kept = _CACHE.read_json(path)
+    if kept is None:
+        groups = alone + split.num_images
+        with contextlib.suppress(InputError):  # not one decodes, which will be told
+            decoded = decode_readable(split, COMPARED_SIZE)
+            groups[decoded.indices] = group_near_duplicates(decoded.images)
+        kept = {"groups": groups.tolist()}
+        _CACHE.keep_json(path, kept)
+    return np.array(kept["groups"])
 
 
 def _candidates(
