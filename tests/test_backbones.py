@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from transfer.errors import InputError
-from transfer.models.backbones import BACKBONES, build_backbone, get_backbone, scale, split_blocks
+from transfer.models import classifier as classifiers
+from transfer.models.backbones import (
+    BACKBONES,
+    build_backbone,
+    get_backbone,
+    outputs_by_depth,
+    scale,
+    split_blocks,
+)
 from transfer.models.weights import imagenet_url
 
 
@@ -41,7 +49,9 @@ def test_scaling_equals_the_familys_preprocess_input(name):
     inputs = keras.Input((8, 8, 3))
     # Adding 0 makes a model of the rows whose scaling is inside the network, too.
     model = keras.Model(inputs, scale(name, inputs) + 0.0)
-    if BACKBONES[name].scaling == "lite":
+    if BACKBONES[name].channels == 1:
+        expected = images.mean(axis=-1, keepdims=True) / 127.5 - 1
+    elif BACKBONES[name].scaling == "lite":
         expected = (images - 127) / 128
     else:
         family = getattr(keras.applications, BACKBONES[name].family)
@@ -62,8 +72,23 @@ def test_blocks_cover_every_layer_with_weights_once_in_order(name, built):
     layers = [layer for layer in built[name][0].layers if layer.weights]
     blocks = split_blocks(name, built[name][0])
     assert [layer for block in blocks for layer in block] == layers
-    assert len(blocks) >= 5
-    assert max(len(block) for block in blocks) < len(layers) / 2
+    if BACKBONES[name].channels == 3:  # those that are fine-tuned
+        assert len(blocks) >= 5
+        assert max(len(block) for block in blocks) < len(layers) / 2
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_has_several_depths(name, built):
+    backbone = built[name][0]
+    outputs = outputs_by_depth(name, backbone)
+    sides = [output.shape[1] for output in outputs]
+    assert sides == sorted(sides, reverse=True) and outputs[-1] is backbone.output
+    assert len(sides) >= 4 or BACKBONES[name].channels == 1
+    pooled = classifiers._pool(outputs)
+    assert pooled.shape[1] <= classifiers.MOST_FEATURES * len(outputs)
+    # Files of weights know layers by their order.
+    several = keras.Model(backbone.input, outputs)
+    assert [layer.name for layer in several.layers] == [layer.name for layer in backbone.layers]
 
 
 @pytest.mark.parametrize("name", [name for name, row in BACKBONES.items() if row.weights_url])

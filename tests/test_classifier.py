@@ -9,7 +9,7 @@ from transfer.acceleration.batch_norm import freeze_batch_norm, fuse_batch_norm
 from transfer.config import Config
 from transfer.errors import InputError
 from transfer.models import classifier as classifiers
-from transfer.models.backbones import BACKBONES, build_backbone, outputs_by_depth
+from transfer.models.backbones import build_backbone
 from transfer.models.classifier import (
     build_classifier,
     decay_by_block,
@@ -261,17 +261,3 @@ def test_a_classifier_with_several_depths_is_saved_folded_and_restored(several, 
     np.testing.assert_allclose(fold_classifier(restored)(images), expected, atol=1e-4)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded(images), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_has_several_depths(name):
-    backbone = build_backbone(name, 64)
-    outputs = outputs_by_depth(name, backbone)
-    sides = [output.shape[1] for output in outputs]
-    assert sides == sorted(sides, reverse=True) and len(sides) >= 4
-    assert outputs[-1] is backbone.output
-    pooled = classifiers._pool(outputs)
-    assert pooled.shape[1] <= classifiers.MOST_FEATURES * len(outputs)
-    # Files of weights know layers by their order.
-    several = keras.Model(backbone.input, outputs)
-    assert [layer.name for layer in several.layers] == [layer.name for layer in backbone.layers]

@@ -295,6 +295,20 @@ def test_a_switch_wins_over_the_file(tmp_path, saved):
     assert parse("--config", path, "--train-batch-norm").train_batch_norm
 
 
+def test_what_neither_option_nor_file_says_is_the_backbones(tmp_path):
+    for name in ("lenet5", "resnet9", "vgg16"):
+        assert parse("--backbone", name) == Config(backbone=name)
+        assert parse("--backbone", name, "--image-size", 96) == Config(backbone=name, image_size=96)
+    path = tmp_path / "some.json"
+    path.write_text('{"dropout": 0.4}')
+    expected = Config(backbone="lenet5", dropout=0.4, seed=3)
+    assert parse("--config", path, "--backbone", "lenet5", "--seed", 3) == expected
+    path.write_text('{"backbone": "LeNet5", "dropout": 0.4}')
+    assert parse("--seed", 3, "--config", path) == expected
+    write_json(path, Config().to_dict())  # a run's, which says all
+    assert parse("--config", path, "--backbone", "lenet5").image_size == 96
+
+
 def test_train_hands_over_what_was_asked(monkeypatch, tmp_path, capsys):
 
     calls = []

@@ -99,7 +99,7 @@ def test_numbers_are_accepted_up_to_their_bounds_and_no_further(name):
 @pytest.mark.parametrize(
     "name, value",
     [
-        ("image_size", 31),
+        ("image_size", 15),
         ("head_learning_rate", 0.0),
         ("finetune_learning_rate", 0.0),
         ("batch_size", 0),

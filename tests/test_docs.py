@@ -205,7 +205,7 @@ def test_every_command_parses(command, config_file, capsys):
     "line",
     [
         "python train.py --no-such-option",
-        "python train.py --image-size 31",
+        "python train.py --image-size 15",
         "python -m transfer nosuch",
         "transfer tune --tuner nosuch",
         "transfer runs one two",

@@ -17,6 +17,14 @@ def test_every_optimizer_is_made(name):
     assert make_optimizer(name, 0.01, 0.9).ema_momentum == 0.9
 
 
+def test_weight_decay_is_adamws_and_of_kernels_alone():
+    kernel, bias = (keras.Variable([1.0], name=name) for name in ("kernel", "bias"))
+    optimizer = make_optimizer("adamw", 0.1, weight_decay=0.5)
+    optimizer.apply([np.zeros(1, np.float32)] * 2, [kernel, bias])
+    assert float(kernel[0]) == pytest.approx(0.95) and float(bias[0]) == 1.0
+    assert make_optimizer("adam", 0.1, weight_decay=0.5).weight_decay is None
+
+
 def test_a_rate_rises_in_a_line_and_falls_along_a_cosine():
     assert make_schedule(Config(), 0.1, 100) == 0.1  # the plateau lowers it
     config = Config(schedule="cosine", warm_up_fraction=0.2, minimum_learning_rate=0.01)

@@ -7,6 +7,7 @@ each field says of itself, so an option, its default and its help cannot drift a
 """
 
 import dataclasses
+import enum
 import functools
 import math
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from transfer.errors import InputError, shortened
+from transfer.recipes import get_recipe
 from transfer.storage.atomic import read_json
 
 LARGEST_WHOLE_NUMBER = 2**53  # beyond, JSON's numbers are not exact
@@ -26,6 +28,7 @@ class Setting:
     """What a field of `Config` accepts: a number in bounds, a word, a switch or a text."""
 
     kind: type  # int, float, bool or str
+    default: Any  # where the backbone has none of its own
     help: str
     choices: tuple[str, ...] = ()  # the only words accepted
     words: tuple[str, ...] = ()  # words accepted in place of a number
@@ -96,9 +99,15 @@ def _plain(number: float) -> str:
     return str(int(number)) if number == int(number) else f"{number:g}"
 
 
+class _Default(enum.Enum):
+    """What stands for a default in a `Config` that is being made."""
+
+    OF_THE_BACKBONE = "the backbone's"
+
+
 def _setting(default: Any, kind: type, help: str, **bounds: Any) -> Any:
-    setting = Setting(kind, help, **bounds)
-    return dataclasses.field(default=default, metadata={"setting": setting})
+    setting = Setting(kind, default, help, **bounds)
+    return dataclasses.field(default=_Default.OF_THE_BACKBONE, metadata={"setting": setting})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +174,7 @@ class ModelSettings:
         96,
         int,
         "Side of the square images the backbone sees, in pixels.",
-        minimum=32,
+        minimum=16,
         maximum=1024,
         matters_most=True,
         is_searched=False,
@@ -281,6 +290,13 @@ class TrainingSettings:
     )
     optimizer: str = _setting(
         "adam", str, "The optimizer of both phases.", choices=("adam", "adamw", "rmsprop", "sgd")
+    )
+    weight_decay: float = _setting(
+        0.004,
+        float,
+        "AdamW's weight decay: what a step takes of the weights, as a share of its learning rate.",
+        minimum=0,
+        maximum=1,
     )
     ema_momentum: float = _setting(
         0.0,
@@ -483,17 +499,20 @@ GROUPS: dict[str, type] = {
 class Config(RunSettings, AugmentationSettings, TrainingSettings, ModelSettings, DataSettings):
     """The settings of one training run. Immutable; use `dataclasses.replace` to vary it.
 
-    A word is accepted in upper and lower case: `optimizer="AdamW"`.
+    What is not given has the default of the backbone (`recipes.py`), else that of the setting. A
+    word is accepted in upper and lower case: `optimizer="AdamW"`.
 
     Raises:
         InputError: a value is out of its bounds or of the wrong type.
     """
 
     def __post_init__(self) -> None:
-        if isinstance(self.backbone, str):
-            object.__setattr__(self, "backbone", self.backbone.lower())
+        recipe = self._take_backbone()
         for name, setting in settings().items():
-            value = setting.normalise(getattr(self, name))
+            value = getattr(self, name)
+            if value is _Default.OF_THE_BACKBONE:
+                value = recipe.get(name, setting.default)
+            value = setting.normalise(value)
             setting.check(name, value)
             object.__setattr__(self, name, value)
         if self.head_epochs == 0 and self.finetune_epochs == 0:
@@ -505,6 +524,16 @@ class Config(RunSettings, AugmentationSettings, TrainingSettings, ModelSettings,
                 f"small_epochs is {self.small_epochs} and finetune_epochs 0: the last epoch should "
                 "be one of --image-size. Give --finetune-epochs."
             )
+
+    def _take_backbone(self) -> dict[str, Any]:
+        # The name decides what the other defaults are.
+        name: Any = self.backbone
+        if name is _Default.OF_THE_BACKBONE:
+            name = settings()["backbone"].default
+        if not isinstance(name, str):  # refused with the others
+            return {}
+        object.__setattr__(self, "backbone", name.lower())
+        return get_recipe(self.backbone)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -527,17 +556,27 @@ class Config(RunSettings, AugmentationSettings, TrainingSettings, ModelSettings,
         Raises:
             InputError: the file cannot be read or holds a value that is not accepted.
         """
-        values = read_json(path)
-        if isinstance(values.get("settings"), dict):
-            values = values["settings"]
-        try:
-            return cls.from_dict(values)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        return cls.from_dict(read_settings(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields as plain JSON values."""
         return dataclasses.asdict(self)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Returns those settings that a JSON file holds: a bare object, or a run's config.json.
+
+    Raises:
+        InputError: the file cannot be read or holds a value that is not accepted.
+    """
+    values = read_json(path)
+    if isinstance(values.get("settings"), dict):
+        values = values["settings"]
+    try:
+        config = Config.from_dict(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return {name: getattr(config, name) for name in values}
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from transfer.config import Config, Setting, groups, settings
+from transfer.config import Config, Setting, groups, read_settings, settings
 from transfer.errors import InputError, as_options
 from transfer.models.backbones import BACKBONES
 
@@ -121,13 +121,12 @@ def setting_options(*names: str) -> Decorator:
 def _add_settings(
     command: Callable, names: Iterable[str], several: Container[str] = ()
 ) -> Callable:
-    defaults = Config()
     for name in reversed(list(names)):
         setting = settings()[name]
         option = option_name(name)
         if setting.kind is bool:
             option += f"/--no-{option.removeprefix('--')}"
-        default = [getattr(defaults, name)] if name in several else getattr(defaults, name)
+        default = [setting.default] if name in several else setting.default
         bounds = setting.describe_bounds().strip()
         kind = _click_type(name, setting)
         text = f"{setting.help.removesuffix('.')}, {bounds}." if bounds else setting.help
@@ -170,13 +169,14 @@ def offline_option(command: Callable) -> Callable:
 
 
 def make_config(values: Mapping[str, Any]) -> Config:
-    """Makes the Config of the options' values.
+    """Makes the Config of those values that were given; the others are up to the backbone.
 
     Raises:
         click.UsageError: two of them contradict each other.
     """
+    given = given_settings(click.get_current_context(), values)
     try:
-        return Config.from_dict(dict(values))
+        return Config.from_dict({name: values[name] for name in given})
     except InputError as error:
         raise click.UsageError(as_options(str(error), settings())) from error
 
@@ -184,7 +184,7 @@ def make_config(values: Mapping[str, Any]) -> Config:
 def _load_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     # click's default_map: values of the file replace the defaults, options replace both.
     if path is not None:
-        values = Config.from_json(path).to_dict()
+        values = read_settings(path)
         several = [option.name for option in ctx.command.params if getattr(option, "multiple", 0)]
         ctx.default_map = {
             name: [value] if name in several else value for name, value in values.items()

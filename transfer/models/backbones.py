@@ -38,6 +38,25 @@ class Backbone:
     scratch_learning_rate: float  # of Adam, from random weights
     weights_url: str | None  # ImageNet weights without the top, as Keras names them, if it has any
     weights_checksum: str | None  # MD5 or SHA-256 as in Keras's source; None where it has none
+    channels: int = 3  # that it sees: 1 for gray, 3 for RGB
+    smallest_size: int = 32  # of the images, in pixels
+
+
+def _small_network(builder: str, block: str, scratch_learning_rate: float) -> Backbone:
+    # One of `small_networks.py`: gray images of their own size, and no pretrained weights.
+    return Backbone(
+        builder=f"transfer.models.small_networks:{builder}",
+        family=None,
+        scaling="tf",
+        block=block,
+        bfloat16_training=False,
+        bfloat16_inference=False,
+        scratch_learning_rate=scratch_learning_rate,
+        weights_url=None,
+        weights_checksum=None,
+        channels=1,
+        smallest_size=16,
+    )
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -141,6 +160,12 @@ BACKBONES: dict[str, Backbone] = {
         weights_url=None,
         weights_checksum=None,
     ),
+    "mlp": _small_network("build_mlp", r"^dense\d", 1e-3),
+    "cnn32": _small_network("build_cnn32", r"^(conv|dense)\d", 1e-3),
+    "cnn64": _small_network("build_cnn64", r"^(conv|dense)\d", 1e-3),
+    "cnn32-64": _small_network("build_cnn32_64", r"^(conv|dense)\d", 1e-3),
+    "lenet5": _small_network("build_lenet5", r"^(conv|dense)\d", 1e-3),
+    "resnet9": _small_network("build_resnet9", r"^stage\d_(conv|block)", 2e-3),
 }
 
 
@@ -157,20 +182,34 @@ def get_backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
+def check_image_size(name: str, image_size: int) -> None:
+    """Raises `InputError` where a backbone cannot see images so small, or there is no such row."""
+    smallest = get_backbone(name).smallest_size
+    if image_size < smallest:
+        raise InputError(
+            f"--image-size should be at least {smallest} for {name}. Received: {image_size}."
+        )
+
+
 def build_backbone(name: str, image_size: int | None) -> "keras.Model":
     """Builds the network without its top and with random weights.
 
     Args:
         name: a row of `BACKBONES`.
-        image_size: side of the square input, in pixels, at least 32, or None for any size.
+        image_size: side of the square input, in pixels, or None for any size.
 
     Returns:
-        A model named "backbone": (B, image_size, image_size, 3), scaled as the row says,
+        A model named "backbone": (B, image_size, image_size, channels), scaled as the row says,
         to (B, h, w, features).
+
+    Raises:
+        InputError: there is no such row, or the images are too small for it.
     """
+    if image_size is not None:
+        check_image_size(name, image_size)
     builder = get_backbone(name).builder
     build = pkgutil.resolve_name(builder if ":" in builder else f"keras.applications:{builder}")
-    shape = (image_size, image_size, 3)
+    shape = (image_size, image_size, get_backbone(name).channels)
     backbone = build(include_top=False, weights=None, input_shape=shape)
     backbone.name = "backbone"  # as an argument, EfficientNetV2's builder refuses it
     return backbone
@@ -185,6 +224,8 @@ def scale(name: str, images: "keras.KerasTensor") -> "keras.KerasTensor":
     import keras
 
     scaling = get_backbone(name).scaling
+    if get_backbone(name).channels == 1:
+        images = keras.ops.mean(images, axis=-1, keepdims=True)  # of gray ones it changes nothing
     if scaling == "tf":
         return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(images)
     if scaling == "lite":
@@ -229,7 +270,8 @@ def outputs_by_depth(name: str, backbone: "keras.Model") -> list["keras.KerasTen
     block = re.compile(get_backbone(name).block)
     of_blocks = {}
     for layer in backbone.layers:
-        if match := block.match(layer.name):
+        match = block.match(layer.name)
+        if match and len(layer.output.shape) == 4:
             of_blocks[match.group()] = layer.output
     by_side = {output.shape[1]: output for output in of_blocks.values()}
     final, quarter = backbone.output.shape[1], backbone.input.shape[1] // 4

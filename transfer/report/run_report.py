@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer import console
 from transfer.auditing.leaks import find_leaked_images, measure_without_leaks
+from transfer.config import Config
 from transfer.data.fashion_mnist import FASHION_MNIST, NUM_TEST_IMAGES
 from transfer.evaluation.answering import keep_calibration
 from transfer.evaluation.calibration import measure_calibration
@@ -316,7 +317,7 @@ def _provenance(evaluated: EvaluatedRun) -> list[tuple[str, document.Text]]:
         ("Images", ", ".join(f"{count:,} {name}" for name, count in counts.items())),
         ("Working size", evaluated.run.geometry.describe()),
         ("Weights", facts.weights.provenance),
-        ("Backbone", f"{settings.backbone} at {settings.image_size} pixels"),
+        ("Backbone", _tell_backbone(settings, summary.num_parameters)),
         ("Phases", phases),
         ("Weights kept", summary.tell_kept()),
         ("Cross-validation", summary.tell_folds()),
@@ -327,6 +328,11 @@ def _provenance(evaluated: EvaluatedRun) -> list[tuple[str, document.Text]]:
         ("Versions", ", ".join(f"{name} {value}" for name, value in facts.versions.items())),
     ]
     return [(name, text) for name, text in items if text and text != document.Span("", "code")]
+
+
+def _tell_backbone(settings: Config, num_parameters: int) -> str:
+    text = f"{settings.backbone} at {settings.image_size} pixels"
+    return f"{text}, with its head {num_parameters:,} parameters" if num_parameters else text
 
 
 def _tell_phase(name: str, run: FinishedRun) -> str:

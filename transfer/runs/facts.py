@@ -147,6 +147,8 @@ class Summary:
         seconds: that the run took.
         kept: name of the phase whose weights the run has, "" for the last one.
         folds: of a cross-validation, by number; empty without one.
+        num_parameters: numbers in the model that was trained, BatchNorm's statistics among them;
+            0 of a run that did not keep it.
         sha256: fingerprints of weights, optimizer and history: two runs are the same if these are.
     """
 
@@ -155,6 +157,7 @@ class Summary:
     sha256: dict[str, str] = field(default_factory=dict)
     kept: str = ""
     folds: dict[str, FoldSummary] = field(default_factory=dict)
+    num_parameters: int = 0
 
     @property
     def kept_phase(self) -> PhaseSummary:
@@ -362,6 +365,7 @@ def parse_summary(values: Mapping[str, Any], path: Path) -> Summary:
         read.texts_by_name("sha256") if "sha256" in values else {},
         read.choice("kept", ("", *parsed)) if "kept" in values else "",
         _parse_folds(read.part("folds")) if "folds" in values else {},
+        read.count("num_parameters") if "num_parameters" in values else 0,
     )
 
 

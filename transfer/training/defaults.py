@@ -39,7 +39,7 @@ def suit_size(config: Config, num_images: int, channels: int, given: Container[s
         channels: of the images, 1 or 3.
         given: names of the settings that the user gave, which stay.
     """
-    if num_images >= SMALL:
+    if num_images >= SMALL or get_backbone(config.backbone).channels == 1:  # a recipe of its own
         return config
     suited = _FOR_FEW_PHOTOS if channels == 3 and config.finetune_epochs else _FOR_FEW_IMAGES
     return dataclasses.replace(

@@ -15,6 +15,7 @@ def make_optimizer(
     name: str,
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
     ema_momentum: float = 0.0,
+    weight_decay: float = 0.004,
 ) -> keras.optimizers.Optimizer:
     """Returns a fresh optimizer.
 
@@ -22,12 +23,16 @@ def make_optimizer(
         name: adam, adamw, rmsprop or sgd (with Nesterov momentum 0.9).
         learning_rate: to begin with, or by the step.
         ema_momentum: of the moving average of the weights that it keeps; 0 for none.
+        weight_decay: AdamW's, of kernels alone: biases and BatchNorm keep their size, as in
+            big_vision and timm.
     """
     average = {"use_ema": ema_momentum > 0, "ema_momentum": ema_momentum}
     if name == "adam":
         return make_adam(learning_rate, **average)
     if name == "adamw":
-        return make_adamw(learning_rate, **average)
+        adamw = make_adamw(learning_rate, weight_decay=weight_decay, **average)
+        adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return adamw
     if name == "rmsprop":
         return keras.optimizers.RMSprop(learning_rate, **average)
     return keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True, **average)

@@ -124,7 +124,7 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     config, num_classes = run.config, len(splits.class_names)
     steps = steps_per_epoch(splits.train.num_images, config.batch_size)
     rate = make_schedule(config, config.head_learning_rate, steps * config.head_epochs)
-    optimizer = make_optimizer(config.optimizer, rate)
+    optimizer = make_optimizer(config.optimizer, rate, weight_decay=config.weight_decay)
     _compile(head, config, optimizer, steps_at_a_time=HEAD_STEPS_AT_A_TIME)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
     begin_epoch = keras.callbacks.LambdaCallback(
@@ -196,7 +196,7 @@ def _compile_unfrozen(classifier: keras.Model, config: Config, train: Split) -> 
     epochs = config.small_epochs + config.finetune_epochs
     steps = steps_per_epoch(train.num_images, config.batch_size) * epochs
     rate = make_schedule(config, float(config.finetune_learning_rate), steps)  # "auto" is settled
-    optimizer = make_optimizer(config.optimizer, rate, config.ema_momentum)
+    optimizer = make_optimizer(config.optimizer, rate, config.ema_momentum, config.weight_decay)
     if config.layer_decay < 1:
         scale_steps(optimizer, decay_by_block(config.backbone, backbone, config.layer_decay))
     _compile(classifier, config, optimizer)

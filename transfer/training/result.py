@@ -57,8 +57,8 @@ def finish(
         "history": _fingerprint_history(history),
     }
     seconds = round(time.perf_counter() - run.started, 1)
-    kept = best_phase(history)
-    summary = Summary(summarise(history), seconds, sha256, kept, dict(folds or {}))
+    kept, parameters = best_phase(history), trained.count_params()
+    summary = Summary(summarise(history), seconds, sha256, kept, dict(folds or {}), parameters)
     result = Result(run_dir, summary, history)
     write_history(run_dir, history)
     if describe:

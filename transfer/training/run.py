@@ -24,13 +24,14 @@ from transfer.data.splits import Split, Splits
 from transfer.datasets.formats.npz import write_arrays
 from transfer.errors import InputError
 from transfer.machine import has_accelerator, usable_memory
-from transfer.models.backbones import scale
+from transfer.models.backbones import check_image_size, get_backbone, scale
 from transfer.models.batch_norm import RECALIBRATION_IMAGES, make_recalibration
 from transfer.models.classifier import build_classifier, least_training_bytes
 from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.precision import choose_inference_precision, choose_precision, dtype_policy
 from transfer.models.saving import save_classifier
 from transfer.models.weights import Weights, load_backbone
+from transfer.recipes import get_recipe
 from transfer.runs import files
 from transfer.runs.facts import (
     Facts,
@@ -94,6 +95,7 @@ def train(
     """
     started = time.perf_counter()
     check_new(run_dir)
+    check_image_size(config.backbone, config.image_size)
     check_folds(config)
     data = data or load_data(config, offline)
     config = _suit_size(config, data, given)
@@ -101,6 +103,7 @@ def train(
     backbone, weights = _load_backbone(config, config.weights, policy, offline)
     settled = settle(config, weights, data.splits.geometry)
     _say_settings(settled, weights, policy, reason)
+    _say_colours(settled, data.splits)
     _check_memory(settled, backbone, policy)
     run_dir = create_run(config.backbone, run_dir)
     with one_line_for_every_end(run_dir, config), lock_new_run(run_dir):
@@ -257,6 +260,10 @@ def _suit_size(config: Config, data: Data, given: Container[str] | None) -> Conf
 
 
 def _say_settings(settled: Config, weights: Weights, policy: str, reason: str) -> None:
+    recipe = get_recipe(settled.backbone)
+    own = [f"{name} {value}" for name, value in recipe.items() if getattr(settled, name) == value]
+    if own:
+        console.say(f"Defaults of {settled.backbone}: {', '.join(own)}")
     console.say(f"Weights: {weights.short}")
     if not weights.pretrained:
         console.say(
@@ -266,6 +273,11 @@ def _say_settings(settled: Config, weights: Weights, policy: str, reason: str) -
     inference, why = choose_inference_precision(settled.backbone, settled.precision)
     other = "" if inference == policy else f"; without gradients {inference}, {why}"
     console.say(f"Precision: {policy}, {reason}{other}")
+
+
+def _say_colours(settled: Config, splits: Splits) -> None:
+    if splits.geometry and splits.geometry.channels > get_backbone(settled.backbone).channels:
+        console.say(f"{settled.backbone} sees gray: the colours of the images are left out.")
 
 
 def _check_memory(settled: Config, backbone: keras.Model, policy: str) -> None:
@@ -290,7 +302,9 @@ def _build(settled: Config, backbone: keras.Model, splits: Splits, policy: str) 
     backbone = prepare_backbone(settled, backbone, splits, policy)
     num_classes, trains = len(splits.class_names), settled.train_batch_norm
     with dtype_policy(policy):
-        return build_classifier(settled, backbone, num_classes, train_batch_norm=trains)
+        classifier = build_classifier(settled, backbone, num_classes, train_batch_norm=trains)
+    console.say(f"Network: {settled.backbone}, {classifier.count_params():,} parameters")
+    return classifier
 
 
 def prepare_backbone(

@@ -37,9 +37,11 @@ from transfer.config import Config
 from transfer.data.splits import Loaded
 from transfer.errors import InputError, Interrupted, shortened
 from transfer.formatting import format_seconds
+from transfer.models.backbones import check_image_size
 from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.weights import Weights, load_backbone
 from transfer.plots.style import png
+from transfer.recipes import get_recipe
 from transfer.storage.atomic import read_json, remove_leftovers, write_atomically, write_json
 from transfer.storage.locks import lock_at_once
 from transfer.training.data import Data, load_data
@@ -213,14 +215,24 @@ def _prepare(options: SearchOptions, processes: Processes) -> tuple[Data, Plan]:
     config = spaces.fix(options.config, said)
     if config.folds:
         raise InputError("--folds is for train: a search compares on the validation images.")
+    check_image_size(config.backbone, config.image_size)
     data = load_data(config, options.offline, with_test=False, arrays=options.arrays)
     backbones = said.get("backbone")
     names = backbones.values if isinstance(backbones, spaces.Choices) else (config.backbone,)
+    _say_recipes(names, config)
     weights = {}
     for name in names:
         weights[name] = processes.call(_take_weights, name, config, options.offline)
         console.say(f"Weights of {name}: {weights[name][0].provenance}")
     return data, _make_plan(config, options, said, data, weights)
+
+
+def _say_recipes(names: Sequence[str], config: Config) -> None:
+    if any(get_recipe(name) != get_recipe(config.backbone) for name in names):
+        console.say(
+            f"What is not given is the default of {config.backbone}, also for the others: "
+            f"image_size {config.image_size}, batch_size {config.batch_size} and so on."
+        )
 
 
 def _make_plan(
