@@ -16,6 +16,14 @@ from transfer.models.precision import dtype_policy
 SIZE, CELLS = 64, 4  # pixels, and cells of the last map of the tiny network
 
 
+@pytest.fixture(autouse=True, scope="module")
+def coarse():
+    """Maps of 4 x 4 cells, which can be worked out by hand."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explain, "SMALLEST_SIDE", CELLS)
+        yield
+
+
 def make_classifier(config, num_classes=2, policy="float32"):
     with dtype_policy(policy):
         backbone = build_backbone(config.backbone, config.image_size)
@@ -139,6 +147,13 @@ def test_every_backbone_can_be_explained(name):
     images, labels, _ = make_patches(1)
     maps = explain.class_activation_maps(classifier, images, labels)
     assert maps.shape == (1, 4, 4) and np.isfinite(maps).all()
+
+
+def test_a_map_has_seven_cells_or_more_where_the_network_has(trained, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(explain, "SMALLEST_SIDE", 7)
+    layer = explain.explained_layer(trained.get_layer("backbone"))
+    assert layer.name == "block3_relu" and layer.output.shape[1:3] == (8, 8)
 
 
 def test_feature_maps_are_of_each_resolution(trained):

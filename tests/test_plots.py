@@ -63,6 +63,18 @@ def test_history_shows_both_phases_one_after_the_other():
     )
 
 
+def test_the_epoch_whose_weights_are_kept_is_marked_and_smoothed_losses_are_told():
+    history = rows("head", [1e-3] * 3)
+    history[1]["val_loss"] = 0.2
+    figure = charts.plot_history(history, label_smoothing=0.1)
+    marks = [axes.collections[0].get_offsets().tolist() for axes in figure.axes[:2]]
+    assert marks == [[[2, 0.2]], [[2, pytest.approx(50)]]]
+    assert "kept: epoch 2" in texts(figure)
+    assert "smoothed by 0.1" in figure.axes[0].get_ylabel()
+    assert "smoothed" not in charts.plot_history(history).axes[0].get_ylabel()
+    assert not charts.plot_history(rows("head", [1e-3])[:0]).axes[0].collections
+
+
 def test_a_rate_that_falls_all_the_time_has_no_marks():
     figure = charts.plot_history(rows("fine-tune", [1e-3, 9e-4, 5e-4, 1e-4]))
     assert len(figure.axes[0].lines) == 2
@@ -107,8 +119,8 @@ def test_confusion_matrix_in_counts_and_in_shares():
     assert figure.axes[0].get_ylabel() == "true class"
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
     shares = charts.plot_confusion_matrix(matrix, ["a", "b", "c"], normalize=True)
-    assert cell_texts(shares) == ["0.75", "0.25", "1.00"]
-    assert shares.axes[0].images[0].get_array()[0].tolist() == [0.75, 0.25, 0.0]
+    assert cell_texts(shares) == ["75.0", "25.0", "100.0"]
+    assert shares.axes[0].images[0].get_array()[0].tolist() == [75.0, 25.0, 0.0]
 
 
 @pytest.mark.filterwarnings("error")
@@ -122,15 +134,23 @@ def test_confusion_matrix_of_any_number_of_classes(num_classes):
     draw(figure)
 
 
+def test_a_share_of_a_thousandth_is_shown_and_a_smaller_one_is_not():
+    shares = charts.plot_confusion_matrix(
+        [[924, 75, 1], [1, 9_998, 1], [0, 0, 10]], list("abc"), True
+    )
+    assert cell_texts(shares) == ["92.4", "7.5", "0.1", "100.0", "100.0"]
+    assert any("square root" in text for text in texts(shares))
+
+
 def test_confusion_matrix_of_the_wrong_size_is_refused():
     with pytest.raises(ValueError, match=r"\(3, 3\).*\(2, 2\)"):
         charts.plot_confusion_matrix(np.eye(2, dtype=int), ["a", "b", "c"])
 
 
 def test_reliability_diagram_is_accuracy_at_each_confidence():
-    y_true = np.array([0] * 10)
-    y_prob = np.array([[0.9, 0.1]] * 6 + [[0.3, 0.7]] * 4)
-    calibrated = np.array([[0.6, 0.4]] * 6 + [[0.4, 0.6]] * 4)
+    y_true = np.zeros(100, int)
+    y_prob = np.array([[0.9, 0.1]] * 60 + [[0.3, 0.7]] * 40)
+    calibrated = np.array([[0.6, 0.4]] * 60 + [[0.4, 0.6]] * 40)
     figure = charts.plot_reliability(y_true, y_prob, calibrated)
     axes = figure.axes[0]
     diagonal, before, after = axes.lines
@@ -138,12 +158,16 @@ def test_reliability_diagram_is_accuracy_at_each_confidence():
     assert before.get_xdata() == pytest.approx([70, 90])
     assert before.get_ydata() == pytest.approx([0, 100])
     assert (after.get_xdata(), after.get_ydata()) == (pytest.approx([60]), pytest.approx([60]))
-    assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(100)
+    assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(200)  # of each of both
+    assert len({bar.get_width() for bar in axes.patches}) == 1
     found = texts(figure)
     assert "as the model says: expected calibration error 34.00\u00a0%" in found
     assert "with the temperature: expected calibration error 0.00\u00a0%" in found
     assert len(charts.plot_reliability(y_true, y_prob).axes[0].lines) == 2
     draw(figure)
+    few = charts.plot_reliability(y_true[:9], y_prob[:9], calibrated[:9]).axes[0]
+    assert [len(line.get_xdata()) for line in few.lines[1:]] == [0, 0]
+    assert sum(bar.get_height() for bar in few.patches) == pytest.approx(200)
 
 
 def test_reject_curve_marks_the_threshold():

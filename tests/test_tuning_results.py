@@ -2,16 +2,17 @@
 
 import csv
 
+import numpy as np
 import pytest
 
 from tests.conftest import printed
 from tests.test_tuning_oracles import SPACE, make_plan
 from transfer import console
-from transfer.config import Config
+from transfer.config import Config, settings
 from transfer.plots.style import png
 from transfer.tuning import display, plots, results
 from transfer.tuning.results import Row
-from transfer.tuning.space import Choices
+from transfer.tuning.space import Choices, Range
 from transfer.tuning.trials import TrialResult
 
 OWN = Config(finetune_epochs=9, weights="none", limit=500)
@@ -117,6 +118,22 @@ def test_the_picture_has_an_axis_for_each_dimension_and_names_its_lines(plan, ro
     best = next(line for line in curves if line.get_linewidth() == 3)
     assert best.get_ydata()[-1] == 1.0
     assert png(figure).startswith(b"\x89PNG")
+
+
+def test_the_picture_of_a_large_search_shows_the_settings_that_tell_most(tmp_path):
+    names = [name for name, setting in settings().items() if setting.kind is float][:16]
+    space = {name: Range(1e-3, 0.5) for name in names}
+    plan = make_plan(tmp_path / "q", space=space, config=OWN)
+    generator = np.random.default_rng(0)
+    values = [dict(zip(names, generator.uniform(0.01, 0.5, 16), strict=True)) for _ in range(30)]
+    rows = [row(n, 0.5 + one[names[5]] / 2, **one) for n, one in enumerate(values, start=2)]
+    weights = plots.measure_importance(rows, plan)
+    assert list(weights)[0] == names[5] and weights[names[5]] == pytest.approx(1)
+    assert max(list(weights.values())[1:]) < 0.6
+    assert plots.measure_importance(rows[:4], plan) == {}
+    bars, axes = plots.plot_trials(rows, plan).axes
+    assert len(bars.patches) == 16 and len(axes.get_xticks()) == 9
+    assert axes.get_xticklabels()[0].get_text().replace("\n", "_") == names[5]
 
 
 def test_the_picture_of_one_trial_or_equal_scores_is_drawn(tmp_path):

@@ -365,7 +365,7 @@ class Run:
         """Returns the learning curves."""
         from transfer.plots.charts import plot_history
 
-        return plot_history(self.history)
+        return plot_history(self.history, self.config.label_smoothing)
 
     @functools.cached_property
     def _evaluated(self) -> "EvaluatedRun":

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from transfer.evaluation.calibration import RejectCurve  # loads scikit-learn
 
 MOST_CELLS_WITH_NUMBERS = 40  # classes; beyond, numbers in the cells are too small to read
+FEWEST_IN_BIN = 10  # images; of fewer an accuracy says nothing
 MOST_CLASSES_WITH_NAMES = 120  # likewise for the names beside the axes
 
 
-def plot_history(history: Sequence[Mapping[str, Any]]) -> Figure:
+def plot_history(history: Sequence[Mapping[str, Any]], label_smoothing: float = 0.0) -> Figure:
     """Plots loss, accuracy and learning rate over the epochs of both phases.
 
     Args:
@@ -35,20 +36,25 @@ def plot_history(history: Sequence[Mapping[str, Any]]) -> Figure:
             within its phase from 1), loss and val_loss (nats), accuracy and val_accuracy
             (shares in [0, 1]), learning_rate. A value that is missing or None leaves a gap;
             a phase may be missing.
+        label_smoothing: of the losses, which are higher by it; said beside their axis.
 
     Returns:
         A figure of three axes. A dashed line stands between the phases, a dotted one before
-        each epoch whose learning rate is lower than the one before it in the same phase.
+        each epoch whose learning rate is lower than the one before it in the same phase; a star
+        marks the epoch of the lowest validation loss, whose weights are kept.
     """
     figure = PlainFigure(figsize=(8, 9), layout="constrained")
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     figure.suptitle("Training and validation by epoch")
     _plot_curves(loss, _column(history, "loss"), _column(history, "val_loss"))
-    loss.set(title="Loss", ylabel="cross-entropy (nats)")
+    smoothed = f", labels\nsmoothed by {label_smoothing:g}" if label_smoothing else ""
+    loss.set(title="Loss", ylabel=f"cross-entropy (nats){smoothed}")
     shares = [100 * _column(history, key) for key in ("accuracy", "val_accuracy")]
     _plot_curves(accuracy, *shares)
     accuracy.set(title="Accuracy", ylabel="accuracy (%)")
     _plot_learning_rate(rate, _column(history, "learning_rate"))
+    _mark_kept(loss, _column(history, "val_loss"), _column(history, "val_loss"))
+    _mark_kept(accuracy, _column(history, "val_loss"), 100 * _column(history, "val_accuracy"))
     for axes in (loss, accuracy, rate):
         axes.grid(alpha=0.3)
         _mark_changes(axes, history)
@@ -72,6 +78,15 @@ def _plot_curves(axes: Axes, train: np.ndarray, validation: np.ndarray) -> None:
     style: dict[str, Any] = {"marker": "o", "markersize": 4}
     axes.plot(epochs, train, color=BLUE, label="training", **style)
     axes.plot(epochs, validation, color=VERMILLION, label="validation", ls="--", **style)
+
+
+def _mark_kept(axes: Axes, losses: np.ndarray, values: np.ndarray) -> None:
+    """Marks the epoch whose weights are kept, and writes the legend."""
+    if np.isfinite(losses).any():
+        kept = int(np.nanargmin(np.where(np.isfinite(losses), losses, np.nan)))
+        label = f"kept: epoch {kept + 1}"
+        style: dict[str, Any] = {"marker": "*", "s": 160, "zorder": 5, "edgecolors": "white"}
+        axes.scatter([kept + 1], values[[kept]], color=VERMILLION, label=label, **style)
     axes.legend()
 
 
@@ -122,7 +137,7 @@ def plot_confusion_matrix(
     Args:
         confusion_matrix: (C, C) counts, rows are true classes, columns predicted ones.
         class_names: C names.
-        normalize: divide each row by its sum; a class without test images stays 0.
+        normalize: in percent of each row's sum; a class without test images stays 0.
         ax: where to draw; a new figure, sized for C, where it is None.
 
     Returns:
@@ -140,7 +155,9 @@ def plot_confusion_matrix(
             f"`confusion_matrix` should have shape ({num_classes}, {num_classes}), a row for "
             f"each of `class_names`. Received: shape {counts.shape}"
         )
-    cells = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalize else counts
+    cells = counts
+    if normalize:
+        cells = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     if ax is None:
         side = float(np.clip(0.42 * num_classes + 3.2, 5.5, 20))
         ax = PlainFigure(figsize=(side + 1, side), layout="constrained").subplots()
@@ -148,9 +165,9 @@ def plot_confusion_matrix(
     display.plot(
         ax=ax,
         include_values=num_classes <= MOST_CELLS_WITH_NUMBERS,
-        values_format=".2f" if normalize else "d",
+        values_format=".1f" if normalize else "d",
         colorbar=False,
-        im_kw={"cmap": "cividis", "norm": PowerNorm(0.5, 0, 1 if normalize else None)},
+        im_kw={"cmap": "cividis", "norm": PowerNorm(0.5, 0, 100 if normalize else None)},
         text_kw={"fontsize": 9 if num_classes <= 15 else 8},
     )
     _finish_confusion_matrix(ax, display, cells, normalize)
@@ -161,10 +178,11 @@ def _finish_confusion_matrix(ax: Axes, display: Any, cells: np.ndarray, normaliz
     if display.text_ is not None:
         for text, value in zip(display.text_.ravel(), cells.ravel(), strict=True):
             text.set_color("black" if display.im_.norm(value) > 0.55 else "white")
-            text.set_visible(value >= (0.005 if normalize else 1))
-    what = "share of the true class (rows add up to 1)" if normalize else "number of test images"
+            text.set_visible(value >= (0.05 if normalize else 1))
+    what = "percent of the true class (rows add up to 100)" if normalize else "test images"
+    what += "; colours by the square root"
     ax.figure.colorbar(display.im_, ax=ax, label=what, fraction=0.04, pad=0.02)
-    ax.set_title(f"Confusion matrix: {'shares' if normalize else 'counts'}")
+    ax.set_title(f"Confusion matrix: {'percent' if normalize else 'counts'}")
     ax.set(xlabel="predicted class", ylabel="true class")
     ax.tick_params(axis="x", rotation=90 if len(cells) > 5 else 0)
     if len(cells) > MOST_CLASSES_WITH_NAMES:
@@ -256,26 +274,23 @@ def plot_reliability(
         ax: where to draw; a new figure where it is None.
 
     Returns:
-        The figure: a curve for each of the two, a diagonal that a calibrated classifier would
-        follow, and gray bars for the share of the images of each bin of `y_prob`.
+        The figure: for each of the two a curve, and in its colour bars for the share of the images
+        at each confidence; and a diagonal that a calibrated classifier would follow. Where fewer
+        than `FEWEST_IN_BIN` images have a confidence there is no point.
     """
     from transfer.evaluation import calibration  # loads scikit-learn, see above
 
     if ax is None:
         ax = PlainFigure(figsize=(7, 6.4), layout="constrained").subplots()
-    bins = calibration.reliability_bins(y_true, y_prob)
-    edges = np.linspace(0, 100, len(bins.count) + 1)
-    shares = 100 * bins.count / bins.count.sum()
-    label = "share of the images, as the model says"
-    ax.bar(edges[:-1], shares, np.diff(edges), align="edge", color="#DDDDDD", label=label)
     ax.plot([0, 100], [0, 100], color=GRAY, ls=":", label="confidence is accuracy")
     curves = [("as the model says", y_prob, BLUE, "-", "o")]
     if calibrated is not None:
         curves.append(("with the temperature", calibrated, VERMILLION, "--", "s"))
-    for name, probabilities, colour, style, marker in curves:
+    for number, (name, probabilities, colour, style, marker) in enumerate(curves):
         bins = calibration.reliability_bins(y_true, probabilities)
         error = calibration.expected_calibration_error(y_true, probabilities)
-        some = bins.count > 0
+        some = bins.count >= FEWEST_IN_BIN
+        _draw_shares(ax, bins.count, colour, number, len(curves))
         ax.plot(
             100 * bins.confidence[some],
             100 * bins.accuracy[some],
@@ -284,13 +299,22 @@ def plot_reliability(
             marker=marker,
             label=f"{name}: expected calibration error {100 * error:.2f}\u00a0%",
         )
-    ax.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
-    ax.set_title("Reliability diagram: accuracy at each confidence", pad=76)
+    ax.set(xlim=(0, 100), ylim=(0, 100))
+    ax.set(xlabel="confidence (%)", ylabel="accuracy (%); bars: share of the images (%)")
+    ax.set_title("Reliability diagram: accuracy at each confidence", pad=60)
     ax.grid(alpha=0.3)
     ax.set_axisbelow(True)
     # Above the axes, where no curve can hide behind it.
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     return _root(ax)
+
+
+def _draw_shares(axes: Axes, counts: np.ndarray, colour: str, number: int, of: int) -> None:
+    """Draws bars of the share of the images in each bin, those of several curves side by side."""
+    edges = np.linspace(0, 100, len(counts) + 1)
+    width = (edges[1] - edges[0]) / of
+    shares = 100 * counts / max(counts.sum(), 1)
+    axes.bar(edges[:-1] + number * width, shares, width, align="edge", color=colour, alpha=0.25)
 
 
 def plot_reject_curve(

@@ -4,28 +4,24 @@ Like `charts.py`, each function takes arrays and returns a `Figure` that belongs
 the same colours.
 """
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 
 from transfer.errors import printable
-from transfer.plots.fonts import PlainFigure
+from transfer.plots.sheet import CAPTION_WIDTH, Cell, Sheet
 from transfer.plots.style import BLUE, GREEN, LONGEST_LABEL, VERMILLION, shortened
 
 if TYPE_CHECKING:
     from transfer.evaluation.explain import Explanations, FeatureMaps  # loads TensorFlow
 
 SAMPLE_COLUMNS = 6
-SAMPLE_WIDTH = 2.1  # inches
-CAPTION_WIDTH = 24  # characters in a line above a sample image
 MOST_PAIRS_SHOWN = 3  # of confused classes
-MAP_OPACITY = 0.6  # of a map over its image
+MAP_COLUMNS = 8  # feature maps of a layer
+SMALLEST_MAP = 4  # cells; a smaller one is a few squares
+ALIKE = 0.8  # correlation from which two feature maps show the same
 MOST_SHOWN = 48  # images of a gallery of the audit
 _GAP = 0.08  # of an image's width, between the two of a pair
 
@@ -49,7 +45,7 @@ def plot_sample_predictions(
         num_each: at most so many right ones and so many wrong ones, drawn evenly by chance,
             so that the picture does not flatter.
         seed: which ones are drawn.
-        paths: of the N images, where they are files.
+        paths: of the N images, where they are files; under each image, else its number.
 
     Returns:
         A figure of two blocks, right and wrong; a block without images says so.
@@ -89,7 +85,7 @@ def plot_mistakes_and_doubts(
         y_prob: (N, C) floats in [0, 1].
         class_names: C names.
         num_each: at most so many of each kind.
-        paths: of the N images, where they are files.
+        paths: of the N images, where they are files; under each image, else its number.
 
     Returns:
         A figure of two blocks; a block without images says so.
@@ -136,7 +132,7 @@ def plot_confused_pairs(
         class_names: C names.
         num_pairs: at most so many pairs, the one with the most mistakes of both sides first.
         num_each: at most so many images of each side, the surest mistakes first.
-        paths: of the N images, where they are files.
+        paths: of the N images, where they are files; under each image, else its number.
 
     Returns:
         A figure of two blocks for each pair; one empty block where nothing is confused.
@@ -202,22 +198,21 @@ def _plot_blocks(
     class_names: Sequence[str],
     paths: Sequence[str] | np.ndarray | None,
 ) -> Figure:
-    """Draws blocks of images under each other, each image with its caption."""
-
-    def caption(index: int) -> str:
-        text = _caption(int(y_true[index]), y_prob[index], class_names)
-        return text if paths is None else f"{text}\n{_short_path(paths[index])}"
-
-    captions = [[caption(index) for index in block.chosen] for block in blocks]
-    height, width = np.shape(images)[1:3]
-    heights = [_block_height(lines, height / width) for lines in captions]
-    figure = PlainFigure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.4))
-    figure.set_layout_engine("constrained", h_pad=0.06)
-    figure.suptitle(title, fontsize="x-large")
-    parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for part, block, lines in zip(parts, blocks, captions, strict=True):
-        _draw_block(part, block, np.asarray(images)[block.chosen], lines)
-    return figure
+    """Draws blocks of images under each other, each image with its caption and where it is."""
+    sheet = Sheet(title, SAMPLE_COLUMNS)
+    for block in blocks:
+        sheet.add_heading(block.heading, block.colour)
+        sheet.add_rows(
+            [
+                Cell(
+                    images[index],
+                    _caption(int(y_true[index]), y_prob[index], class_names),
+                    _place(int(index), paths),
+                )
+                for index in block.chosen
+            ]
+        )
+    return sheet.draw()
 
 
 def _caption(true: int, probabilities: np.ndarray, class_names: Sequence[str]) -> str:
@@ -228,35 +223,15 @@ def _caption(true: int, probabilities: np.ndarray, class_names: Sequence[str]) -
     lines = [f"{names[predicted]}, {100 * probabilities[predicted]:.0f}\u00a0%"]
     if predicted != true:
         lines.append(f"true: {names[true]}, {100 * probabilities[true]:.0f}\u00a0%")
-    return "\n".join(textwrap.fill(line, CAPTION_WIDTH) for line in lines)
+    return "\n".join(lines)
 
 
-def _short_path(path: str) -> str:
-    """Returns the end of a path, which names the file."""
-    path = printable(path)
+def _place(index: int, paths: Sequence[str] | np.ndarray | None) -> str:
+    """Returns where an image is: the end of its path, which names the file, or its number."""
+    if paths is None:
+        return f"test image {index:,}"
+    path = printable(str(paths[index]))
     return path if len(path) <= CAPTION_WIDTH else "\u2026" + path[1 - CAPTION_WIDTH :]
-
-
-def _block_height(captions: Sequence[str], height_by_width: float) -> float:
-    """Returns the inches that a block needs: fixed ones would let long captions overlap."""
-    rows = -(-len(captions) // SAMPLE_COLUMNS)
-    lines = max((caption.count("\n") + 1 for caption in captions), default=0)
-    return 0.5 + rows * (SAMPLE_WIDTH * min(height_by_width, 1.5) + 0.16 * lines + 0.15)
-
-
-def _draw_block(
-    part: SubFigure, block: _Block, images: np.ndarray, captions: Sequence[str]
-) -> None:
-    part.suptitle(block.heading, color=block.colour, weight="bold")
-    rows = -(-len(images) // SAMPLE_COLUMNS)
-    if rows == 0:
-        return
-    all_axes = part.subplots(rows, SAMPLE_COLUMNS, squeeze=False).ravel()
-    for axes in all_axes:
-        axes.set_axis_off()
-    for axes, image, caption in zip(all_axes, images, captions, strict=False):
-        _show_image(axes, image)
-        axes.set_title(caption, fontsize=9, parse_math=False)
 
 
 def plot_augmentation(originals: np.ndarray, augmented: np.ndarray) -> Figure:
@@ -278,22 +253,20 @@ def plot_augmentation(originals: np.ndarray, augmented: np.ndarray) -> Figure:
             "Expected originals of shape (K, h, w, channels) and augmented of shape "
             f"(K, A, H, W, channels). Received: {originals.shape} and {augmented.shape}"
         )
-    rows, views = augmented.shape[:2]
-    figure = PlainFigure(
-        figsize=(max(1.4 * (views + 1) + 0.2, 5.0), 1.4 * rows + 0.9), layout="constrained"
-    )
-    figure.suptitle("Training images before and after augmentation")
-    grid = figure.subplots(rows, views + 1, squeeze=False)
     pixels = np.clip(np.rint(augmented), 0, 255).astype(np.uint8)
-    for k in range(rows):
-        _show_image(grid[k, 0], originals[k])
-        for a in range(views):
-            _show_image(grid[k, a + 1], pixels[k, a])
-    height, width = originals.shape[1:3]
-    grid[0, 0].set_title(f"original\n{height} x {width} pixels", fontsize=9)
-    height, width = augmented.shape[2:4]
-    grid[0, 1].set_title(f"augmented\n{height} x {width} pixels", fontsize=9)
-    return figure
+    captions = [
+        f"{what}\n{height} x {width} pixels"
+        for what, (height, width) in (
+            ("original", originals.shape[1:3]),
+            ("augmented", augmented.shape[2:4]),
+        )
+    ]
+    sheet = Sheet("Training images before and after augmentation", augmented.shape[1] + 1, wide=0.8)
+    for original, views in zip(originals, pixels, strict=True):
+        cells = [Cell(original, captions[0]), Cell(views[0], captions[1])]
+        sheet.add_rows(cells + [Cell(view) for view in views[1:]])
+        captions = ["", ""]  # above the first row alone
+    return sheet.draw()
 
 
 def plot_explanations(
@@ -314,120 +287,83 @@ def plot_explanations(
 
     Returns:
         A figure of two blocks, right and wrong; each image stands above its map for the class
-        predicted and, where that is wrong, its map for the true class.
+        predicted and, where that is wrong, its map for the true class. An empty map says so.
     """
     num_right, wrong = len(explanations.right), explanations.wrong
-    predicted_row = "for the class predicted"
+    rows = {"predicted class": explanations.for_predicted[:num_right]}
+    wrong_rows = {
+        "predicted class": explanations.for_predicted[num_right:],
+        "true class": explanations.for_true,
+    }
     blocks = [
-        (
-            _Block("Right, drawn by chance", GREEN, explanations.right),
-            {predicted_row: explanations.for_predicted[:num_right]},
-        ),
-        (
-            _Block("Wrong, the surest first", VERMILLION, wrong),
-            {
-                predicted_row: explanations.for_predicted[num_right:],
-                "for the true class": explanations.for_true,
-            },
-        ),
+        (_Block("Right, drawn by chance", GREEN, explanations.right), rows),
+        (_Block("Wrong, the surest first", VERMILLION, wrong), wrong_rows),
     ]
-    blocks = [(block, maps) for block, maps in blocks if len(block.chosen)]
-    cell = SAMPLE_WIDTH * min(images.shape[1] / images.shape[2], 1.5) * 0.92
-    heights = [0.8 + cell * (1 + len(maps)) for _, maps in blocks]
-    figure = PlainFigure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.6))
-    figure.set_layout_engine("constrained", h_pad=0.04)
-    figure.suptitle(
-        f"What speaks for a class (Grad-CAM at layer {explanations.layer})", fontsize="x-large"
+    sheet = Sheet(
+        "What speaks for a class: yellow most, blue least", SAMPLE_COLUMNS, has_labels=True
     )
-    parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for part, (block, maps) in zip(parts, blocks, strict=True):
+    for block, maps in blocks:
+        if not len(block.chosen):
+            continue
+        sheet.add_heading(block.heading, block.colour)
         captions = [_caption(int(y_true[i]), y_prob[i], class_names) for i in block.chosen]
-        _draw_maps(part, block, images[block.chosen], captions, maps)
-    return figure
-
-
-def _draw_maps(
-    part: SubFigure,
-    block: _Block,
-    images: np.ndarray,
-    captions: Sequence[str],
-    maps: dict[str, np.ndarray],
-) -> None:
-    part.suptitle(block.heading, color=block.colour, weight="bold")
-    grid = part.subplots(1 + len(maps), SAMPLE_COLUMNS, squeeze=False)
-    for axes in grid.ravel():
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-    for axes, image, caption in zip(grid[0], images, captions, strict=False):
-        _show_pixels(axes, image)
-        axes.set_title(caption, fontsize=9)
-    for row, (name, of_images) in zip(grid[1:], maps.items(), strict=True):
-        row[0].set_ylabel(name)
-        for axes, image, one in zip(row, images, of_images, strict=False):
-            _show_pixels(axes, image)
-            _show_map(axes, one, image.shape)
-    weak_to_strong = ScalarMappable(Normalize(0, 1), "cividis")
-    label = "share of the strongest cell"
-    part.colorbar(weak_to_strong, ax=grid, label=label, alpha=MAP_OPACITY, fraction=0.03, pad=0.01)
-
-
-def _show_map(axes: Axes, one: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Draws a map (h, w) in [0, 1] over an image of `shape` (H, W, channels)."""
-    height, width = shape[:2]
-    whole = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axes.imshow(
-        one,
-        cmap="cividis",
-        vmin=0,
-        vmax=1,
-        alpha=MAP_OPACITY,
-        extent=whole,
-        interpolation="bilinear",
-    )
+        chosen = images[block.chosen]
+        sheet.add_rows([Cell(*one) for one in zip(chosen, captions, strict=True)], "test image")
+        for name, of_images in maps.items():
+            sheet.add_rows(
+                [
+                    Cell(image, "" if one.any() else "nothing speaks for it", overlay=one)
+                    for image, one in zip(chosen, of_images, strict=True)
+                ],
+                f"for the {name}",
+            )
+    return sheet.draw()
 
 
 def plot_feature_maps(image: np.ndarray, layers: Sequence["FeatureMaps"]) -> Figure:
-    """Shows what layers make of an image: of each the channels that vary most over it.
+    """Shows what layers make of an image: of each some channels that vary much, no two alike.
 
     Args:
         image: (H, W, 1 or 3) uint8 in [0, 255].
         layers: (h, w, channels) floats of each layer.
 
     Returns:
-        A figure of a block for the image and one for each layer; each channel has a scale of its
-        own, from dark to light.
+        A figure of a block for the image and one for each layer of cells enough; each channel has a
+        scale of its own, from dark to light.
     """
-    chosen = [_most_varied(layer.maps) for layer in layers]
-    heights = [SAMPLE_WIDTH + 0.5] * (1 + len(layers))
-    figure = PlainFigure(figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, sum(heights) + 0.6))
-    figure.set_layout_engine("constrained", h_pad=0.04)
-    figure.suptitle(
-        "Feature maps of a test image, each from its lowest to its highest value",
-        fontsize="x-large",
-    )
-    rows = figure.subfigures(1 + len(layers), 1, squeeze=False, height_ratios=heights)
-    first, *parts = rows[:, 0]
+    layers = [layer for layer in layers if min(layer.maps.shape[:2]) >= SMALLEST_MAP] or layers
+    sheet = Sheet("What the network sees of a test image", MAP_COLUMNS, wide=0.7)
     height, width = image.shape[:2]
-    block = _Block(f"Test image, {height} x {width} pixels", BLUE, np.array([0]))
-    _draw_block(first, block, image[np.newaxis], [""])
-    for part, layer, channels in zip(parts, layers, chosen, strict=True):
+    sheet.add_heading(f"Test image, {height} x {width} pixels", BLUE)
+    sheet.add_rows([Cell(image)])
+    for number, layer in enumerate(layers, start=1):
         height, width, count = layer.maps.shape
-        cells = f"{layer.layer}: {height} x {width} cells"
-        heading = f"{cells}, {len(channels)} of {count:,} channels, those that vary most"
-        part.suptitle(heading, color=BLUE, weight="bold")
-        row = part.subplots(1, SAMPLE_COLUMNS)
-        for axes in row:
-            axes.set_axis_off()
-        for axes, channel in zip(row, channels, strict=False):
-            axes.imshow(layer.maps[..., channel], cmap="cividis", interpolation="nearest")
-            axes.set_title(f"channel {channel}", fontsize=9)
-    return figure
+        channels = _choose_channels(layer.maps)
+        sheet.add_heading(
+            f"Depth {number} of {len(layers)}: {height} x {width} cells, {len(channels)} of "
+            f"{count:,} channels, those that vary most",
+            BLUE,
+        )
+        sheet.add_rows([Cell(layer.maps[..., one], f"channel {one}") for one in channels])
+    return sheet.draw()
 
 
-def _most_varied(maps: np.ndarray, most: int = SAMPLE_COLUMNS) -> np.ndarray:
-    """Returns the numbers of the channels of (h, w, channels) with the largest deviation."""
-    deviations = maps.std(axis=(0, 1))
-    return np.argsort(-deviations, kind="stable")[:most]
+def _choose_channels(maps: np.ndarray, most: int = MAP_COLUMNS) -> list[int]:
+    """Returns channels of (h, w, channels) with a large deviation, those alike left out."""
+    flat = maps.reshape(-1, maps.shape[-1]).T.astype(np.float64)  # (channels, cells)
+    flat -= flat.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(flat, axis=1)
+    order = np.argsort(-lengths, kind="stable")
+    flat /= np.maximum(lengths, np.finfo(np.float64).tiny)[:, np.newaxis]
+    chosen: list[int] = []
+    for channel in order:
+        is_new = not chosen or np.abs(flat[chosen] @ flat[channel]).max() < ALIKE
+        if is_new and lengths[channel] > 0:
+            chosen.append(int(channel))
+        if len(chosen) == most:
+            break
+    others = [int(channel) for channel in order if channel not in chosen]
+    return chosen or others[:1]
 
 
 def plot_gallery(title: str, images: np.ndarray, captions: Sequence[str]) -> Figure:
@@ -438,7 +374,10 @@ def plot_gallery(title: str, images: np.ndarray, captions: Sequence[str]) -> Fig
         images: uint8 (N, H, W, 1 or 3).
         captions: N texts, lines of which are kept.
     """
-    return _plot_captioned(title, images[:MOST_SHOWN], captions[:MOST_SHOWN], SAMPLE_COLUMNS, 1)
+    sheet = Sheet(title, SAMPLE_COLUMNS)
+    chosen = zip(images[:MOST_SHOWN], captions, strict=False)
+    sheet.add_rows([Cell(image, caption) for image, caption in chosen])
+    return sheet.draw()
 
 
 def plot_pairs(
@@ -457,39 +396,19 @@ def plot_pairs(
     count, height, width, channels = images.shape
     gap = np.full((count, height, max(1, round(_GAP * width)), channels), 255, np.uint8)
     joined = np.concatenate([images, gap, others], axis=2)
-    return _plot_captioned(title, joined, captions[shown], SAMPLE_COLUMNS // 2, 2)
+    sheet = Sheet(title, SAMPLE_COLUMNS // 2, wide=2)
+    sheet.add_rows([Cell(*one) for one in zip(joined, captions, strict=False)])
+    return sheet.draw()
 
 
-def _plot_captioned(
-    title: str, images: np.ndarray, captions: Sequence[str], columns: int, wide: int
-) -> Figure:
-    lines = [_fold(caption, wide * CAPTION_WIDTH) for caption in captions]
-    rows = max(-(-len(images) // columns), 1)
-    height, width = images.shape[1:3]
-    most_lines = max((caption.count("\n") + 1 for caption in lines), default=1)
-    row_height = wide * SAMPLE_WIDTH * min(height / width, 1.5) + 0.16 * most_lines + 0.2
-    figure = PlainFigure(
-        figsize=(SAMPLE_WIDTH * SAMPLE_COLUMNS, rows * row_height + 0.6), layout="constrained"
-    )
-    figure.suptitle(title, fontsize="x-large")
-    for axes in figure.subplots(rows, columns, squeeze=False).ravel():
-        axes.set_axis_off()
-    for axes, image, caption in zip(figure.axes, images, lines, strict=False):
-        _show_image(axes, image)
-        axes.set_title(caption, fontsize=9)
-    return figure
+def plot_classes(samples: Sequence[tuple[str, np.ndarray]]) -> Figure:
+    """Shows some images of each class, a row a class.
 
-
-def _fold(caption: str, width: int) -> str:
-    return "\n".join(textwrap.fill(line, width) for line in caption.splitlines())
-
-
-def _show_image(axes: Axes, image: np.ndarray) -> None:
-    """Draws uint8 (H, W, 1 or 3); small images keep their pixels visible."""
-    axes.set_axis_off()
-    _show_pixels(axes, image)
-
-
-def _show_pixels(axes: Axes, image: np.ndarray) -> None:
-    pixels = image[..., 0] if image.shape[-1] == 1 else image
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    Args:
+        samples: name of a class, and uint8 (K, H, W, 1 or 3) of its images.
+    """
+    sheet = Sheet("Some images of each class", SAMPLE_COLUMNS, wide=0.75)
+    for name, images in samples:
+        sheet.add_heading(shortened([name], 2 * LONGEST_LABEL)[0], BLUE)
+        sheet.add_rows([Cell(image) for image in images])
+    return sheet.draw()

@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from transfer.plots.galleries import MAP_OPACITY
+from transfer.plots.sheet import MAP_OPACITY
 
 LEAST_SIDE = 320  # pixels; small images are drawn larger
 

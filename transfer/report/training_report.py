@@ -16,6 +16,8 @@ def write_training_report(result: Result) -> None:
         result: what the run came to.
     """
     run_dir = result.run_dir
-    write_atomically(run_dir / files.CURVES, png(plot_history(result.history)))
-    card = model_card(run_dir.resolve().name, read_facts(run_dir), result.summary)
+    facts = read_facts(run_dir)
+    smoothing = facts.settings.label_smoothing
+    write_atomically(run_dir / files.CURVES, png(plot_history(result.history, smoothing)))
+    card = model_card(run_dir.resolve().name, facts, result.summary)
     write_atomically(run_dir / files.CARD, card)

@@ -1,6 +1,7 @@
 """The picture of a search: each trial a line through the values it took, to its score."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,23 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from transfer.plots.fonts import PlainFigure
-from transfer.plots.style import GRAY, VERMILLION
+from transfer.plots.style import BLUE, GRAY, VERMILLION
 from transfer.tuning import results
 from transfer.tuning.oracles import Plan
 from transfer.tuning.results import Row
 from transfer.tuning.space import Choices, Range, format_value
 
+_MOST_AXES = 8  # settings side by side, those that tell most of the score
+_FEWEST_TRIALS = 5  # from which a setting's importance is more than chance
 _WIDTH_EACH = 1.25  # inches for each axis
 _NEIGHBOUR = 0.03  # by which lines through the same choice are spread
 
 
 def plot_trials(rows: Sequence[Row], plan: Plan) -> Figure:
-    """Plots parallel coordinates: a vertical axis for each dimension, the last one for the score.
+    """Plots bars of how much each setting tells of the score, and the trials below.
+
+    The trials are lines across parallel axes: one for each setting, of more than eight those that
+    tell most, and the last one for the score.
 
     Args:
         rows: all trials, at least one with a score.
@@ -32,11 +38,67 @@ def plot_trials(rows: Sequence[Row], plan: Plan) -> Figure:
         settings dashed, a failed one dotted, without an end at the score. Values outside of the
         space stand at its edge.
     """
-    names = list(plan.space)
-    figure = PlainFigure(
-        figsize=(max(6.0, _WIDTH_EACH * (len(names) + 1)), 6), layout="constrained"
-    )
-    axes = figure.subplots()
+    weights = measure_importance(rows, plan)
+    names = list(weights)[:_MOST_AXES] or list(plan.space)[:_MOST_AXES]
+    width = max(7.0, _WIDTH_EACH * (len(names) + 1))
+    bars_height = 0.9 + 0.24 * len(weights) if weights else 0.0
+    figure = PlainFigure(figsize=(width, 6 + bars_height), layout="constrained")
+    if weights:
+        bars, axes = figure.subplots(2, 1, height_ratios=(bars_height, 6))
+        _draw_importance(bars, weights)
+    else:
+        axes = figure.subplots()
+    _draw_trials(axes, rows, plan, names)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def measure_importance(rows: Sequence[Row], plan: Plan) -> dict[str, float]:
+    """Returns how much of the scores each setting tells, the largest first.
+
+    Args:
+        rows: all trials.
+        plan: of the search.
+
+    Returns:
+        For each dimension a share in [0, 1]: of numbers the rank correlation with the score, of
+        choices the share of the scores' deviation that lies between them. Empty of fewer than
+        `_FEWEST_TRIALS`, which say nothing of it.
+    """
+    scored = results.sort_rows(rows, plan.objective)
+    if len(scored) < _FEWEST_TRIALS:
+        return {}
+    scores = np.argsort(np.argsort([_score(row, plan) for row in scored]))
+    weights = {}
+    for name, dimension in plan.space.items():
+        configs = [plan.own if row.is_own else row.config for row in scored]
+        places = np.array([_height(dimension, getattr(config, name)) for config in configs])
+        weights[name] = _tell_share(places, scores, isinstance(dimension, Choices))
+    return dict(sorted(weights.items(), key=lambda item: -item[1]))
+
+
+def _tell_share(places: np.ndarray, scores: np.ndarray, are_choices: bool) -> float:
+    if np.ptp(places) == 0:
+        return 0.0
+    if are_choices:
+        means = np.array([scores[places == place].mean() for place in places])
+        return float(means.std() / scores.std())
+    return float(abs(np.corrcoef(np.argsort(np.argsort(places)), scores)[0, 1]))
+
+
+def _draw_importance(axes: Axes, weights: Mapping[str, float]) -> None:
+    names = [name.replace("_", " ") for name in weights]
+    bars = axes.barh(names, list(weights.values()), color=BLUE, height=0.7)
+    axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.05), title="How much each setting tells of the score (0: nothing, 1: all)")
+    axes.tick_params(axis="y", labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_trials(axes: Axes, rows: Sequence[Row], plan: Plan, names: Sequence[str]) -> None:
+    plan = dataclasses.replace(plan, space={name: plan.space[name] for name in names})
     best_first = results.sort_rows(rows, plan.objective)
     scores = np.array([_score(row, plan) for row in best_first])
     ends = (scores.min(), scores.max()) if np.ptp(scores) else (scores[0] - 1, scores[0] + 1)
@@ -56,9 +118,6 @@ def plot_trials(rows: Sequence[Row], plan: Plan) -> Figure:
     _label(axes, plan, ends)
     title = f"{len(rows)} trials: the values they took and their {_score_name(plan)[0]}"
     axes.set_title(f"{title} (darker is better)")
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
-    return figure
 
 
 def _score(row: Row, plan: Plan) -> float:
