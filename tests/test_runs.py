@@ -241,7 +241,8 @@ def test_a_folder_without_finished_runs_has_none(tmp_path):
 def test_a_run_is_checked_before_it_is_used(tmp_path):
     finished = make_run(tmp_path, "finished", finished_at=1_000)
     assert check_finished(finished) == finished
-    assert "has not finished" in refused(check_finished, make_run(tmp_path, "unfinished"))
+    told = refused(check_finished, make_run(tmp_path, "unfinished"))
+    assert "has not finished" in told and f"train --resume {tmp_path / 'unfinished'}" in told
     assert "not a run folder" in refused(check_finished, tmp_path)
     assert "not a run folder" in refused(check_finished, tmp_path / "nowhere")
 

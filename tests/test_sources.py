@@ -811,7 +811,9 @@ def test_one_class_is_refused(tmp_path):
 def test_wrong_paths_are_told(tmp_path):
     assert "does not exist" in refused(tmp_path / "no\nsuch")
     assert "does not exist" in refused("")
-    assert "does not exist" in refused("fashion_mnist")
+    assert "did you mean fashion-mnist?" in refused("fashion_mnist")
+    assert "did you mean sample?" in refused("samples")
+    assert "fashion-mnist" in refused("mnist") and "digits" in refused("MNIST")
     (tmp_path / "x.zip").write_bytes(b"x")
     assert "another kind" in refused(tmp_path / "x.zip")
 

@@ -17,6 +17,7 @@ from transfer.models.classifier import build_classifier
 from transfer.models.saving import save_classifier
 from transfer.models.weights import imagenet_url, keras_cache, load_backbone
 from transfer.storage.downloads import download
+from transfer.training.run import train
 
 
 def write_as_keras_does(backbone, path):
@@ -65,6 +66,23 @@ def test_explicit_imagenet_takes_it_too(cached_file, mobilenetv2):
     backbone, found = load_backbone("mobilenetv2", 32, "imagenet", offline=True)
     assert found.name == "imagenet"
     assert_same_weights(backbone, mobilenetv2)
+
+
+@pytest.mark.parametrize(
+    "asked, meant", [("imagnet", "imagenet"), ("fotos", "photos"), ("w.h5", "path of a file")]
+)
+def test_a_word_that_is_none_is_refused_before_anything_is_loaded(asked, meant):
+    with pytest.raises(InputError, match=meant) as refused:
+        train(Config(weights=asked, data="nowhere"))
+    assert str(refused.value).startswith("--weights should be")
+
+
+def test_imagenet_that_is_not_here_names_the_best_that_is(monkeypatch):
+    monkeypatch.setattr(pretrained, "available", lambda kind: ["mobilenetv2"])
+    with pytest.raises(InputError, match=r"or use --weights bundled\."):
+        load_backbone("mobilenetv2", 32, "imagenet", offline=True)
+    with pytest.raises(InputError, match=r"or use --weights none\."):
+        load_backbone("vgg16", 32, "imagenet", offline=True)
 
 
 def test_a_partial_file_is_set_aside_and_never_used(cached_file):

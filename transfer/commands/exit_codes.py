@@ -12,6 +12,7 @@ import click
 
 from transfer import signals
 from transfer.backend import INSTALL
+from transfer.commands.hints import improve
 from transfer.commands.streams import Steady, steady_streams
 from transfer.errors import InputError, Interrupted, disk_error, printable
 
@@ -39,6 +40,7 @@ def _run(command: click.Command, name: str | None) -> int:
     try:
         code = command.main(prog_name=name, standalone_mode=False) or 0
     except click.UsageError as error:
+        improve(error)
         error.show()
         return 2
     except Interrupted as error:

@@ -5,6 +5,7 @@ checksum where there is one, header, counts, ranges). a new format is one file i
 and one row in `SOURCES`.
 """
 
+import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,13 +106,22 @@ SOURCES = (
 )
 
 
+def _tell_meant(data: str) -> str:
+    """Returns what a word that names no file probably means, as the end of a sentence."""
+    word = data.lower()
+    if word == "mnist":
+        return f"; of clothes it is {FASHION_MNIST}, for handwritten digits name their files"
+    close = difflib.get_close_matches(word, ("auto", FASHION_MNIST, "sample"), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def _load_path(data: str) -> Loaded:
     path = Path(os.path.abspath(os.path.expanduser(data)))
     try:
         if not data or not path.exists():
             raise InputError(
                 "--data should be auto, fashion-mnist, sample or the path of a file or folder. "
-                f"Received: {data!r}, which does not exist."
+                f"Received: {data!r}, which does not exist{_tell_meant(data)}."
             )
         for source in SOURCES:
             if source.recognise(path):

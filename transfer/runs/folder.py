@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from transfer import console
 from transfer.errors import InputError
 from transfer.runs.files import CHECKPOINTS, CONFIG, DATA, LOCK, LOGS, RUNS_FOLDER, SUMMARY
 from transfer.storage.atomic import is_temporary, remove_leftovers
@@ -121,7 +122,10 @@ def check_finished(run_dir: Path) -> Path:
     if not (run_dir / CONFIG).is_file():
         raise InputError(f"{run_dir} is not a run folder: it should hold {CONFIG}.")
     if not is_finished(run_dir):
-        raise InputError(f"the run in {run_dir} has not finished: {SUMMARY} is missing.")
+        raise InputError(
+            f"the run in {run_dir} has not finished: {SUMMARY} is missing. To go on with it: "
+            f"{console.how_to('train', '--resume', run_dir)}"
+        )
     return run_dir
 
 

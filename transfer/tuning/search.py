@@ -39,7 +39,7 @@ from transfer.errors import InputError, Interrupted, shortened
 from transfer.formatting import format_seconds
 from transfer.models.backbones import check_image_size
 from transfer.models.fingerprints import fingerprint_variables
-from transfer.models.weights import Weights, load_backbone
+from transfer.models.weights import Weights, check_weights, load_backbone
 from transfer.plots.style import png
 from transfer.recipes import get_recipe
 from transfer.storage.atomic import read_json, remove_leftovers, write_atomically, write_json
@@ -216,6 +216,7 @@ def _prepare(options: SearchOptions, processes: Processes) -> tuple[Data, Plan]:
     if config.folds:
         raise InputError("--folds is for train: a search compares on the validation images.")
     check_image_size(config.backbone, config.image_size)
+    check_weights(config.weights)
     data = load_data(config, options.offline, with_test=False, arrays=options.arrays)
     backbones = said.get("backbone")
     names = backbones.values if isinstance(backbones, spaces.Choices) else (config.backbone,)

@@ -1,0 +1,79 @@
+"""What was probably meant by an option or a word that a command does not know.
+
+Most of these words are those of other tools, whose settings bear other names here.
+"""
+
+import difflib
+
+import click
+
+# A word after "--" to the options that say the same here; a command has some of them.
+MEANT: dict[str, tuple[str, ...]] = {
+    "lr": ("head-learning-rate", "finetune-learning-rate"),
+    "learning-rate": ("head-learning-rate", "finetune-learning-rate"),
+    "lr0": ("head-learning-rate", "finetune-learning-rate"),
+    "epochs": ("head-epochs", "finetune-epochs"),
+    "epoch": ("head-epochs", "finetune-epochs"),
+    "model": ("backbone",),
+    "arch": ("backbone",),
+    "network": ("backbone",),
+    "imgsz": ("image-size",),
+    "img-size": ("image-size",),
+    "size": ("image-size",),
+    "resolution": ("image-size",),
+    "batch": ("batch-size",),
+    "bs": ("batch-size",),
+    "dataset": ("data",),
+    "data-dir": ("data",),
+    "input": ("data",),
+    "out": ("run-dir",),
+    "output": ("run-dir",),
+    "output-dir": ("run-dir",),
+    "name": ("run-dir",),
+    "pretrained": ("weights",),
+    "checkpoint": ("weights",),
+    "patience": ("early-stopping-patience", "plateau-patience"),
+    "val-split": ("validation-fraction",),
+    "wd": ("l2",),
+    "weight-decay": ("l2",),
+    "amp": ("precision",),
+    "fp16": ("precision",),
+    "freeze": ("unfreeze",),
+}
+
+
+def improve(error: click.UsageError) -> None:
+    """Adds to an error of click's what was probably meant, where that can be told.
+
+    Args:
+        error: its message or its suggestions become better.
+    """
+    if isinstance(error, click.NoSuchOption):
+        _suggest_options(error)
+    elif error.message.startswith("Got unexpected extra argument") and _has(error, "--data"):
+        error.message += ". Images are named by an option: --data PATH"
+    elif error.message.startswith("No such command"):
+        _suggest_commands(error)
+
+
+def _suggest_options(error: click.NoSuchOption) -> None:
+    word = error.option_name.lstrip("-").replace("_", "-").lower()
+    meant = [f"--{name}" for name in (word, *MEANT.get(word, ()))]
+    known = [option for option in meant if _has(error, option)]
+    if known:
+        error.possibilities = known
+
+
+def _suggest_commands(error: click.UsageError) -> None:
+    context = error.ctx
+    if context is None or not isinstance(context.command, click.Group):
+        return
+    word = error.message.split("'")[1]
+    close = difflib.get_close_matches(word, context.command.list_commands(context), 1)
+    if close and "Did you mean" not in error.message:
+        error.message += f" Did you mean {close[0]}?"
+
+
+def _has(error: click.UsageError, option: str) -> bool:
+    command = error.ctx.command if error.ctx else None
+    return command is not None and any(option in param.opts for param in command.params)
