@@ -26,7 +26,7 @@ IMAGES, PIXELS, FOLDER, EPOCHS = PARTS = ("images", "pixels", "folder", "epochs"
 NUM_CLASSES = 10  # of the folder
 _FILE_SIDES = (80, 120)  # two sizes: so that all are brought to --image-size
 _PASS = re.compile(r"features of .*?: ([\d,]+) images, ([\d,]+) images/s")
-_EPOCH = re.compile(r"fine-tune \d+/\d+: .*; ([\d,]+) images/s")
+_EPOCH = re.compile(r"fine-tune \d+/\d+ .* ([\d,]+) images/s")
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -215,7 +215,7 @@ def measure_folder(num_files: int, image_size: int) -> dict:
         "num_files": num_files,
         "image_size": image_size,
         "decoded_bytes": num_files * image_size**2 * 3,
-        "ready_seconds": finished.when("Images used: "),
+        "ready_seconds": finished.when("Classes: "),
         **_memory(finished),
     }
     click.echo(
@@ -261,7 +261,7 @@ def measure_epochs(data: str, epochs: int) -> dict:
 
 def _train(words: Iterable[object]) -> Finished:
     with tempfile.TemporaryDirectory() as folder:
-        return run_command("train", [*words, "--run-dir", "run"], Path(folder))
+        return run_command("train", [*words, "--run-dir", "run", "--verbose"], Path(folder))
 
 
 def _number(text: str) -> int:

@@ -88,6 +88,7 @@ def no_waiting_for_the_disk():
 def no_voice(monkeypatch):
     """Makes a test silent again that let the process speak, as every command does."""
     monkeypatch.setattr(console, "_current", None)
+    monkeypatch.setattr(console, "_verbose", False)
 
 
 @pytest.fixture(autouse=True)

@@ -193,7 +193,7 @@ def test_auto_sees_colour_images_by_features_that_have_seen_photos(
     channels, kind, asked, by_features
 ):
     images, _ = make_shapes(9, channels=channels)
-    weights = Weights(kind, "weights")
+    weights = Weights(kind, "weights", "weights")
 
     def load_features(pixels, config, *, offline, wanted):
         return np.zeros((9, 8)) if wanted(weights) else None, weights

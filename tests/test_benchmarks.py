@@ -324,10 +324,10 @@ def test_costs_are_read_from_what_train_says():
         (1.0, "features of the training images: 1,000 images, 100 images/s, 10.0 s"),
         (20.0, "features of their mirror images: 1,000 images, 200 images/s, 5.0 s"),
         (22.0, "features of the validation images: 100 images, 100 images/s, 1.0 s"),
-        (25.0, "head 1/10: loss 0.5, accuracy 80.00 %; 9,000 images/s, 0.1 s"),
-        (26.0, "head 10/10: loss 0.5, accuracy 80.00 %; 9,000 images/s, 0.1 s"),
-        (40.0, "fine-tune 1/2: loss 0.5, accuracy 80.00 %; 50 images/s, 20.0 s"),
-        (50.0, "fine-tune 2/2: loss 0.5, accuracy 80.00 %; 100 images/s, 10.0 s"),
+        (25.0, "head  1/10  0.5  80.00 %  0.5  80.00 %  0.1 s  0.001  9,000 images/s"),
+        (26.0, "head 10/10  0.5  80.00 %  0.5  80.00 %  0.1 s  0.001  9,000 images/s"),
+        (40.0, "fine-tune 1/2  0.5  80.00 %  0.5  80.00 %  20.0 s  0.0001  50 images/s"),
+        (50.0, "fine-tune 2/2  0.5  80.00 %  0.5  80.00 %  10.0 s  0.0001  100 images/s"),
     ]
     finished = Finished([Line(seconds, 0, text) for seconds, text in told], 51.0, 0, 0)
     assert scale.costs_told(finished) == {

@@ -16,6 +16,7 @@ from transfer.models.classifier import (
     feature_extractor,
     unfreeze_backbone,
 )
+from transfer.models.counts import count_network
 from transfer.models.folding import fold_classifier
 from transfer.models.head import build_head, measure_features, standardize_features
 from transfer.models.precision import dtype_policy
@@ -35,6 +36,20 @@ def images():
 def make_classifier(config, num_classes=3, train_batch_norm=False):
     backbone = build_backbone(config.backbone, config.image_size)
     return build_classifier(config, backbone, num_classes, train_batch_norm=train_batch_norm)
+
+
+def test_a_network_is_counted_as_its_authors_do():
+    backbone = build_backbone("mobilenetv2", 32)
+    counts = count_network(backbone)
+    # 300 million at 224 pixels (Sandler et al. 2018, Table 4), 49 times the cells of 32, of which
+    # the classifier of 1,280 x 1,000 is none of ours.
+    assert counts.multiply_adds == pytest.approx((300e6 - 1.28e6) / 49, rel=0.01)
+    assert counts.parameters == 2_257_984 and counts.layers == 2 * 52
+    assert "2.26 million parameters (9.0 MB), 6.11 million multiply-adds" in counts.tell()
+    config = Config(image_size=32, hidden_units=0, head_features="last")
+    whole = build_classifier(config, backbone, 10, train_batch_norm=False)
+    more = count_network(whole)  # the dense layer, and nothing else
+    assert more.multiply_adds - counts.multiply_adds == 1280 * 10
 
 
 def test_probabilities_are_scaling_backbone_pooling_head(config, images):

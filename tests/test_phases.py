@@ -390,7 +390,7 @@ def test_photos_that_are_not_square_are_fitted_as_asked_said_and_kept(fit, confi
     side = (20, 30) if fit == "squash" else (30, 30)
     assert finished.images("test").images.shape[1:] == (*side, 3)
     assert "24 of 24 images are not square" in finished.facts.data.provenance
-    assert "Working size: 30 x" in spoken and "24 of 24 images are not square" in spoken
+    assert "working size 30 x" in spoken and "24 of 24 images are not square" in spoken
 
 
 def test_a_run_from_before_there_was_a_fit_goes_on_with_the_one_there_was(config, tmp_path):

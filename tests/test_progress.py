@@ -10,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from transfer import console
+from transfer.config import Config
 from transfer.progress import PhaseProgress
+from transfer.training.forecast import Forecast
 
 LOGS = {
     "loss": 0.51234,
@@ -20,8 +22,7 @@ LOGS = {
     "learning_rate": 5e-4,
 }
 EPOCH_LINE = re.compile(
-    r"head (\d)/2: loss 0\.5123, accuracy 80\.00 %; validation loss 0\.4000, accuracy 85\.12 %; "
-    r"learning rate 0\.0005; [\d,]+ images/s, \d+\.\d s"
+    r"head (\d)/2 +0\.5123 +80\.00 % +0\.4000 +85\.12 %  \d+\.\d s( +0\.0005  [\d,]+ images/s)?"
 )
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
@@ -60,9 +61,49 @@ def test_a_log_gets_one_plain_line_an_epoch(capsys, log):
     fit(progress)
     progress.on_train_end()
     out, err = capsys.readouterr()
-    lines = out.splitlines()
+    names, *lines = out.splitlines()
     assert err == "" and "\x1b" not in out and "\r" not in out
-    assert [EPOCH_LINE.fullmatch(line).group(1) for line in lines] == ["1", "2"]
+    assert names.split() == "loss accuracy validation loss accuracy time".split()
+    assert [EPOCH_LINE.fullmatch(line).group(1, 2) for line in lines] == [("1", None), ("2", None)]
+    assert max(map(len, [names, *lines])) < 80
+
+
+def test_a_verbose_log_has_learning_rate_and_speed(capsys):
+    console.speak(verbose=True)
+    fit(make_progress())
+    names, *lines = capsys.readouterr().out.splitlines()
+    assert names.split()[-3:] == ["learning", "rate", "speed"]
+    assert all(EPOCH_LINE.fullmatch(line).group(2) for line in lines)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("title", ["head", "fine-tune", "fold 3: fine-tune"])
+def test_no_line_of_a_terminal_is_wider_than_it(width, title):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=width)
+    with console.voice(screen):
+        progress = PhaseProgress(title, num_images=54_000, steps=422, epochs=100, first_epoch=99)
+        progress.on_train_begin()
+        progress.on_epoch_begin(99)
+        progress._started -= 1  # tens of thousands of images a second
+        progress.on_train_batch_end(400)
+        progress._bar.refresh()
+        progress.on_epoch_end(99, LOGS)
+        progress.close()
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.file.getvalue())
+    lines = re.split(r"[\r\n]+", plain)
+    assert max(map(len, lines)) <= width and "\u2026" not in plain
+    assert any("images/s left " in line for line in lines)
+
+
+def test_a_terminal_breaks_no_word_and_no_command():
+    path = "/a/path/that/is/longer/than/the/whole/of/this/terminal"
+    with console.voice(
+        Console(file=io.StringIO(), force_terminal=True, width=30, highlight=False)
+    ) as screen:
+        console.say(f"Weights of a network are in {path} as said")
+        console.say("Next: transfer evaluate runs/a/b/c --report")
+        lines = screen.file.getvalue().splitlines()
+    assert path in lines and lines[-1] == "Next: transfer evaluate runs/a/b/c --report"
 
 
 def test_a_log_gets_one_plain_line_a_prediction(capsys, log):
@@ -105,7 +146,7 @@ def test_a_terminal_gets_a_bar_with_images_a_second_and_time_left(terminal):
     assert HIDE_CURSOR in shown and shown.rfind(SHOW_CURSOR) > shown.rfind(HIDE_CURSOR)
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
     assert "images/s" in plain and "left" in plain and "100 %" in plain
-    assert EPOCH_LINE.findall(plain) == ["1", "2"]
+    assert [number for number, _ in EPOCH_LINE.findall(plain)] == ["1", "2"]
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -146,6 +187,45 @@ def test_keras_calls_it_as_expected(capsys, log):
     progress = PhaseProgress("test", num_images=10, steps=3)
     model.predict(inputs, batch_size=4, verbose=0, callbacks=[progress])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    assert lines[0].startswith("head 1/2: loss ") and lines[1].startswith("head 2/2: loss ")
-    assert lines[2].startswith("test: 10 images, ")
+    assert len(lines) == 4
+    assert lines[1].startswith("head 1/2 ") and lines[2].startswith("head 2/2 ")
+    assert lines[3].startswith("test: 10 images, ")
+
+
+def test_a_forecast_names_the_phases_to_come_and_is_told_again_where_it_was_wrong(monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    forecast = Forecast(Config(head_epochs=10, finetune_epochs=4), 1_000, 100)
+    during = forecast.during_pass(later=1_100)
+    # 2,100 images of features at 0.1 s each, and 4 epochs of five times that.
+    told = during(0.1, 1_000)
+    assert re.fullmatch(
+        r"Forecast: done in 38 min, at \d\d:\d\d, or sooner "
+        r"\(features 4 min, head 30 s, fine-tune 34 min\)",
+        told,
+    )
+    assert during(0.1, 1_000) == ""  # still so
+    assert "fine-tune" in forecast.during("head")(0.2, 10_000)
+    assert forecast.during("fine-tune")(0.001, 4_000) == ""  # seconds
+    assert "in 10 min" in forecast.during("fine-tune")(0.147, 4_000)
+    assert "fine-tune" not in Forecast(Config(), 1_000, 100).during("head")(1.0, 1_000)
+
+
+def test_a_forecast_is_told_after_the_first_seconds(capsys, log):
+    asked = []
+
+    def foretell(seconds, left):
+        asked.append((seconds, left))
+        return "Forecast: later"
+
+    progress = PhaseProgress("head", num_images=800, steps=8, epochs=2, foretell=foretell)
+    progress.on_train_begin()
+    progress.on_epoch_begin(0)
+    progress.on_train_batch_end(0)  # compiles, which says nothing of the others
+    progress.on_train_batch_end(1)
+    assert not asked
+    progress._compiled = (progress._compiled[0] - 6, progress._compiled[1])
+    progress.on_train_batch_end(2)
+    progress.on_train_batch_end(3)
+    ((seconds, left),) = asked
+    assert left == 1_300 and seconds == pytest.approx(6 / 200, rel=0.05)
+    assert capsys.readouterr().out.splitlines()[-1] == "Forecast: later"

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,9 +20,11 @@ from transfer.errors import printable
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderHook, RenderResult
 
+COMMAND_FOLLOWS = "Next: "  # starts a line that holds a command to copy
 LOG_WIDTH = 160  # columns where there is no terminal: rich would fold tables at 80
 
 _current: "Console | None" = None
+_verbose = False
 
 
 def get() -> "Console":
@@ -32,13 +35,15 @@ def get() -> "Console":
     return _current
 
 
-def speak(quiet: bool = False) -> None:
+def speak(quiet: bool = False, verbose: bool = False) -> None:
     """Lets this process speak from here on, or keeps it silent.
 
     Args:
         quiet: say nothing.
+        verbose: say also what `is_verbose` asks for.
     """
-    global _current
+    global _current, _verbose
+    _verbose = verbose
     _current = _make(quiet=quiet or not _is_first_process())
 
 
@@ -58,9 +63,26 @@ def speaking(quiet: bool = False) -> "contextlib.AbstractContextManager[Console]
     return voice(_make(quiet=quiet or not _is_first_process()))
 
 
+def is_verbose() -> bool:
+    """Returns whether reasons and measurements are said that few want to read."""
+    return _verbose
+
+
 def say(text: Any = "") -> None:
-    """Prints one line, however long; a terminal folds it, a log keeps it whole."""
-    get().print(text, soft_wrap=True)
+    """Prints one line; a terminal gets it folded between words, a log whole, however long.
+
+    A command to copy keeps its one line, and so does a path.
+    """
+    speaker = get()
+    if speaker.is_terminal:
+        text = "\n".join(_fold(line, speaker.width) for line in str(text).split("\n"))
+    speaker.print(text, soft_wrap=True)
+
+
+def _fold(line: str, width: int) -> str:
+    if len(line) <= width or line.startswith(COMMAND_FOLLOWS):
+        return line
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def show(renderable: Any, **options: Any) -> None:

@@ -24,10 +24,26 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def format_about(seconds: float) -> str:
+    """Returns a duration that is not known to the second: "40 s", "12 min", "2 h 10 min"."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def format_spread(values: Sequence[float], write: Callable[[float], str] = format_percent) -> str:
     """Returns what repeats came to: "mean 93.00 %, min 92.80 %, max 93.20 %, n = 3"."""
     mean, low, high = (write(value) for value in (fmean(values), min(values), max(values)))
     return f"mean {mean}, min {low}, max {high}, n = {len(values)}"
+
+
+def format_large(count: int) -> str:
+    """Returns a count of many as "2.3 million", a smaller one with all digits."""
+    for word, size in (("billion", 1e9), ("million", 1e6)):
+        if count >= size:
+            return f"{count / size:.3g} {word}"
+    return f"{count:,}"
 
 
 def format_bytes(count: int) -> str:

@@ -1,13 +1,21 @@
-"""What a person sees while a phase runs: a bar on a terminal, one line an epoch elsewhere."""
+"""What a person sees while a phase runs: a bar on a terminal, and a line for each epoch."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from transfer import console
 from transfer.formatting import format_percent, format_seconds
+
+# Of a line an epoch; with --verbose there is more, and the first line names them.
+_COLUMNS = ("    loss", "accuracy", "validation loss", "accuracy", "time")
+_MORE = ("learning rate", "speed")
+FORETOLD_AFTER = 3.0  # seconds of a phase, after its first step
+_BESIDE_BAR = 42  # columns of a terminal: percentage, images/s and time left
+_LONGEST_BAR, _SHORTEST_BAR = 40, 4
 
 
 class PhaseProgress(keras.callbacks.Callback):
@@ -19,6 +27,8 @@ class PhaseProgress(keras.callbacks.Callback):
         steps: batches in an epoch.
         epochs: epochs of the phase.
         first_epoch: of them that is trained now, from 0.
+        foretell: given the seconds an image takes and the images left in the phase, returns a
+            line on when all will be done, or ""; called after the first seconds and each epoch.
     """
 
     def __init__(
@@ -29,16 +39,20 @@ class PhaseProgress(keras.callbacks.Callback):
         steps: int,
         epochs: int = 1,
         first_epoch: int = 0,
+        foretell: Callable[[float, float], str] | None = None,
     ) -> None:
         super().__init__()
         self.title, self.epochs = title, epochs
         self.num_images, self.steps = num_images, steps
+        self._foretell, self._is_foretold = foretell, False
+        self._compiled: tuple[float, int] | None = None  # when the first step had ended, and which
         self._first_step = self._step = first_epoch * steps
+        self._label_width = len(self._label(epochs))
+        room = console.get().width - _BESIDE_BAR - self._label_width
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=max(_SHORTEST_BAR, min(room, _LONGEST_BAR))),
             TextColumn("{task.percentage:>3.0f} %  {task.fields[rate]}"),
-            TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console.get(),
@@ -46,6 +60,9 @@ class PhaseProgress(keras.callbacks.Callback):
             disable=not console.get().is_terminal,
         )
         self._task = self._bar.add_task(title, total=steps * epochs, completed=self._step, rate="")
+
+    def _label(self, epoch: int) -> str:
+        return f"{self.title} {epoch}/{self.epochs}"
 
     def _begin(self) -> None:
         self._bar.start()
@@ -57,6 +74,23 @@ class PhaseProgress(keras.callbacks.Callback):
         seconds = time.perf_counter() - self._started
         images = (self._step - self._first_step) * self.num_images / self.steps
         self._bar.update(self._task, completed=self._step, rate=f"{images / seconds:,.0f} images/s")
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        # The first step, in which TensorFlow compiles, says nothing of the others.
+        now = time.perf_counter()
+        self._compiled = self._compiled or (now, self._step)
+        since, first = self._compiled
+        if not self._is_foretold and now - since > FORETOLD_AFTER and self._step > first:
+            self._is_foretold = True
+            self._say_forecast((now - since) / (self._step - first))
+
+    def _say_forecast(self, seconds_a_step: float) -> None:
+        images = self.num_images / self.steps
+        left = (self.steps * self.epochs - self._step) * images
+        line = self._foretell(seconds_a_step / images, left) if self._foretell else ""
+        if line:
+            console.say(line)
 
     def close(self) -> None:
         """Takes the bar off the terminal, also after an error; may be called twice."""
@@ -82,12 +116,14 @@ class PhaseProgress(keras.callbacks.Callback):
         )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Shows the bar."""
+        """Shows the bar, and what the numbers of an epoch's line are."""
+        names = [f"{'':{self._label_width}}", *_COLUMNS, *(_MORE if console.is_verbose() else ())]
+        console.say("  ".join(names))
         self._begin()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Names the epoch beside the bar."""
-        self._bar.update(self._task, description=f"{self.title} {epoch + 1}/{self.epochs}")
+        self._bar.update(self._task, description=self._label(epoch + 1))
         self._epoch, self._epoch_started = epoch, time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -98,16 +134,21 @@ class PhaseProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Says what the epoch came to, in a line."""
-        rate = self.num_images / (self._epoch_trained - self._epoch_started)
-        seconds = time.perf_counter() - self._epoch_started
-        console.say(
-            f"{self.title} {epoch + 1}/{self.epochs}: "
-            f"loss {logs['loss']:.4f}, accuracy {format_percent(logs['accuracy'])}; "
-            f"validation loss {logs['val_loss']:.4f}, "
-            f"accuracy {format_percent(logs['val_accuracy'])}; "
-            f"learning rate {logs['learning_rate']:.2g}; "
-            f"{rate:,.0f} images/s, {format_seconds(seconds)}",
-        )
+        cells = [
+            f"{logs['loss']:.4f}",
+            format_percent(logs["accuracy"]),
+            f"{logs['val_loss']:.4f}",
+            format_percent(logs["val_accuracy"]),
+        ]
+        line = [f"{self._label(epoch + 1):<{self._label_width}}"]
+        line += [f"{cell:>{len(name)}}" for cell, name in zip(cells, _COLUMNS, strict=False)]
+        line.append(format_seconds(time.perf_counter() - self._epoch_started))
+        if console.is_verbose():
+            rate = self.num_images / (self._epoch_trained - self._epoch_started)
+            line += [f"{logs['learning_rate']:.2g}", f"{rate:,.0f} images/s"]
+        console.say("  ".join(line))
+        if self._is_foretold and epoch + 1 < self.epochs:
+            self._say_forecast((self._epoch_trained - self._epoch_started) / self.steps)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Takes the bar off the terminal."""

@@ -15,7 +15,7 @@ from transfer.data.descriptors import appearance_features
 from transfer.data.splits import Loaded
 from transfer.datasets.sources import describe_origin, load_undivided
 from transfer.models.pretrained import MADE_FROM
-from transfer.models.weights import Weights
+from transfer.models.weights import Weights, check_weights
 
 
 def audit(
@@ -45,6 +45,7 @@ def audit(
     Raises:
         InputError: the data or the weights cannot be used, or the folder cannot be written.
     """
+    check_weights(config.weights)
     loaded = load_undivided(arrays or config.data, offline=offline)
     facts = {"data": describe_origin(loaded), "command": command}
     console.say(f"Data: {facts['data']}")
@@ -77,5 +78,5 @@ def _describe(
             pixels, config, offline=offline, wanted=is_wanted
         )
         if features is not None:
-            return features, f"features of {config.backbone}, {weights.provenance}"
+            return features, f"features of {config.backbone}, {weights.short}"
     return appearance_features(pixels), "gradients and pixels of the images"

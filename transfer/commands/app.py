@@ -31,7 +31,7 @@ def main(models: tuple[str, ...], host: str, port: int | None, quiet: bool, verb
     """
     if importlib.util.find_spec("gradio") is None:
         raise click.ClickException('gradio is not installed; run `pip install ".[app]"`.')
-    console.speak(quiet)
+    console.speak(quiet, verbose)
     from transfer.deploy.app import build_app, launch, make_page
     from transfer.deploy.opening import open_classifier
     from transfer.storage.atomic import scratch_folder

@@ -57,7 +57,7 @@ def main(
             "image_size": image_size,
         }
     )
-    console.speak(quiet)
+    console.speak(quiet, verbose)
     summary = audit(config, out, offline=offline, verbose=verbose, command=console.command_line())
     console.say()
     print_audit(summary)

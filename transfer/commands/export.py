@@ -79,7 +79,7 @@ def main(
         check_finished(Path(run))
     if output:
         check_free(output)
-    console.speak(quiet or as_json)
+    console.speak(quiet or as_json, verbose)
     load_keras(verbose)
     from transfer.deploy.export import Exporter, exports_table, sentence
     from transfer.deploy.verify import to_json

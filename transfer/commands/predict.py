@@ -97,7 +97,7 @@ def main(
 
     if link and into is None:
         raise click.UsageError("--link goes with --into FOLDER.")
-    console.speak(quiet or as_json)
+    console.speak(quiet or as_json, verbose)
     paths = _find(photos)
     open_one = open_classifier if explain else open_fastest  # gradients are TensorFlow's
     classifiers = [open_one(one) for one in (model, *ensemble)]

@@ -76,7 +76,7 @@ def main(
 
     Runs on the backend of Keras that $KERAS_BACKEND names, tensorflow or jax.
     """
-    console.speak(quiet)
+    console.speak(quiet, verbose)
     load_keras(verbose)
     from transfer.pretraining import folder
     from transfer.pretraining.pretrain import FINISHED, pretrain

@@ -79,7 +79,7 @@ def main(
         check_finished(Path(run))
     listed = find_photos(catalogue).paths if catalogue else ()
     found = find_photos(photos).paths if photos else ()
-    console.speak(quiet or as_json)
+    console.speak(quiet or as_json, verbose)
     load_keras(verbose)
     from transfer.deploy import similar
 

@@ -88,7 +88,7 @@ def main(
     _check_roles(role, address, worker)
     backbones = tuple(dict.fromkeys(settings.pop("backbone")))
     config = options.make_config(settings | {"backbone": backbones[0]})
-    console.speak(quiet)
+    console.speak(quiet, verbose)
     load_keras(verbose)
     from transfer.tuning import search
     from transfer.tuning.space import read_space

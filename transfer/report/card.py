@@ -162,6 +162,7 @@ def _training(facts: Facts, num_parameters: int) -> Items:
     values = {
         **_start(facts),
         **({"parameters": f"{num_parameters:,}"} if num_parameters else {}),
+        **({"backbone": facts.network.tell()} if facts.network else {}),
         "images": ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         "optimizer": settings.optimizer,
         "batch size": settings.batch_size,

@@ -18,6 +18,7 @@ from transfer.data.geometry import FITS, LARGEST_SIDE, Geometry
 from transfer.data.splits import MOST_CLASSES, Splits
 from transfer.errors import InputError, printable
 from transfer.formatting import format_spread
+from transfer.models.counts import NetworkCounts
 from transfer.models.precision import POLICIES
 from transfer.models.weights import KINDS, Weights
 from transfer.runs import files
@@ -69,6 +70,11 @@ class WeightsFacts:
     provenance: str
     sha256: str = ""
 
+    @property
+    def short(self) -> str:
+        """What they are, without why there are no better ones."""
+        return self.provenance.partition(", because there are ")[0]
+
 
 @dataclass(frozen=True)
 class RepeatsFacts:
@@ -92,6 +98,7 @@ class Facts:
         command: as it was typed, "" where it was none.
         started: time, ISO 8601.
         repeats: what binds it to other runs, None of a single one.
+        network: how large the backbone is, None of runs of 0.1.0.
     """
 
     settings: Config
@@ -103,12 +110,14 @@ class Facts:
     command: str = ""
     started: str = ""
     repeats: RepeatsFacts | None = None
+    network: NetworkCounts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON values, which `parse_facts` takes."""
         values = dataclasses.asdict(self)
         values["data"]["class_names"] = list(self.data.class_names)
-        for part, holder in (("repeats", values), ("geometry", values["data"])):
+        parts = (("repeats", values), ("network", values), ("geometry", values["data"]))
+        for part, holder in parts:
             if holder[part] is None:
                 del holder[part]
         return values
@@ -227,6 +236,7 @@ def describe_run(
     *,
     command: str = "",
     repeats: RepeatsFacts | None = None,
+    network: NetworkCounts | None = None,
 ) -> Facts:
     """Returns what config.json holds of a run that begins now.
 
@@ -239,6 +249,7 @@ def describe_run(
         policy: Keras's dtype policy of the training.
         command: as it was typed.
         repeats: what binds it to other runs.
+        network: how large the backbone is.
     """
     return Facts(
         config,
@@ -250,6 +261,7 @@ def describe_run(
         command,
         datetime.now(UTC).isoformat(timespec="seconds"),
         repeats,
+        network,
     )
 
 
@@ -278,6 +290,9 @@ def read_facts(run_dir: Path) -> Facts:
     return parse_facts(read_json(path), path)
 
 
+_OPTIONAL = ("repeats", "network")
+
+
 def parse_facts(values: Mapping[str, Any], path: Path) -> Facts:
     """Returns what a JSON object says of a run.
 
@@ -288,7 +303,7 @@ def parse_facts(values: Mapping[str, Any], path: Path) -> Facts:
     Raises:
         InputError: a value is missing, or is not what it should be.
     """
-    names = [each.name for each in dataclasses.fields(Facts) if each.name != "repeats"]
+    names = [each.name for each in dataclasses.fields(Facts) if each.name not in _OPTIONAL]
     if missing := [name for name in names if name not in values]:
         raise InputError(f"{path} should hold {', '.join(names)}. Received: no {missing[0]}.")
     read = Reader(values, str(path))
@@ -305,7 +320,12 @@ def parse_facts(values: Mapping[str, Any], path: Path) -> Facts:
         command=read.text("command"),
         started=read.text("started"),
         repeats=_parse_repeats(read.part("repeats")) if values.get("repeats") else None,
+        network=_parse_network(read.part("network")) if values.get("network") else None,
     )
+
+
+def _parse_network(read: Reader) -> NetworkCounts:
+    return NetworkCounts(*(read.count(each.name) for each in dataclasses.fields(NetworkCounts)))
 
 
 def _parse_repeats(read: Reader) -> RepeatsFacts:

@@ -93,16 +93,11 @@ def _fingerprint(splits: Splits, kept: Mapping[str, str] | None) -> dict[str, st
 
 def _say_data(splits: Splits, with_test: bool) -> None:
     console.say(f"Data: {splits.provenance}")
-    test = f"{splits.test.num_images:,} test" if with_test else "the test images left alone"
-    console.say(
-        f"Images used: {splits.train.num_images:,} training, "
-        f"{splits.validation.num_images:,} validation, {test}; "
-        f"{len(splits.class_names)} classes"
-    )
+    size = f"; working size {splits.geometry.describe()}" if splits.geometry else ""
+    alone = "" if with_test else "; the test images are left alone"
+    console.say(f"Classes: {len(splits.class_names)}{size}{alone}")
     if advice := advise_on_balance(splits.train.labels, splits.class_names):
         console.say(advice)
-    if splits.geometry:
-        console.say(f"Working size: {splits.geometry.describe()}")
 
 
 def advise_on_balance(labels: np.ndarray, class_names: Sequence[str]) -> str:

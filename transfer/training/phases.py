@@ -49,6 +49,7 @@ from transfer.training.checkpoint import (
     list_checkpoints,
 )
 from transfer.training.features import frozen_extractor, load_features
+from transfer.training.forecast import Forecast, Foretell
 from transfer.training.interruption import StopAfterStep
 from transfer.training.optimizers import make_optimizer, make_schedule, scale_steps
 from transfer.training.scores import best_loss
@@ -67,6 +68,7 @@ class Run:
     recorder: HistoryRecorder
     started: float  # `time.perf_counter()`, earlier by what the run took before it was resumed
     checkpoint: Checkpoint | None = None  # to go on from
+    forecast: Forecast | None = None  # none of a part of something larger
 
     def first_epoch(self, phase: str) -> int:
         """Returns the number of the first epoch to train, from 0."""
@@ -94,10 +96,14 @@ def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> Hea
     """Returns the frozen backbone's features, each computed once or kept before."""
     config = run.config
     extractor = frozen_extractor(classifier, config)
+    left = splits.train.num_images * (2 if config.flip else 1) + splits.validation.num_images
 
     def features_of(split: Split, title: str, flipped: bool = False) -> np.ndarray:
+        nonlocal left
+        left -= split.num_images
         name = f"features of {title}"
-        progress = _progress(run, name, split.num_images)
+        foretell = run.forecast.during_pass(left) if run.forecast else None
+        progress = _progress(run, name, split.num_images, foretell=foretell)
         with StopAfterStep() as stop, contextlib.closing(progress):
             return load_features(
                 extractor,
@@ -280,7 +286,10 @@ def _fit(
     before: HeadPhaseWeights | None = None,
 ) -> None:
     run.recorder.phase = phase
-    progress = _progress(run, phase, train.num_images, run.epochs(phase), run.first_epoch(phase))
+    foretell = run.forecast.during(phase) if run.forecast else None
+    progress = _progress(
+        run, phase, train.num_images, run.epochs(phase), run.first_epoch(phase), foretell
+    )
     kerases = list(keras_callbacks(phase, run.config, run.recorder.run_dir))
     resumed = run.checkpoint if run.first_epoch(phase) else None
     checkpointer = Checkpointer(run.recorder, kerases, run.started, resumed, before)
@@ -344,7 +353,12 @@ def _weigh_validation(
 
 
 def _progress(
-    run: Run, title: str, num_images: int, epochs: int = 1, first_epoch: int = 0
+    run: Run,
+    title: str,
+    num_images: int,
+    epochs: int = 1,
+    first_epoch: int = 0,
+    foretell: Foretell | None = None,
 ) -> PhaseProgress:
     steps = steps_per_epoch(num_images, run.config.batch_size)
     return PhaseProgress(
@@ -353,4 +367,5 @@ def _progress(
         steps=steps,
         epochs=epochs,
         first_epoch=first_epoch,
+        foretell=foretell,
     )

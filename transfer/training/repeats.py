@@ -109,9 +109,9 @@ def print_repeats(results: Sequence[Result]) -> None:
     console.say(
         f"{len(results)} runs, each on validation images of its own: accuracy "
         f"{format_spread([phase.val_accuracy for phase in phases])}; loss "
-        f"{format_spread([phase.val_loss for phase in phases], '{:.4f}'.format)}\n"
-        f"Next: {command}"
+        f"{format_spread([phase.val_loss for phase in phases], '{:.4f}'.format)}"
     )
+    console.say(f"Next: {command}")
 
 
 def _folders_beside(run_dir: Path) -> tuple[dict[int, Path], Facts | None]:

@@ -90,16 +90,14 @@ def print_summary(result: Result) -> None:
     """Prints what was trained, how good it is on the validation images, and what to type next."""
     for name, phase in result.summary.phases.items():
         console.say(
-            f"{name}: {phase.epochs} epochs in {format_seconds(phase.seconds)}, "
-            f"lowest validation loss {phase.val_loss:.4f} in epoch {phase.best_epoch}, whose "
-            f"weights are kept: validation accuracy {format_percent(phase.val_accuracy)}"
+            f"Best of {name}: epoch {phase.best_epoch} of {phase.epochs}, validation loss "
+            f"{phase.val_loss:.4f}, accuracy {format_percent(phase.val_accuracy)}"
         )
     for told in filter(None, (result.summary.tell_kept(), result.summary.tell_folds())):
         console.say(told)
-    console.say(
-        f"Done in {format_seconds(result.summary.seconds)}. Everything is in {result.run_dir}\n"
-        f"Next: {console.how_to('evaluate', result.run_dir, '--report')}"
-    )
+    took = format_seconds(result.summary.seconds)
+    console.say(f"Done in {took}. Everything is in {result.run_dir}")
+    console.say(f"Next: {console.how_to('evaluate', result.run_dir, '--report')}")
 
 
 def _fingerprint_history(history: Iterable[Mapping[str, Any]]) -> str:

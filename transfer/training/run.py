@@ -27,10 +27,11 @@ from transfer.machine import has_accelerator, usable_memory
 from transfer.models.backbones import check_image_size, get_backbone, scale
 from transfer.models.batch_norm import RECALIBRATION_IMAGES, make_recalibration
 from transfer.models.classifier import build_classifier, least_training_bytes
+from transfer.models.counts import count_network
 from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.precision import choose_inference_precision, choose_precision, dtype_policy
 from transfer.models.saving import save_classifier
-from transfer.models.weights import Weights, load_backbone
+from transfer.models.weights import Weights, check_weights, load_backbone
 from transfer.recipes import get_recipe
 from transfer.runs import files
 from transfer.runs.facts import (
@@ -55,6 +56,7 @@ from transfer.training.checkpoint import Checkpoint, HeadPhaseWeights, newest_ch
 from transfer.training.data import Data, load_data
 from transfer.training.defaults import check_folds, settle, suit_size
 from transfer.training.folds import cross_validate
+from transfer.training.forecast import Forecast
 from transfer.training.interruption import one_line_for_every_end, too_large
 from transfer.training.phases import Run, fit_finetune, fit_head, fit_small, load_head_features
 from transfer.training.result import Describe, Result, finish, tidy_up
@@ -97,11 +99,14 @@ def train(
     check_new(run_dir)
     check_image_size(config.backbone, config.image_size)
     check_folds(config)
+    check_weights(config.weights)
     data = data or load_data(config, offline)
     config = _suit_size(config, data, given)
     policy, reason = choose_precision(config.backbone, config.precision)
     backbone, weights = _load_backbone(config, config.weights, policy, offline)
     settled = settle(config, weights, data.splits.geometry)
+    network = count_network(backbone)
+    console.say(f"Backbone: {config.backbone}, {network.tell()}")
     _say_settings(settled, weights, policy, reason)
     _say_colours(settled, data.splits)
     _check_memory(settled, backbone, policy)
@@ -117,10 +122,12 @@ def train(
             policy,
             command=command,
             repeats=repeats,
+            network=network,
         ).write(run_dir)
         console.say(f"Run folder: {run_dir}")
         classifier = _build(settled, backbone, data.splits, policy)
-        run = Run(settled, HistoryRecorder(run_dir), started)
+        forecast = _make_forecast(settled, data.splits)
+        run = Run(settled, HistoryRecorder(run_dir), started, forecast=forecast)
         return _train_phases(
             classifier, data.splits, policy, run, describe=describe, keep_model=keep_model
         )
@@ -175,7 +182,8 @@ def resume(
         if checkpoint:
             recorder.rows = checkpoint.state.history
             started -= checkpoint.state.seconds
-        run = Run(facts.settled, recorder, started, checkpoint)
+        forecast = _make_forecast(facts.settled, data.splits)
+        run = Run(facts.settled, recorder, started, checkpoint, forecast)
         return _train_phases(classifier, data.splits, facts.precision, run, describe=describe)
 
 
@@ -267,12 +275,14 @@ def _say_settings(settled: Config, weights: Weights, policy: str, reason: str) -
     console.say(f"Weights: {weights.short}")
     if not weights.pretrained:
         console.say(
-            "Head phase skipped: a frozen random backbone teaches nothing. All layers and "
-            f"BatchNorm train from scratch at learning rate {settled.finetune_learning_rate:g}."
+            "Head phase skipped: a frozen random backbone teaches nothing. All layers train from "
+            f"scratch at learning rate {settled.finetune_learning_rate:g}."
         )
     inference, why = choose_inference_precision(settled.backbone, settled.precision)
-    other = "" if inference == policy else f"; without gradients {inference}, {why}"
-    console.say(f"Precision: {policy}, {reason}{other}")
+    other = "" if inference == policy else f"; without gradients {inference}"
+    if console.is_verbose():
+        policy, other = f"{policy}, {reason}", f"{other}, {why}" if other else ""
+    console.say(f"Precision: {policy}{other}")
 
 
 def _say_colours(settled: Config, splits: Splits) -> None:
@@ -288,6 +298,10 @@ def _check_memory(settled: Config, backbone: keras.Model, policy: str) -> None:
             f"{too_large(settled)}: they need more than {needed / 1e9:.0f} GB, and there are "
             f"{there / 1e9:.0f} here; take --batch-size {settled.batch_size // 2} or less."
         )
+
+
+def _make_forecast(settled: Config, splits: Splits) -> Forecast:
+    return Forecast(settled, splits.train.num_images, splits.validation.num_images)
 
 
 def _keep_arrays(data: Data, run_dir: Path) -> str | None:

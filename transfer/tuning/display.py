@@ -11,11 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from transfer import console
-from transfer.formatting import format_percent, format_seconds
+from transfer.formatting import format_about, format_percent, format_seconds
+from transfer.runs import files
+from transfer.training.checkpoint import list_checkpoints
 from transfer.tuning import results
-from transfer.tuning.oracles import Plan
+from transfer.tuning.oracles import TRIAL_PREFIX, Plan
 from transfer.tuning.results import Row
 from transfer.tuning.space import format_value
+from transfer.tuning.trials import RUN
 
 TOP = 10  # trials shown at the end, and while it runs
 
@@ -58,18 +61,32 @@ class Display:
             text = results.describe_row(row, plan)
             if row in results.sort_rows(self._rows, plan.objective)[:1] and row.number > 1:
                 text += " (best so far)"
-            console.say(text)
+            console.say(f"{text}{self._time_left()}")
+
+    def _time_left(self) -> str:
+        # By the mean of the trials that ended; other processes' run at the same time as ours.
+        seconds = [row.score.seconds for row in self._rows if row.finished]
+        left = self.most_trials - sum(row.record is not None for row in self._rows)
+        if not seconds or left <= 0:
+            return ""
+        about = sum(seconds) / len(seconds) * left / max(len(self._began), 1)
+        return f"; {format_about(about)} left"
+
+    def _tell_running(self, trial_id: str, began: float) -> Text:
+        folder = self.oracle.plan.folder / f"{TRIAL_PREFIX}{trial_id}" / RUN / files.CHECKPOINTS
+        told = f"running: trial {int(trial_id) + 1}"
+        for newest in list_checkpoints(folder)[-1:]:  # such as 2-fine-tune-0003
+            phase, _, number = newest.name.split("-", 1)[1].rpartition("-")
+            told += f", {phase} epoch {int(number)} done"
+        return Text(f"{told}, for {format_seconds(time.monotonic() - began)}")
 
     def _render(self) -> Group:
         rows, plan = self._rows, self.oracle.plan
         ended = sum(row.record is not None for row in rows)
         failed = sum(row.failed for row in rows)
         told = f"{ended} of {self.most_trials} trials" + (f", {failed} failed" if failed else "")
-        lines = [
-            Text(f"running: trial {int(id) + 1} for {format_seconds(time.monotonic() - began)}")
-            for id, began in list(self._began.items())
-        ]
-        return Group(Text(told), top_table(rows, plan), *lines)
+        lines = [self._tell_running(id, began) for id, began in list(self._began.items())]
+        return Group(Text(told + self._time_left()), top_table(rows, plan), *lines)
 
 
 def top_table(rows: Sequence[Row], plan: Plan) -> Table:

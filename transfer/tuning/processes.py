@@ -12,6 +12,7 @@ import gc
 import multiprocessing
 import pickle
 import signal
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -24,7 +25,8 @@ from transfer.backend import has_computed
 from transfer.errors import Interrupted
 
 _POLL_SECONDS = 0.2  # after which a signal is noticed at the latest
-_HAS_FORK = "fork" in multiprocessing.get_all_start_methods()
+# macOS has one, after which its own libraries may wait for ever.
+_HAS_FORK = "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
 
 shared: Any = None  # what `Processes.share` was given, in the process of a call
 
