@@ -15,7 +15,7 @@ from transfer.evaluation.significance import (
     PairedComparison,
     bootstrap_macro_f1,
     bootstrap_mean,
-    compare_with_first,
+    compare_pairs,
     holm,
     mcnemar_exact,
 )
@@ -117,10 +117,10 @@ def test_a_sentence_names_the_better_one_first_or_says_noise():
 
 def test_the_first_is_compared_with_each_other_one():
     a, b = flags(12, 1)
-    found = compare_with_first([("A", a), ("B", b), ("again A", a)])
+    found = compare_pairs([("A", a), ("B", b), ("again A", a)], with_first_alone=True)
     assert [(pair.name_a, pair.name_b) for pair in found] == [("A", "B"), ("A", "again A")]
     assert found[0].p_value == pytest.approx(2 * mcnemar_exact(a, b))  # Holm, of two
     assert found[1].p_value == 1.0
     assert (found[0].accuracy_a, found[0].accuracy_b) == (a.mean(), b.mean())
-    assert compare_with_first([("A", a)]) == []
-    assert math.isclose(compare_with_first([("A", a), ("B", b)])[0].p_value, mcnemar_exact(a, b))
+    assert compare_pairs([("A", a)]) == []
+    assert math.isclose(compare_pairs([("A", a), ("B", b)])[0].p_value, mcnemar_exact(a, b))

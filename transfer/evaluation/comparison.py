@@ -11,21 +11,34 @@ from transfer.evaluation.evaluated import (
     have_same_test_images,
     is_comparable,
 )
-from transfer.evaluation.significance import PairedComparison, Repeats, compare_with_first
+from transfer.evaluation.significance import PairedComparison, Repeats, compare_pairs
 from transfer.runs.facts import Facts
 from transfer.runs.finished import FinishedRun
 from transfer.runs.folder import finished_runs
 
+MOST_IN_PAIRS = 4  # runs, which make six pairs
 
-def compare_runs(evaluated: Sequence[EvaluatedRun]) -> list[PairedComparison]:
-    """Compares the first run with each other one that was tested on the same images."""
+
+def compare_runs(
+    evaluated: Sequence[EvaluatedRun], *, against_first: bool = True
+) -> list[PairedComparison]:
+    """Compares runs that were tested on the same images as the first of them.
+
+    Args:
+        evaluated: the runs.
+        against_first: the first with each other one; else every two, and of more than
+            `MOST_IN_PAIRS`, whose pairs nobody would read, the best with each other one.
+    """
     first, *others = evaluated
     comparable = [first, *(run for run in others if is_comparable(first, run))]
-    return compare_with_first(
+    if not against_first:
+        comparable.sort(key=lambda run: -run.metrics["accuracy"])
+    return compare_pairs(
         [
             (run.name, run.predictions.y_prob.argmax(axis=1) == run.predictions.y_true)
             for run in comparable
-        ]
+        ],
+        with_first_alone=against_first or len(comparable) > MOST_IN_PAIRS,
     )
 
 

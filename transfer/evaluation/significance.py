@@ -4,6 +4,7 @@ Everything here is arithmetic on what was predicted for the same test images. It
 noise of those images, not that of training: another seed is another run.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -194,21 +195,24 @@ class Repeats:
         )
 
 
-def compare_with_first(is_right: Sequence[tuple[str, np.ndarray]]) -> list[PairedComparison]:
-    """Compares the first of several with each other one, by McNemar's exact test.
+def compare_pairs(
+    is_right: Sequence[tuple[str, np.ndarray]], *, with_first_alone: bool = False
+) -> list[PairedComparison]:
+    """Compares several with each other, by McNemar's exact test.
 
     Args:
         is_right: name and (N,) bool of each, whether it predicted each image rightly.
+        with_first_alone: the first with each other one, not every two.
 
     Returns:
-        One comparison for each but the first, in order; p values are corrected by Holm's method
-        for their number.
+        A comparison for each pair, in order; p values are corrected by Holm's method for their
+        number.
     """
-    if len(is_right) < 2:
-        return []
-    (name, first), *others = is_right
-    p_values = holm([mcnemar_exact(first, other) for _, other in others])
+    pairs = list(itertools.combinations(is_right, 2))
+    if with_first_alone:
+        pairs = pairs[: max(len(is_right) - 1, 0)]  # those of the first come first
+    p_values = holm([mcnemar_exact(a, b) for (_, a), (_, b) in pairs]) if pairs else []
     return [
-        PairedComparison(name, other_name, float(np.mean(first)), float(np.mean(other)), p_value)
-        for (other_name, other), p_value in zip(others, p_values, strict=True)
+        PairedComparison(name, other, float(np.mean(a)), float(np.mean(b)), p_value)
+        for ((name, a), (other, b)), p_value in zip(pairs, p_values, strict=True)
     ]
