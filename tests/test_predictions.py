@@ -269,14 +269,16 @@ def test_ensembles_and_flips_are_rows_of_their_own(two_runs):
     np.testing.assert_allclose(ensemble_of_flips.predictions.y_prob, mean, rtol=1e-6)
     rows = run_report.table_rows([*two_runs, *combined], all_baselines=False)
     single = "tiny, 32 px, from scratch"
-    assert [(row.model, row.source) for row in rows] == [
-        (single, str(a.run_dir)),
-        (single, str(b.run_dir)),
-        (f"{single}, with flips", str(a.run_dir)),
-        (f"{single}, with flips", str(b.run_dir)),
+    assert {(row.model, row.source) for row in rows} == {
+        (f"a: {single}", str(a.run_dir)),
+        (f"b: {single}", str(b.run_dir)),
+        (f"a: {single}, with flips", str(a.run_dir)),
+        (f"b: {single}, with flips", str(b.run_dir)),
         ("ensemble of 2 runs", f"{a.run_dir} + {b.run_dir}"),
         ("ensemble of 2 runs, with flips", f"{a.run_dir} + {b.run_dir}"),
-    ]
+    }
+    assert len(rows) == 6
+    assert rows == sorted(rows, key=lambda row: -row.accuracy)  # the best first
     assert len({(row.accuracy, row.loss) for row in rows}) == 6
     values = [to_json(run) for run in (a, flips_a, ensemble)]
     assert [value["test_time_flips"] for value in values] == [False, True, False]

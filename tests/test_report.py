@@ -1,21 +1,27 @@
 """What a reader sees: the printed metrics, the folder of a report."""
 
 import base64
+import copy
 import csv
+import dataclasses
 import json
 import math
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
-from tests.conftest import printed, tiny_row
+from tests.conftest import make_stripes, printed, tiny_row
+from transfer.commands.main import load_command
 from transfer.config import Config
+from transfer.errors import InputError
 from transfer.evaluation.baselines import MeasuredBaseline
 from transfer.evaluation.evaluated import evaluate_run
 from transfer.evaluation.metrics import compute_metrics
@@ -23,11 +29,14 @@ from transfer.evaluation.significance import PairedComparison, Repeats
 from transfer.evaluation.temperature import apply_temperature
 from transfer.models.backbones import BACKBONES
 from transfer.report import document, run_report, sections
+from transfer.report.answers import answers_section
 from transfer.report.card import model_card
 from transfer.report.run_report import Reported, write_report
 from transfer.report.table import TableRow, published_rows
+from transfer.report.tensorboard import log_pictures
+from transfer.report.tracking import Tracker
 from transfer.runs import files, finished, predictions
-from transfer.runs.facts import read_facts
+from transfer.runs.facts import PhaseSummary, Summary, read_facts
 from transfer.runs.finished import FinishedRun
 from transfer.training.run import train
 
@@ -69,10 +78,10 @@ def show(blocks, width=80):
 def test_printed_metrics():
     text = show(metrics_sections(small_metrics()[0]))
     assert re.search(r"accuracy +96\.67 %", text)
-    assert re.search(r"interval +88\.6\d to 99\.0\d %", text)
+    assert re.search(r"interval of the accuracy +88\.6\d to 99\.0\d %", text)
     assert re.search(r"test images +60\n", text)
-    assert re.search(r"loss .+\n95 % bootstrap interval +0\.\d{4} to 0\.\d{4}\n", text)
-    assert re.search(r"macro F1 .+\n95 % bootstrap interval +\d\d\.\d\d to 100\.00 %\n", text)
+    assert re.search(r"loss .+\n95 % interval of the loss +0\.\d{4} to 0\.\d{4}\n", text)
+    assert re.search(r"macro F1 .+\n95 % interval of macro F1 +\d\d\.\d\d to 100\.00 %\n", text)
     assert re.search(r"kind_0\|x +100\.00 +95\.00 +97\.44 +20", text)
     assert re.search(r"kind_0\|x +kind_1\|x +1 +5\.0", text)
     assert "\x1b" not in text
@@ -230,6 +239,17 @@ def test_report_folder_holds_the_page_and_its_pictures(report):
             assert len(image.convert("L").getcolors(256)) > 10  # something is drawn
 
 
+def test_tensorboard_gets_the_confusion_matrix_once_however_often_it_is_reported(report):
+    logs = report.parent.parent / files.LOGS / "report"
+    (events,) = logs.glob("events.out.tfevents.*")
+    content = events.read_bytes()
+    assert content.count(b"PNG") == 3 and b"confusion_matrix_counts" in content
+    draw = document.Picture("sample_predictions", "x", (report.parent / PICTURES[5]).read_bytes())
+    log_pictures(report.parent.parent / files.LOGS, [draw, document.Paragraph("y")])
+    (events,) = logs.glob("events.out.tfevents.*")
+    assert events.read_bytes().count(b"PNG") == 1
+
+
 def test_report_page_says_it_all(report):
     text = report.read_text(encoding="utf-8")
     assert re.findall(r"!\[.+\]\((.+)\)", text) == PICTURES
@@ -247,6 +267,55 @@ def test_report_page_says_it_all(report):
     assert re.search(r"\| expected calibration error \| \d+\.\d\d % \| \d+\.\d\d % \|", text)
     assert "from a calibrated confidence of " in text or "No calibrated confidence" in text
     assert "fine-tune: 1 epochs, kept the weights of epoch 1, which has the lowest" in text
+
+
+def test_the_page_answers_first_and_says_last_where_it_comes_from(report):
+    text = report.read_text(encoding="utf-8")
+    titles = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert titles[:2] == ["In short", "Result"] and titles[-2:] == ["Words", "How it was made"]
+    assert "- **How good:** 96.67 % of 60 test images are right; " in text
+    confused = r"- **What it confuses:** kind\_0\|x is taken for kind\_1\|x (1 image, 5.0 % of the "
+    assert confused in text
+    assert text.count("- **What to do next:** ") >= 1
+    page = (report.parent / "report.html").read_text(encoding="utf-8")
+    links = re.findall(r'href="#([^"]+)"', page)
+    assert len(links) == len(titles) - 1 and set(links) < set(re.findall(r'id="([^"]+)"', page))
+    assert "## Words" in text and "- **macro:** the mean over the classes" in text
+
+
+PHASE = PhaseSummary(epochs=5, best_epoch=3, val_loss=0.5, val_accuracy=0.8, seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    "phases, kept, advice",
+    [
+        ({"head": PHASE}, "head", "a longer run would not pay: of 5 epochs"),
+        ({"head": dataclasses.replace(PHASE, best_epoch=5)}, "", "--head-epochs 10"),
+        (
+            {"head": PHASE, "fine-tune": dataclasses.replace(PHASE, best_epoch=5)},
+            "",
+            "--finetune-epochs 10",
+        ),
+        ({"head": PHASE, "fine-tune": PHASE}, "head", "the head alone was better"),
+    ],
+)
+def test_what_to_do_next_follows_from_the_phases(evaluated, phases, kept, advice):
+    run = copy.copy(evaluated.run)
+    run.summary = Summary(phases, 1.0, {}, kept)
+    blocks = answers_section(dataclasses.replace(evaluated, run=run), calibration())
+    assert advice in document.to_markdown("x", blocks) and advice in show(blocks, 400)
+
+
+def test_classes_that_are_missed_and_sure_mistakes_are_named(evaluated):
+    metrics = small_metrics()[0]
+    worst = min(metrics["per_class"], key=lambda row: row["recall"])
+    y_prob = np.eye(3, dtype=np.float32)[[0, 1, 1, 1]] * 0.97 + 0.01
+    sure = predictions.Predictions(np.array([0, 1, 2, 0]), y_prob)
+    other = dataclasses.replace(evaluated, metrics=metrics, predictions=sure)
+    text = document.to_markdown("x", answers_section(other, calibration()))
+    assert "labels of 2 test images that it gets wrong" in text
+    named = f"more training images of {document.escape_markdown(worst['class_name'])}"
+    assert (named in text) == (worst["recall"] < metrics["accuracy"] - 0.05)
 
 
 class Reader(HTMLParser):
@@ -339,7 +408,8 @@ def test_report_replaces_an_older_one_and_takes_colour_images_of_two_classes(tmp
     assert "No image was predicted wrongly." in text and "in colour" in text
     assert "more than noise" not in text
     assert (folder / PICTURES[0]).read_bytes().startswith(b"\x89PNG")
-    assert len(list(folder.iterdir())) == len(PICTURES) + 4
+    assert "Left out, confused pairs: no test image was predicted wrongly." in text
+    assert len(list(folder.iterdir())) == len(PICTURES) + 3
 
 
 def test_few_validation_images_give_no_temperature_anywhere(evaluated, tmp_path):
@@ -423,3 +493,51 @@ def test_data_are_loaded_once_and_each_split_is_decoded_once(tmp_path, monkeypat
         + [f"fingerprint {count}" for count in (120, 120, 60)]
         + [f"decode_split {count}" for count in (120, 120, 60, 4)]
     )
+
+
+def test_a_look_counts_classes_and_shows_samples_and_augmentation(tmp_path, monkeypatch):
+    monkeypatch.setattr("transfer.plots.style.PICTURE_DPI", 30)
+    x_train, y_train = make_stripes(60)
+    x_train[7] = x_train[9]  # twice there
+    path = tmp_path / "stripes.npz"
+    names = np.array(["level", "up|right"])
+    np.savez(path, x_train=x_train, y_train=y_train, class_names=names)
+    page = tmp_path / "page.html"
+    words = [str(path), "--html", str(page), "--image-size", "32", "--rotation-degrees", "30"]
+    done = CliRunner().invoke(load_command("look"), words)
+    assert done.exit_code == 0, done.output
+    read = Reader(page.read_text(encoding="utf-8"))
+    for text in (done.stdout, read.text):
+        for said in ("up|right", "all 28 x 28 pixels", "all gray", "1 exact pair, 0 near pairs"):
+            assert said in text, said
+    assert re.search(r"^level +21 +3 +6 *$", done.stdout, re.MULTILINE), done.stdout
+    assert [tag for tag, _ in read.tags].count("img") == 2
+    assert done.stdout.endswith(f"Page: {page}\n")
+    before = sorted(tmp_path.iterdir())
+    assert CliRunner().invoke(load_command("look"), [str(path)]).exit_code == 0
+    assert sorted(tmp_path.iterdir()) == before  # no page where none was asked for
+
+
+def test_mlflow_gets_settings_metrics_by_epoch_model_and_report(report, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database needs more packages
+    run_dir = report.parent.parent
+    tracker = Tracker()
+    tracker.log(run_dir)
+    tracker.log(run_dir)  # the same once more is the same run
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("transfer").experiment_id])
+    facts = read_facts(run_dir)
+    assert run.data.params["batch_size"] == str(facts.settled.batch_size)
+    losses = [metric.value for metric in client.get_metric_history(run.info.run_id, "val_loss")]
+    assert losses == [row["val_loss"] for row in FinishedRun(run_dir).history]
+    assert run.data.metrics["test_accuracy"] == pytest.approx(58 / 60)
+    names = {one.path for one in client.list_artifacts(run.info.run_id)}
+    assert {"model.keras", "README.md", "report"} <= names
+
+
+def test_without_mlflow_one_line_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(InputError, match=r"pip install '\.\[mlflow\]'"):
+        Tracker()

@@ -277,13 +277,14 @@ def plain_text(path):
     return " ".join(re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", text).split())
 
 
-def check_pages(report_dir, calibration, accuracy):
+def check_pages(report_dir, calibration, accuracy, total):
     """Yields lines as those of `compare`: what each rendering of the report must say."""
     report, page = report_dir / "report.md", report_dir / "report.html"
     card = report_dir.parent / "README.md"
     words = {path: threshold_words(calibration) for path in (report, page, card)}
     for path in (report, page):
         words[path] = words[path] + phase_words(report_dir.parent)
+        words[path].append(f"{100 * accuracy:.2f} % of {total:,} test images are right")
     words[report] = [f"**accuracy:** **{100 * accuracy:.2f} %**", *words[report]]
     words[page] = [f"accuracy: {100 * accuracy:.2f} %", *words[page]]
     for path, expected in words.items():
@@ -307,7 +308,7 @@ def check_report(report_dir):
     lines += confidence_columns(y_prob, rows, calibration["temperature"])
     is_of = calibration["threshold_of"]
     lines.append(("threshold_of", "calibrated_confidence", is_of, is_of == "calibrated_confidence"))
-    return lines + list(check_pages(report_dir, calibration, found["accuracy"]))
+    return lines + list(check_pages(report_dir, calibration, found["accuracy"], len(rows)))
 
 
 def main(report_dirs):

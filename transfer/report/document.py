@@ -81,10 +81,39 @@ class Heading:
         """Returns the block for Markdown."""
         return f"## {escape_markdown(self.text)}"
 
+    def html(self) -> str:
+        """Returns the block for HTML, with what a link can lead to."""
+        return f'<h2 id="{slug(self.text)}">{html.escape(self.text)}</h2>'
+
     def show(self) -> None:
         """Shows the block in the terminal."""
         console.say()
         console.show(RichText(self.text, style="bold"))
+
+
+def slug(title: str) -> str:
+    """Returns the end of an address that leads to a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Links to the headings of a page; a terminal, where nothing leads anywhere, has none."""
+
+    titles: Sequence[str]
+
+    @classmethod
+    def of(cls, blocks: "Sequence[Block]") -> "Contents":
+        """Returns the contents of blocks."""
+        return cls([block.text for block in blocks if isinstance(block, Heading)])
+
+    def markdown(self) -> str:
+        """Returns the block for Markdown."""
+        links = (f"[{escape_markdown(title)}](#{slug(title)})" for title in self.titles)
+        return f"On this page: {', '.join(links)}."
+
+    def show(self) -> None:
+        """Shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +265,7 @@ class Code:
         console.say(self.text.rstrip())
 
 
-Block = Heading | Paragraph | Bullets | Table | Picture | Code
+Block = Heading | Contents | Paragraph | Bullets | Table | Picture | Code
 
 # The policy forbids whatever the page does not hold itself: no script, no font, no tracker.
 _PAGE = string.Template("""\
@@ -254,7 +283,13 @@ body { max-width: 60rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui
 h1, h2 { line-height: 1.2; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
 a { color: #0072b2; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; scrollbar-width: thin;
+  /* A shadow at the side on which there is more. */
+  background: linear-gradient(to right, #fff 30%, #fff0) left / 3rem 100%,
+    linear-gradient(to left, #fff 30%, #fff0) right / 3rem 100%,
+    linear-gradient(to right, #0004, #0000) left / .8rem 100%,
+    linear-gradient(to left, #0004, #0000) right / .8rem 100%;
+  background-attachment: local, local, scroll, scroll; background-repeat: no-repeat; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #ddd; overflow-wrap: normal; }
@@ -310,7 +345,7 @@ def to_html(title: str, blocks: Sequence[Block]) -> str:
 
 def block_to_html(block: Block) -> str:
     """Returns one block of HTML; a table wider than the screen scrolls by itself."""
-    if isinstance(block, Picture):
+    if isinstance(block, Picture | Heading):
         return block.html()
     text: str = _markdown().render(block.markdown()).rstrip()
     return f'<div class="wide">{text}</div>' if isinstance(block, Table) else text

@@ -27,13 +27,15 @@ from transfer.evaluation.evaluated import EvaluatedRun, is_comparable, to_json
 from transfer.evaluation.metrics import wilson_interval
 from transfer.evaluation.predictions import predictions_csv
 from transfer.evaluation.significance import PairedComparison, Repeats
-from transfer.formatting import format_percent
+from transfer.formatting import format_percent, format_seconds
 from transfer.report import document, sections
+from transfer.report.answers import answers_section, glossary_section
 from transfer.report.card import model_card
-from transfer.report.document import Block, Bullets, Heading
+from transfer.report.document import Block, Bullets, Contents, Heading, Paragraph, Picture
 from transfer.report.none_of_these import measure_none_of_these, none_of_these_section
 from transfer.report.pictures import draw_pictures
 from transfer.report.table import TableRow, baseline_row, published_rows
+from transfer.report.tensorboard import log_pictures
 from transfer.runs import files
 from transfer.runs.finished import FinishedRun
 from transfer.runs.folder import check_own_folder
@@ -85,7 +87,7 @@ def print_run(evaluated: EvaluatedRun) -> None:
     where = {
         "Run": str(evaluated.run_dir),
         "Data": facts.data.provenance,
-        "Weights": facts.weights.provenance,
+        "Weights": facts.weights.provenance if console.is_verbose() else facts.weights.short,
     }
     for name, text in where.items():
         console.say(f"{name}: {text}")
@@ -94,15 +96,20 @@ def print_run(evaluated: EvaluatedRun) -> None:
     document.show(blocks + sections.confused_section(metrics))
 
 
-def print_side_by_side(compared: Sequence[EvaluatedRun]) -> None:
-    """Shows a row for each run, without published ones, and whether they differ."""
+def print_side_by_side(compared: Sequence[EvaluatedRun], *, against_first: bool = False) -> None:
+    """Shows a row for each run, without published ones, and whether they differ.
+
+    Args:
+        compared: the runs, and what was made of them.
+        against_first: compare the first with each other one, not every two.
+    """
     same = all(is_comparable(compared[0], run) for run in compared)
-    rows = [table_row(run) for run in compared]
+    rows = _ranked([table_row(run) for run in compared])
     document.show(
         [
             *sections.table_section(rows, None if same else OTHER_IMAGES),
             *sections.repeats_section(group_repeats(compared)),
-            *sections.comparisons_section(compare_runs(compared)),
+            *sections.comparisons_section(compare_runs(compared, against_first=against_first)),
         ]
     )
 
@@ -113,6 +120,7 @@ def report_runs(
     *,
     all_baselines: bool,
     measure_baselines: bool = False,
+    against_first: bool = True,
 ) -> Path:
     """Shows and writes the report of the first run beside all others and published results.
 
@@ -121,6 +129,7 @@ def report_runs(
         combined: what `evaluate_combinations` made of them.
         all_baselines: all published results, not the best of each family.
         measure_baselines: measure some of the published classifiers on the first run's images.
+        against_first: compare the first run with each other one, not every two of those named.
 
     Returns:
         The path of report.md.
@@ -139,7 +148,7 @@ def report_runs(
         table_rows(compared, measured, all_baselines=all_baselines),
         table_note(compared),
         group_repeats(compared),
-        compare_runs(compared),
+        _compare(compared, [*evaluated, *combined], against_first),
         measured,
     )
     document.show(
@@ -147,12 +156,23 @@ def report_runs(
             *sections.calibration_section(calibration),
             *none_of_these_section(reported.none_of_these),
             *reported.comparison_blocks(),
+            *answers_section(first, calibration),
         ]
     )
+    console.say()
     path = write_report(reported)
     for written in (path, path.with_suffix(".html")):
         console.say(f"Report: {written}")
     return path
+
+
+def _compare(
+    compared: Sequence[EvaluatedRun], named: Sequence[EvaluatedRun], against_first: bool
+) -> list[PairedComparison]:
+    # Runs that merely lie in the same folder are no question of the user's: the first's alone.
+    if against_first or len(named) == 1:
+        return compare_runs(compared)
+    return compare_runs(named, against_first=False)
 
 
 def calibrate_run(evaluated: EvaluatedRun) -> dict[str, Any]:
@@ -182,7 +202,7 @@ def table_rows(
     *,
     all_baselines: bool,
 ) -> list[TableRow]:
-    """Returns the rows of the comparison table: our runs, then the published results.
+    """Returns the rows of the comparison table, our runs and the published results, best first.
 
     Published results are of Fashion-MNIST; beside other data they would say nothing.
 
@@ -193,8 +213,14 @@ def table_rows(
     """
     rows = [table_row(run) for run in evaluated]
     if evaluated[0].facts.data.name.startswith(FASHION_MNIST):
-        return rows + published_rows(all_baselines, measured)
-    return rows + [baseline_row(result) for result in measured]
+        rows += published_rows(all_baselines, measured)
+    else:
+        rows += [baseline_row(result) for result in measured]
+    return _ranked(rows)
+
+
+def _ranked(rows: Sequence[TableRow]) -> list[TableRow]:
+    return sorted(rows, key=lambda row: -row.accuracy)
 
 
 def table_row(run: EvaluatedRun) -> TableRow:
@@ -203,7 +229,7 @@ def table_row(run: EvaluatedRun) -> TableRow:
     optimizers = {member.facts.settings.optimizer for member in members}
     counts = {member.facts.data.num_images["train"] for member in members}
     return TableRow(
-        model=model_name(run),
+        model=model_name(run) if run.members else f"{run.run.name}: {model_name(run)}",
         accuracy=run.metrics["accuracy"],
         num_test_images=run.metrics["num_images"],
         loss=run.metrics["loss"],
@@ -256,9 +282,11 @@ def write_report(reported: Reported) -> Path:
     without = measure_without_leaks(find_leaked_images(run), predictions.y_true, predictions.y_prob)
     metrics = to_json(evaluated) | {"without_near_duplicates": without}
     pictures = draw_pictures(evaluated, reported.calibration)
-    blocks = [*_page_blocks(reported, metrics), *pictures]
+    blocks = _page_blocks(reported, metrics, pictures)
     title = f"Report: {run.name}"
-    contents: dict[str, str | bytes] = {f"{one.name}.png": one.png for one in pictures}
+    contents: dict[str, str | bytes] = {
+        f"{one.name}.png": one.png for one in pictures if isinstance(one, Picture)
+    }
     contents |= {
         sections.PREDICTIONS_FILE: predictions_csv(
             predictions.y_true,
@@ -277,24 +305,34 @@ def write_report(reported: Reported) -> Path:
     for name, content in contents.items():
         write_atomically(folder / name, content)
     if not run.has_other_test:  # the card tells of the images that the run was made with
+        log_pictures(run.run_dir / files.LOGS, pictures)
         card = model_card(run.name, run.facts, run.summary, evaluated.metrics, reported.calibration)
         write_atomically(run.run_dir / files.CARD, card)
     return folder / REPORT_FILE
 
 
-def _page_blocks(reported: Reported, metrics: dict[str, Any]) -> list[Block]:
-    """Returns all of the page but its pictures."""
-    return [
-        Bullets(_provenance(reported.evaluated)),
+def _page_blocks(
+    reported: Reported, metrics: dict[str, Any], pictures: Sequence[Picture | Paragraph]
+) -> list[Block]:
+    """Returns the page: answers, then curves, tables and pictures, and where it all comes from."""
+    curves, others = pictures[:1], pictures[1:]
+    sections_below = [
         *sections.result_section(metrics),
-        *sections.files_section(),
+        *curves,
         *reported.comparison_blocks(),
         *sections.classes_section(metrics),
         *sections.confused_section(metrics),
         *sections.calibration_section(reported.calibration),
         *none_of_these_section(reported.none_of_these),
         Heading("Pictures"),
+        *others,
+        *glossary_section(),
+        Heading("How it was made"),
+        Bullets(_provenance(reported.evaluated)),
+        *sections.files_section(),
     ]
+    first = answers_section(reported.evaluated, reported.calibration)
+    return [*first, Contents.of(sections_below), *sections_below]
 
 
 def _metrics_json(reported: Reported, metrics: dict[str, Any]) -> str:
@@ -321,7 +359,7 @@ def _provenance(evaluated: EvaluatedRun) -> list[tuple[str, document.Text]]:
         ("Phases", phases),
         ("Weights kept", summary.tell_kept()),
         ("Cross-validation", summary.tell_folds()),
-        ("Training time", f"{summary.seconds:,.0f} s"),
+        ("Training time", format_seconds(summary.seconds)),
         ("Training precision", facts.precision),
         ("Command", document.Span(facts.command, "code")),
         ("Started", facts.started),

@@ -32,14 +32,14 @@ def _summary(metrics: Mapping[str, Any]) -> list[tuple[str, Text]]:
     loss, f1 = metrics["loss_interval"], metrics["f1_macro_interval"]
     return [
         ("accuracy", Span(format_percent(metrics["accuracy"]), "bold")),
-        ("95 % Wilson interval", f"{100 * low:.2f} to {100 * high:.2f} %"),
+        ("95 % interval of the accuracy", f"{100 * low:.2f} to {100 * high:.2f} %"),
         ("test images", f"{metrics['num_images']:,}"),
         ("loss (mean cross-entropy)", f"{metrics['loss']:.4f}"),
-        ("95 % bootstrap interval", f"{loss[0]:.4f} to {loss[1]:.4f}"),
+        ("95 % interval of the loss", f"{loss[0]:.4f} to {loss[1]:.4f}"),
         ("macro precision", format_percent(metrics["precision_macro"])),
         ("macro recall", format_percent(metrics["recall_macro"])),
         ("macro F1", format_percent(metrics["f1_macro"])),
-        ("95 % bootstrap interval", f"{100 * f1[0]:.2f} to {100 * f1[1]:.2f} %"),
+        ("95 % interval of macro F1", f"{100 * f1[0]:.2f} to {100 * f1[1]:.2f} %"),
     ]
 
 

@@ -177,9 +177,7 @@ def _rich_table(rows: Sequence[TableRow], is_wide: bool) -> RichTable:
     table.add_column("training\nimages", justify="right", no_wrap=True)
     table.add_column("source", overflow="fold")
     sources, gap = list(_sources(rows)), " " if is_wide else "\n"
-    for i, row in enumerate(rows):
-        if i > 0 and row.is_published and not any(above.is_published for above in rows[:i]):
-            table.add_section()
+    for row in rows:
         model, accuracy, interval, *others, source = _cells(row)
         cells = [
             model if row.is_published else f"* {model}",
@@ -194,9 +192,13 @@ def _rich_table(rows: Sequence[TableRow], is_wide: bool) -> RichTable:
 
 def legend(rows: Sequence[TableRow]) -> list[str]:
     """Returns the sentences that a reader of the table needs."""
-    sentences = ["In brackets: the 95 % Wilson interval of the accuracy."]
+    sentences = ["The most accurate first; in brackets the 95 % interval of the accuracy."]
     if any(row.is_published for row in rows):
-        sentences.append("Bold, in a terminal with a *: measured here; the rest is quoted.")
+        sentences += [
+            "Bold, in a terminal with a *: measured here; the rest is quoted: of each family of "
+            "classifiers, such as SVC, its best settings in the data set's paper, and what others "
+            "published."
+        ]
     return sentences + published.notes(row.full_source for row in rows if row.is_published)
 
 
