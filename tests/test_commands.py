@@ -4,6 +4,7 @@ import ast
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -18,14 +20,17 @@ import transfer
 from tests.conftest import make_facts
 from transfer import console
 from transfer.backend import load_keras
-from transfer.commands import exit_codes, options
+from transfer.commands import cache, exit_codes, options
 from transfer.commands.main import COMMANDS, load_command
 from transfer.commands.main import main as group
 from transfer.config import Config, groups, settings
 from transfer.errors import InputError, Interrupted
 from transfer.models.backbones import BACKBONES
 from transfer.runs import files
+from transfer.runs.facts import PhaseSummary, Summary, read_facts
+from transfer.runs.predictions import TEST, Predictions, keep_predictions
 from transfer.storage.atomic import write_json
+from transfer.storage.cache import FolderCache, list_caches
 from transfer.training import run
 
 ROOT = Path(__file__).parents[1]
@@ -372,6 +377,27 @@ def test_wrong_usage_names_the_option_what_it_takes_and_what_came(monkeypatch, c
     assert "--dropout" in message and "from 0 below 1" in message and "1.5" in message
 
 
+@pytest.mark.parametrize(
+    "command, words, meant",
+    [
+        (TRAIN, ["--lr", "0.1"], ["--head-learning-rate", "--finetune-learning-rate"]),
+        (TRAIN, ["--epochs", "3"], ["--head-epochs", "--finetune-epochs"]),
+        (TUNE, ["--learning_rate", "0.1"], ["--head-learning-rate"]),
+        (TRAIN, ["--imgsz", "64"], ["--image-size"]),
+        (TRAIN, ["--finetune-epoch", "3"], ["--finetune-epochs"]),
+        (TRAIN, ["photos"], ["--data PATH"]),
+        (load_command("audit"), ["photos"], ["--data PATH"]),
+        (EVALUATE, ["--quiet"], ["--json", "--report"]),
+        (group, ["trian"], ["train"]),
+    ],
+    ids=str,
+)
+def test_wrong_usage_suggests_what_was_meant(monkeypatch, capsys, command, words, meant):
+    assert exit_code(monkeypatch, command, *words) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert all(word in message for word in meant), message
+
+
 def test_wrong_usage_in_a_process_of_its_own():
     done = python("train.py", "--seed", "-1")
     assert done.returncode == 2 and done.stdout == "" and "Error: " in done.stderr
@@ -647,3 +673,93 @@ def test_upper_and_lower_case_of_choices_do_not_matter():
     for choice in choices:
         for word in choice.choices:
             assert choice.convert(str(word).upper(), None, None) == word
+
+
+# --- Runs beside each other, and the disk ------------------------------------------------------
+
+
+def write_run(run_dir, right, **settings):
+    """Writes the small files of a finished run of 40 test images, so many of them right."""
+    facts = make_facts(Config(**settings))
+    facts.write(run_dir)
+    (run_dir / files.MODEL).write_bytes(b"a model")
+    phase = PhaseSummary(3, 2, 0.4, 0.8, 65.0)
+    Summary({"fine-tune": phase}, 70.0, {}).write(run_dir)
+    y_true = np.arange(40) % 2
+    y_prob = np.eye(2, dtype=np.float32)[np.where(np.arange(40) < right, y_true, 1 - y_true)]
+    keep_predictions(run_dir, read_facts(run_dir), Predictions(y_true, y_prob), TEST)
+    return str(run_dir)
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, right, rate in (("a", 39, 1e-4), ("b", 24, 1e-3)):
+        (tmp_path / name).mkdir()
+        write_run(tmp_path / name, right, optimizer="adamw", finetune_learning_rate=rate)
+    return ["a", "b"]
+
+
+def test_compare_shows_what_differs_beside_what_came_of_it(two):
+    shown = CliRunner().invoke(group, ["compare", *two]).stdout
+    assert re.search(r"^test accuracy +97\.50 % +60\.00 %$", shown, re.MULTILINE), shown
+    assert re.search(r"^training time +1 min 10 s +1 min 10 s$", shown, re.MULTILINE)
+    assert re.search(r"^finetune_learning_rate +0\.0001 +0\.001 *$", shown, re.MULTILINE)
+    assert "optimizer" not in shown  # the same in both
+    assert f"{two[0]} is better than {two[1]}: 97.50 % against 60.00 %" in shown
+
+
+def test_compare_of_equal_runs_and_of_runs_that_were_not_evaluated(two):
+    same = CliRunner().invoke(group, ["compare", two[0], two[0]]).stdout
+    assert "made with the same settings" in same and "within noise" in same
+    Path(two[1], files.PREDICTIONS).unlink()
+    shown = CliRunner().invoke(group, ["compare", *two]).stdout
+    assert re.search(r"^test accuracy +97\.50 % +–", shown, re.MULTILINE)
+    assert re.search("^Next: .*transfer evaluate b$", shown, re.MULTILINE) and "noise" not in shown
+    done = CliRunner().invoke(group, ["compare", two[0]])
+    assert done.exit_code == 2 and "at least two runs" in done.stderr
+    Path(two[1], files.SUMMARY).unlink()
+    error = CliRunner().invoke(group, ["compare", *two]).exception
+    assert isinstance(error, InputError) and "has not finished" in str(error)
+
+
+def test_what_is_kept_is_listed_and_cleared_and_nothing_else(capsys):
+    keeper = FolderCache("features", ".npy")
+    path = keeper.path("some", "key")
+    path.parent.mkdir(parents=True)
+    with keeper.keep(path) as file:
+        file.write(b"x" * 5_000)
+    own = path.with_name("mine.txt")
+    own.write_text("kept")
+    assert list_caches()["features"] == (2, 5_064) and list_caches()["weights"] == (0, 0)
+    shown = CliRunner().invoke(group, ["cache"]).stdout
+    assert re.search(r"^features +2 +5\.1 kB", shown, re.MULTILINE) and "Together 5.1 kB" in shown
+    CliRunner().invoke(group, ["cache", "clear", "weights"])
+    assert path.exists()
+    assert "features: 2 files, 5.1 kB freed" in CliRunner().invoke(group, ["cache", "clear"]).stdout
+    assert not path.exists() and own.read_text() == "kept"
+
+
+def test_a_large_cache_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(cache, "list_caches", lambda: {"features": (3, 1_200_000_000)})
+    with console.speaking():
+        cache.say_if_large()
+        monkeypatch.setattr(cache, "list_caches", lambda: {"features": (3, 900_000_000)})
+        cache.say_if_large()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "has grown to 1.2 GB" in line and line.endswith("cache clear")
+
+
+def test_the_image_of_docker_takes_what_is_there_and_runs_without_rights_or_network():
+    lines = [line.split() for line in (ROOT / "Dockerfile").read_text().splitlines() if line]
+    steps = [words for words in lines if words[0] != "#"]
+    for words in steps:
+        if words[0] == "COPY":
+            assert all((ROOT / name).exists() for name in words[1:-1])
+    order = [words[0] for words in steps]
+    assert order[0] == "FROM" and order.index("USER") > max(
+        number for number, word in enumerate(order) if word == "RUN"
+    )
+    assert ["USER", "user"] in steps and steps[-2][0] == "ENTRYPOINT"
+    assert any("TRANSFER_OFFLINE=1" in words for words in steps if words[0] == "ENV")
+    assert steps[0][1] in {f"python:3.{minor}-slim" for minor in (11, 12, 13)}

@@ -17,8 +17,11 @@ COMMANDS = (
     "search",
     "tune",
     "runs",
+    "compare",
+    "look",
     "audit",
     "weights",
+    "cache",
     "pretrain",
 )
 

@@ -163,6 +163,12 @@ def conduct_options(command: Callable) -> Callable:
     return command
 
 
+def mlflow_option(command: Callable) -> Callable:
+    """Adds `--mlflow`, which commands have that make or evaluate runs."""
+    text = "Keep the run in MLflow too, where $MLFLOW_TRACKING_URI says; needs the extra mlflow."
+    return click.option("--mlflow", is_flag=True, help=text)(command)
+
+
 def offline_option(command: Callable) -> Callable:
     """Adds `--offline`, which every command has that may fetch something."""
     return click.option("--offline", is_flag=True, help="Never use the network.")(command)

@@ -8,6 +8,7 @@ import click
 from transfer import console
 from transfer.backend import load_keras
 from transfer.commands import options
+from transfer.commands.cache import say_if_large
 
 NEWEST = "the newest unfinished run"
 
@@ -35,6 +36,7 @@ NEWEST = "the newest unfinished run"
     show_default="begin a new run",
     help="Go on with a run that was stopped: the newest unfinished one, or the folder named.",
 )
+@options.mlflow_option
 @options.conduct_options
 @options.offline_option
 @click.pass_context
@@ -43,6 +45,7 @@ def main(
     run_dir: Path | None,
     repeats: int,
     resume: str | None,
+    mlflow: bool,
     offline: bool,
     quiet: bool,
     verbose: bool,
@@ -54,14 +57,16 @@ def main(
     if resume and repeats > 1:
         raise click.UsageError("--resume also goes on with the repeats; leave --repeats out.")
     config = options.make_config(settings)
-    console.speak(quiet)
+    console.speak(quiet, verbose)
     load_keras(verbose)
+    from transfer.report.tracking import Tracker
     from transfer.report.training_report import write_training_report
     from transfer.runs.folder import newest_unfinished_run
     from transfer.training.repeats import print_repeats, resume_repeats, train_repeats
     from transfer.training.result import print_summary
 
     given = options.given_settings(ctx, settings)
+    tracker = Tracker() if mlflow else None  # what is missing is said before anything slow
     if resume:
         run_dir = newest_unfinished_run() if resume == NEWEST else Path(resume).expanduser()
         trained = resume_repeats(
@@ -80,5 +85,8 @@ def main(
     results = []
     for result in trained:
         print_summary(result)
+        if tracker:
+            tracker.log(result.run_dir)
         results.append(result)
     print_repeats(results)
+    say_if_large()

@@ -68,7 +68,7 @@ class FolderCache:
     @property
     def folder(self) -> Path:
         """Where the files are."""
-        return keras_home() / "transfer" / self.name
+        return cache_home() / self.name
 
     def path(self, *key: Any) -> Path:
         """Returns the file that belongs to a key: all that its content depends on."""
@@ -178,3 +178,56 @@ def checked_file(path: Path) -> Iterator[Checked]:
 
 def _checksum(path: Path) -> Path:
     return path.with_name(path.name + CHECKSUM)
+
+
+# --- What lies there ------------------------------------------------------------------------
+
+LARGE = 10**9  # bytes of all folders together, from which a command says so
+KINDS = {
+    "features": "what frozen backbones make of images; computed again in a pass",
+    "weights": "pretrained weights out of packages; fetched again from the index",
+    "baselines": "results of classic classifiers; measured again in minutes",
+    "duplicates": "which test images are near others; found again in seconds",
+}
+_ANY_FILE = re.compile(rf"[0-9a-f]{{32}}\.\w+({re.escape(CHECKSUM)})?")
+
+
+def cache_home() -> Path:
+    """Returns the folder of all `FolderCache`s."""
+    return keras_home() / "transfer"
+
+
+def list_caches() -> dict[str, tuple[int, int]]:
+    """Returns the number of files and of bytes of each folder in `KINDS`, checksums included."""
+    found = {}
+    for name in KINDS:
+        sizes = [path.lstat().st_size for path in _files_of(name)]
+        found[name] = (len(sizes), sum(sizes))
+    return found
+
+
+def clear_cache(name: str) -> int:
+    """Removes the files of a folder, nobody else's and none that is being written.
+
+    Args:
+        name: one of `KINDS`.
+
+    Returns:
+        The number of bytes.
+    """
+    freed = 0
+    for path in _files_of(name):
+        with contextlib.suppress(OSError):  # it went while we looked, or is not ours to remove
+            size = path.lstat().st_size
+            path.unlink()
+            freed += size
+    return freed
+
+
+def _files_of(name: str) -> list[Path]:
+    folder = cache_home() / name
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []  # there is none
+    return [Path(entry.path) for entry in entries if _ANY_FILE.fullmatch(entry.name)]
