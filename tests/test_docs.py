@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import io
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 import click
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 import transfer
 from tests.test_end_to_end import (
@@ -282,7 +284,9 @@ def made_small(words):
 def draw_nothing():
     """Leaves out the drawing of a report's pictures, most of its time, after the first report."""
     use_small_networks()
-    Figure.savefig = lambda figure, file, **options: file.write(b"")
+    buffer = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(buffer, "PNG")
+    Figure.savefig = lambda figure, file, **options: file.write(buffer.getvalue())
 
 
 # A page may use what the pages before it have made, and a command that is there twice runs once.
@@ -442,6 +446,7 @@ def test_the_table_of_settings_is_that_of_the_config(name):
         (facts.Geometry, "data.geometry."),
         (facts.WeightsFacts, "weights."),
         (facts.RepeatsFacts, "repeats."),
+        (facts.NetworkCounts, "network."),
         (facts.Summary, ""),
         (facts.PhaseSummary, "phases.*."),
         (facts.FoldSummary, "folds.*."),
