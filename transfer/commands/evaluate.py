@@ -55,17 +55,15 @@ def main(
 
     Every test image is predicted once; the predictions are kept in the run. Of several runs there
     is a table, the best first, and which differences are more than noise; --verbose adds the page
-    of each. --report also writes a report, as report.md and
-    report.html, and a model card into the first run's folder.
+    of each. --report also writes a report, as report.md and report.html, and a model card into the
+    first run's folder.
 
     Of other images than the run's own (--data) nothing is kept but a report of its own.
     """
     from transfer.runs.folder import check_finished, finished_runs
 
-    if quiet and not (as_json or report or all_baselines or measure_baselines):
-        raise click.UsageError("--quiet leaves nothing to say; add --json or --report.")
-    if ensemble and len(run_dirs) < 2:
-        raise click.UsageError("--ensemble is the mean of several runs; name at least two.")
+    wants_report = report or all_baselines or measure_baselines
+    _check(run_dirs, ensemble=ensemble, is_silent=quiet and not (as_json or wants_report))
     run_dirs = run_dirs or tuple(finished_runs()[:1])
     for run_dir in run_dirs:
         check_finished(run_dir)  # before anything slow
@@ -81,21 +79,23 @@ def main(
     run_dirs = run_dirs or (unpack_included(),)
     evaluated = [evaluate_run(FinishedRun(run_dir, data)) for run_dir in run_dirs]
     combined = evaluate_combinations(evaluated, ensemble=ensemble, tta=tta)
-    if len(evaluated) == 1 or verbose:
-        for one in evaluated:
-            run_report.print_run(one)
-    if report or all_baselines or measure_baselines:
-        run_report.report_runs(
-            evaluated,
-            combined,
-            all_baselines=all_baselines,
-            measure_baselines=measure_baselines,
-            against_first=against_first,
-        )
+    for one in evaluated if len(evaluated) == 1 or verbose else ():
+        run_report.print_run(one)
+    if wants_report:
+        baselines = {"all_baselines": all_baselines, "measure_baselines": measure_baselines}
+        run_report.report_runs(evaluated, combined, against_first=against_first, **baselines)
     elif evaluated[1:] or combined:
         run_report.print_side_by_side(evaluated + combined, against_first=against_first)
-    for one in evaluated if tracker else ():
-        tracker.log(one.run_dir)
+    if tracker:
+        for one in evaluated:
+            tracker.log(one.run_dir)
     if as_json:
         values = [to_json(one) for one in evaluated + combined]
         click.echo(json.dumps(values[0] if len(values) == 1 else values, indent=2))
+
+
+def _check(run_dirs: tuple[Path, ...], *, ensemble: bool, is_silent: bool) -> None:
+    if is_silent:
+        raise click.UsageError("--quiet leaves nothing to say; add --json or --report.")
+    if ensemble and len(run_dirs) < 2:
+        raise click.UsageError("--ensemble is the mean of several runs; name at least two.")

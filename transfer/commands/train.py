@@ -52,10 +52,7 @@ def main(
     **settings: Any,
 ) -> None:
     """Fine-tune a pretrained backbone on images and keep the result in a run folder."""
-    if resume and run_dir:
-        raise click.UsageError("--resume goes on in the run's own folder; leave --run-dir out.")
-    if resume and repeats > 1:
-        raise click.UsageError("--resume also goes on with the repeats; leave --repeats out.")
+    _check(resume, run_dir, repeats)
     config = options.make_config(settings)
     console.speak(quiet, verbose)
     load_keras(verbose)
@@ -90,3 +87,10 @@ def main(
         results.append(result)
     print_repeats(results)
     say_if_large()
+
+
+def _check(resume: str | None, run_dir: Path | None, repeats: int) -> None:
+    if resume and run_dir:
+        raise click.UsageError("--resume goes on in the run's own folder; leave --run-dir out.")
+    if resume and repeats > 1:
+        raise click.UsageError("--resume also goes on with the repeats; leave --repeats out.")

@@ -7,6 +7,7 @@ than all else. Here sizes are known before: of a cell, and of a line of words.
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -115,7 +116,7 @@ class Sheet:
         return figure
 
     def _draw_under(self, axes: Axes, text: str) -> None:
-        style = {"size": _UNDER_SIZE, "color": GRAY, "ha": "center", "va": "top"}
+        style: dict[str, Any] = {"size": _UNDER_SIZE, "color": GRAY, "ha": "center", "va": "top"}
         axes.annotate(
             self._fold(text), (0.5, 0), (0, -2), "axes fraction", "offset points", **style
         )

@@ -50,7 +50,7 @@ def draw_pictures(
 def _empty(evaluated: EvaluatedRun) -> dict[str, str]:
     """Returns the pictures that would show next to nothing, and why."""
     y_true, y_prob = evaluated.predictions.y_true, evaluated.predictions.y_prob
-    empty = {}
+    empty: dict[str, str] = {}
     if len(y_true) < FEWEST_IMAGES:
         few = f"{format_count(len(y_true), 'test image')} are too few"
         empty |= {"reliability_diagram": few, "reject_curve": few}

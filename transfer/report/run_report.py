@@ -316,7 +316,7 @@ def _page_blocks(
 ) -> list[Block]:
     """Returns the page: answers, then curves, tables and pictures, and where it all comes from."""
     curves, others = pictures[:1], pictures[1:]
-    sections_below = [
+    sections_below: list[Block] = [
         *sections.result_section(metrics),
         *curves,
         *reported.comparison_blocks(),
