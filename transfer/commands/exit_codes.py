@@ -40,8 +40,7 @@ def _run(command: click.Command, name: str | None) -> int:
     try:
         code = command.main(prog_name=name, standalone_mode=False) or 0
     except click.UsageError as error:
-        improve(error)
-        error.show()
+        improve(error).show()
         return 2
     except Interrupted as error:
         return _tell_stop(error.number, str(error))

@@ -42,36 +42,36 @@ MEANT: dict[str, tuple[str, ...]] = {
 }
 
 
-def improve(error: click.UsageError) -> None:
-    """Adds to an error of click's what was probably meant, where that can be told.
-
-    Args:
-        error: its message or its suggestions become better.
-    """
+def improve(error: click.UsageError) -> click.UsageError:
+    """Returns an error of click's with what was probably meant, where that can be told."""
     if isinstance(error, click.NoSuchOption):
-        _suggest_options(error)
-    elif error.message.startswith("Got unexpected extra argument") and _has(error, "--data"):
-        error.message += ". Images are named by an option: --data PATH"
-    elif error.message.startswith("No such command"):
-        _suggest_commands(error)
+        return _suggest_options(error)
+    if error.message.startswith("Got unexpected extra argument") and _has(error, "--data"):
+        told = f"{error.message}. Images are named by an option: --data PATH"
+        return click.UsageError(told, error.ctx)
+    if error.message.startswith("No such command"):
+        return _suggest_commands(error)
+    return error
 
 
-def _suggest_options(error: click.NoSuchOption) -> None:
+def _suggest_options(error: click.NoSuchOption) -> click.UsageError:
     word = error.option_name.lstrip("-").replace("_", "-").lower()
     meant = [f"--{name}" for name in (word, *MEANT.get(word, ()))]
     known = [option for option in meant if _has(error, option)]
-    if known:
-        error.possibilities = known
+    if not known:
+        return error
+    return click.NoSuchOption(error.option_name, possibilities=known, ctx=error.ctx)
 
 
-def _suggest_commands(error: click.UsageError) -> None:
+def _suggest_commands(error: click.UsageError) -> click.UsageError:
     context = error.ctx
     if context is None or not isinstance(context.command, click.Group):
-        return
+        return error
     word = error.message.split("'")[1]
     close = difflib.get_close_matches(word, context.command.list_commands(context), 1)
-    if close and "Did you mean" not in error.message:
-        error.message += f" Did you mean {close[0]}?"
+    if not close or "Did you mean" in error.message:
+        return error
+    return click.UsageError(f"{error.message} Did you mean {close[0]}?", context)
 
 
 def _has(error: click.UsageError, option: str) -> bool:
