@@ -60,7 +60,8 @@ def _suggest_options(error: click.NoSuchOption) -> click.UsageError:
     known = [option for option in meant if _has(error, option)]
     if not known:
         return error
-    return click.NoSuchOption(error.option_name, possibilities=known, ctx=error.ctx)
+    told = f"No such option {error.option_name}. Did you mean {' or '.join(known)}?"
+    return click.UsageError(told, error.ctx)
 
 
 def _suggest_commands(error: click.UsageError) -> click.UsageError:
