@@ -8,8 +8,9 @@ import numpy as np
 from transfer.auditing.findings import Findings, Images, examine, read_images
 from transfer.config import Config
 from transfer.data.decode import decode_split, measure_geometry
+from transfer.data.division import divide
 from transfer.data.geometry import Geometry
-from transfer.data.splits import Splits, divide
+from transfer.data.splits import Splits
 from transfer.datasets.sources import load_undivided
 from transfer.formatting import format_count
 from transfer.report.document import Block, Bullets, Heading, Paragraph, Picture, Table
