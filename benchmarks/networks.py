@@ -7,10 +7,7 @@ epoch is chosen on validation images, the test images are read once. Runs that h
 not made again, and one that was stopped is resumed: the command may be given until all are there.
 """
 
-import itertools
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +15,11 @@ from statistics import fmean
 
 import click
 
+from benchmarks import resumable
 from transfer import console
 from transfer.commands.exit_codes import run
 from transfer.formatting import format_percent, format_seconds, format_spread
 from transfer.report.document import Table
-from transfer.runs import files
 from transfer.runs.facts import Summary, read_summary
 
 
@@ -108,20 +105,9 @@ def _train(network: Network, given: dict[str, object], folder: Path) -> Trained:
     varied = {name: value for name, value in network.options.items() if name not in _SPLIT}
     name = "-".join(f"{name}{value}" for name, value in varied.items())
     run_dir = folder / "-".join(filter(None, (network.backbone, name, str(given["seed"]))))
-    if (run_dir / files.CONFIG).is_file():
-        command = ["train", "--resume", str(run_dir)]
-    else:
-        words = ((f"--{key}", str(value)) for key, value in (wish | {"run-dir": run_dir}).items())
-        command = ["train", *itertools.chain(*words)]
-    if not (run_dir / files.SUMMARY).is_file():
-        _run(command)
-    metrics = json.loads(_run(["evaluate", str(run_dir), "--json"]))
+    resumable.train_once(run_dir, wish)
+    metrics = json.loads(resumable.run_transfer(["evaluate", str(run_dir), "--json"]))
     return Trained(read_summary(run_dir), metrics["accuracy"])
-
-
-def _run(command: Sequence[str]) -> str:
-    words = [sys.executable, "-m", "transfer", *command]
-    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def _row(network: Network, trained: Sequence[Trained]) -> tuple[str, ...]:

@@ -9,19 +9,17 @@ that was stopped is resumed. The accuracies are those of validation images, neve
 
 import itertools
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import click
 
+from benchmarks import resumable
 from transfer import console
 from transfer.commands.exit_codes import run
 from transfer.formatting import format_spread
 from transfer.models import packages, pretrained
 from transfer.models.pretrained import BUNDLED
 from transfer.report.document import Table
-from transfer.runs import files
 from transfer.runs.history import read_history
 
 BACKBONES = ("mobilenetv2", "efficientnetlite0", "vgg16")
@@ -84,16 +82,10 @@ def _places(backbone: str) -> list[str]:
 def _measure(wish: dict[str, object], folder: Path) -> dict[str | int, float]:
     # Returns the best validation accuracy up to each column's epoch.
     run_dir = folder / "-".join(str(value) for value in wish.values())
-    command = [sys.executable, "-m", "transfer", "train"]
-    if (run_dir / files.CONFIG).is_file():
-        command += ["--resume", str(run_dir)]
-    else:
-        settings = wish | RECIPE | {"run-dir": run_dir}
-        if wish["weights"] in LEARNING_RATES:
-            settings["finetune-learning-rate"] = LEARNING_RATES[str(wish["weights"])]
-        command += itertools.chain(*((f"--{name}", str(value)) for name, value in settings.items()))
-    if not (run_dir / files.SUMMARY).is_file():
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    settings = wish | RECIPE
+    if wish["weights"] in LEARNING_RATES:
+        settings["finetune-learning-rate"] = LEARNING_RATES[str(wish["weights"])]
+    resumable.train_once(run_dir, settings)
     history = read_history(run_dir)
     found: dict[str | int, float] = {}
     head = [row["val_accuracy"] for row in history if row["phase"] == HEAD]

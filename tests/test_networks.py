@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import networks
+from benchmarks import networks, resumable, techniques
 from tests.conftest import make_stripes
 from transfer import api
 from transfer.commands.main import load_command
@@ -123,7 +123,7 @@ def test_the_benchmark_trains_what_is_missing_resumes_what_was_stopped_and_makes
             Summary({"fine-tune": phase}, 90.0, num_parameters=1234).write(run_dir)
         return json.dumps({"accuracy": 0.9 + int(run_dir.name[-1]) / 100})
 
-    monkeypatch.setattr(networks, "_run", run_small)
+    monkeypatch.setattr(resumable, "run_transfer", run_small)
     (tmp_path / "cnn64-1").mkdir()
     (tmp_path / "cnn64-1" / files.CONFIG).write_text("{}")
     words = ["--network", "cnn64", "--seeds", "2", "--limit", "100", "--folder", str(tmp_path)]
@@ -138,6 +138,13 @@ def test_the_benchmark_trains_what_is_missing_resumes_what_was_stopped_and_makes
     again = CliRunner().invoke(networks.main, words)
     assert again.output == done.output
     assert {words[0] for words in asked} == {"evaluate"}
+
+
+def test_every_technique_that_is_measured_is_a_setting():
+    for changes in techniques.TECHNIQUES.values():
+        Config(
+            **{name.replace("-", "_"): value for name, value in (techniques.BASE | changes).items()}
+        )
 
 
 def test_every_network_of_the_benchmark_is_a_row_and_every_small_row_is_in_it():

@@ -207,6 +207,9 @@ def test_a_forecast_names_the_phases_to_come_and_is_told_again_where_it_was_wron
     assert "fine-tune" in forecast.during("head")(0.2, 10_000)
     assert forecast.during("fine-tune")(0.001, 4_000) == ""  # seconds
     assert "in 10 min" in forecast.during("fine-tune")(0.147, 4_000)
+    config = Config(image_size=96, small_image_size=48, small_epochs=4, finetune_epochs=1)
+    told = Forecast(config, 1_000, 100).during("small images")(0.5, 4_000)
+    assert "(small images 34 min, fine-tune 34 min)" in told  # a quarter of the pixels
     assert "fine-tune" not in Forecast(Config(), 1_000, 100).during("head")(1.0, 1_000)
 
 

@@ -29,9 +29,8 @@ def keras_callbacks(
     """Yields Keras's own callbacks for a phase, as the settings want them.
 
     The learning rate falls on a plateau of the validation loss, unless it follows a schedule by
-    the step; training
-    stops early, and the weights of the best epoch are put back; TensorBoard gets its log. With
-    `ema_momentum` it is the average of the weights that is validated and kept.
+    the step; training stops early, and the weights of the best epoch are put back; TensorBoard
+    gets its log. With `ema_momentum` it is the average of the weights that is validated and kept.
     """
     callbacks = keras.callbacks
     yield callbacks.TerminateOnNaN()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from transfer.config import Config
 from transfer.formatting import format_about
-from transfer.training.callbacks import FINETUNE, HEAD
+from transfer.training.callbacks import FINETUNE, HEAD, SMALL
 
 # Against a pass of the frozen backbone over the same images, measured on two cores of a CPU:
 # a fine-tuning step of all layers, and an epoch of the head (benchmarks/scale.py).
@@ -40,7 +40,7 @@ class Forecast:
         def foretell(seconds: float, left: float) -> str:
             self._pass = seconds
             return self._tell(
-                {"features": seconds * (left + later), HEAD: self._head(), **self._finetune()}
+                {"features": seconds * (left + later), HEAD: self._head(), **self._unfrozen()}
             )
 
         return foretell
@@ -51,8 +51,12 @@ class Forecast:
 
         def foretell(seconds: float, left: float) -> str:
             if phase == HEAD:
-                return self._tell({HEAD: seconds * left, **self._finetune()})
-            return self._tell({phase: seconds * left * (1 + passes)})
+                return self._tell({HEAD: seconds * left, **self._unfrozen()})
+            parts = {phase: seconds * left * (1 + passes)}
+            if phase == SMALL:
+                images = self.config.finetune_epochs * self.num_train
+                parts[FINETUNE] = seconds / self._share_of_pixels() * images * (1 + passes)
+            return self._tell(parts)
 
         return foretell
 
@@ -60,13 +64,19 @@ class Forecast:
         epochs = self.config.head_epochs * HEAD_EPOCH_IN_PASSES
         return epochs * self.num_train * (self._pass or 0.0)
 
-    def _finetune(self) -> dict[str, float]:
-        epochs = self.config.finetune_epochs
-        if not epochs or self._pass is None:
+    def _unfrozen(self) -> dict[str, float]:
+        if not self.config.finetune_epochs or self._pass is None:
             return {}
         share = 1.0 if self.config.unfreeze == "all" else float(self.config.unfreeze)
         step = 1 + (STEP_IN_PASSES - 1) * share
-        return {FINETUNE: epochs * self._pass * (self.num_train * step + self.num_validation)}
+        epoch = self._pass * (self.num_train * step + self.num_validation)
+        small = self.config.small_epochs * epoch * self._share_of_pixels()
+        later = {FINETUNE: self.config.finetune_epochs * epoch}
+        return {SMALL: small, **later} if small else later
+
+    def _share_of_pixels(self) -> float:
+        # What a smaller image costs of one of --image-size.
+        return (self.config.small_image_size / self.config.image_size) ** 2
 
     def _tell(self, parts: Mapping[str, float]) -> str:
         left, now = sum(parts.values()), time.time()
