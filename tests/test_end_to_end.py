@@ -72,8 +72,7 @@ def use_small_networks():
 @pytest.mark.parametrize(
     ("backbone", "epochs", "shuffled", "prepare"),
     [
-        ("mobilenetv2", 4, False, None),
-        ("vgg16", 2, False, None),
+        ("vgg16", 2, False, None),  # MobileNetV2 trains in `test_phases.py`
         # A small network learns the colours as well: `test_phases.py` has it learn stripes.
         ("vgg16", 6, True, use_small_networks),
     ],

@@ -15,6 +15,7 @@ from transfer import api
 from transfer.commands.main import load_command
 from transfer.config import Config, settings
 from transfer.errors import InputError
+from transfer.evaluation import explain
 from transfer.models.backbones import BACKBONES, build_backbone
 from transfer.models.classifier import build_classifier, unfreeze_backbone
 from transfer.models.folding import fold_classifier
@@ -59,6 +60,8 @@ def test_a_network_sees_gray_and_is_saved_folded_and_restored(name, tmp_path):
     restored = restore_classifier(config, 10, "float32", path)
     for copy in (restored, fold_classifier(restored), keras.models.load_model(path)):
         np.testing.assert_allclose(copy(images), expected, atol=1e-4)
+    maps = explain.class_activation_maps(copy, images, np.arange(4))
+    assert maps.shape[0] == 4 and np.isfinite(maps).all()
 
 
 def test_every_recipe_is_of_a_backbone_and_of_known_settings():

@@ -228,7 +228,7 @@ def test_photos_come_from_stdin(framed_run, photos):
 
 
 def test_more_photos_than_a_batch(photos, monkeypatch):
-    monkeypatch.setattr("transfer.deploy.predict.BATCH", 4)
+    monkeypatch.setattr("transfer.deploy.classifiers.BATCH", 4)
     seen = []
     said = list(answer_photos([stub([1, 0], 0)], photos[:10], PredictOptions(), seen.append))
     assert [answer.path for answer in said] == photos[:10] and seen == [4, 8, 10]

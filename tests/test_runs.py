@@ -404,6 +404,8 @@ def test_a_history_that_is_not_there_is_named(tmp_path):
         "head,one,0.5,0.5,0.5,0.5,0.1,1",
         f"head,{'9' * 400},0.5,0.5,0.5,0.5,0.1,1",
         f"{'h' * 100},1,0.5,0.5,0.5,0.5,0.1,1",
+        "head,1,1e308,0.5,0.5,0.5,0.1,1",  # for which no axis of a plot has room
+        "head,1,0.5,0.5,-1e39,0.5,0.1,1",
         '"head,1',
     ],
 )

@@ -257,6 +257,6 @@ def test_a_terminal_gets_a_live_table(tmp_path):
         oracle.create_trial("local")
         time.sleep(1)
     text = terminal.file.getvalue()
-    assert "0 of 7 trials" in text and "running: trial 1 for" in text
+    assert "0 of 7 trials" in text and "running: trial 1, for" in text
     facts = json.dumps(oracle.get_state())
     assert "0000" in facts

@@ -137,8 +137,8 @@ def _train_undisturbed(folder: Path) -> tuple[float, dict]:
     started = time.perf_counter()
     process, output = _start(folder, folder / "undisturbed")
     process.join()
-    if process.exitcode:
-        raise RuntimeError(output.read_text())
+    if process.exitcode or len(_told(output)) != EPOCHS:
+        raise RuntimeError(f"it should tell {EPOCHS} epochs. Received: {output.read_text()}")
     return (time.perf_counter() - started) / EPOCHS, _sha256(folder / "undisturbed")
 
 
@@ -163,7 +163,7 @@ def _wait_for_save(process, run_dir: Path, seconds: float) -> None:
 
 def _told(output: Path) -> set[tuple[str, str]]:
     text = output.read_text() if output.exists() else ""
-    return set(re.findall(r"^(head|fine-tune) (\d+)/\d+:", text, re.MULTILINE))
+    return set(re.findall(r"^(head|fine-tune) (\d+)/\d+ ", text, re.MULTILINE))
 
 
 def _saving(run_dir: Path) -> bool:

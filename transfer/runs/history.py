@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from transfer.storage.untrusted import read_regular
 _MOST_BYTES = 8 << 20  # of 20,000 epochs at the most, in two phases
 _LONGEST_PHASE = 40  # characters
 _LARGEST = 2**53  # of whole numbers; beyond, they are no floats
+_LARGEST_FLOAT = 3.5e38  # a loss is a float32, perhaps infinite; beyond, no axis has room for it
 
 HISTORY_COLUMNS = (
     "phase",
@@ -71,9 +73,15 @@ def check_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             raise ValueError(f"row {number} is {shortened(row)}")
         is_phase = len(row["phase"]) <= _LONGEST_PHASE and row["phase"].isprintable()
         numbers = [row[name] for name in HISTORY_COLUMNS[1:]]
-        if not is_phase or any(isinstance(one, int) and abs(one) > _LARGEST for one in numbers):
+        if not is_phase or any(_is_beyond(one) for one in numbers):
             raise ValueError(f"row {number} is {shortened(row)}")
     return rows
+
+
+def _is_beyond(number: float) -> bool:
+    if isinstance(number, int):
+        return abs(number) > _LARGEST
+    return math.isfinite(number) and abs(number) > _LARGEST_FLOAT
 
 
 def _parse_history_row(row: Mapping[str, str]) -> dict:
