@@ -28,7 +28,7 @@ from transfer.runs.history import HISTORY_COLUMNS, read_history, write_history
 from transfer.storage.atomic import read_json, write_atomically, write_json
 
 ROOT = Path(__file__).parents[1]
-NUMBER = st.floats(allow_nan=False)
+NUMBER = st.floats(allow_nan=False, width=32)
 ROWS = st.lists(
     st.fixed_dictionaries(
         {"phase": st.sampled_from(["head", "fine-tune"]), "epoch": st.integers(0, 10_000)}
