@@ -189,8 +189,13 @@ def _build_one(gradio: Any, page: Page, model: Any, answerer: "_Answerer") -> No
 
 def _build_nearest(gradio: Any, page: Page) -> Any:
     counts = " or ".join(dict.fromkeys(f"{len(one):,}" for one in page.training.values()))
+    # The gallery's own label lies over its first pictures.
+    gradio.Markdown(
+        f"The most similar of {counts} training images, with their classes and cosines",
+        visible=bool(page.training),
+    )
     return gradio.Gallery(
-        label=f"The most similar of {counts} training images, with their classes and cosines",
+        show_label=False,
         visible=bool(page.training),
         columns=6,
         height="auto",
