@@ -15,7 +15,7 @@ from benchmarks.steps import build_untrained
 from transfer.config import Config
 from transfer.data.splits import Split
 from transfer.deploy.choices import INT8, LITERT, NONE, ONNX, OPENVINO
-from transfer.deploy.engines import load_engine
+from transfer.deploy.engines import load_engine, run_litert
 from transfer.deploy.formats import missing_modules, write_export
 from transfer.deploy.graph import keep_constants
 from transfer.evaluation.predictions import predict_split
@@ -103,21 +103,7 @@ def _build_graph(settings: Settings) -> keras.Model:
 def _load_one_thread(path: Path) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
-    model = Interpreter(model_path=str(path), num_threads=1)
-    (taken,), (given,) = model.get_input_details(), model.get_output_details()
-    batch = 0
-
-    def run(images: np.ndarray) -> np.ndarray:
-        nonlocal batch
-        if len(images) != batch:
-            model.resize_tensor_input(taken["index"], images.shape)
-            model.allocate_tensors()
-            batch = len(images)
-        model.set_tensor(taken["index"], images)
-        model.invoke()
-        return model.get_tensor(given["index"])
-
-    return run
+    return run_litert(Interpreter(model_path=str(path), num_threads=1))
 
 
 def _load_bfloat16(path: Path) -> Run:

@@ -87,6 +87,20 @@ def check_size(path: Path) -> None:
 def _load_litert(runtime: Any, path: Path) -> Engine:
     interpreter = runtime.Interpreter(model_path=str(path), num_threads=os.cpu_count())
     (taken,) = interpreter.get_input_details()
+    size = tuple(map(int, taken["shape_signature"][1:]))
+    return Engine(_zipped_facts(path), size, run_litert(interpreter))
+
+
+def run_litert(interpreter: Any) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Returns what a LiteRT model answers, whose memory is laid out anew where a batch is another.
+
+    Args:
+        interpreter: of a model with one input.
+
+    Returns:
+        A function from a batch to the outputs, of shapes and dtypes as the model has them.
+    """
+    (taken,) = interpreter.get_input_details()
     batch = 0
 
     def run(images: np.ndarray) -> list[np.ndarray]:
@@ -99,7 +113,7 @@ def _load_litert(runtime: Any, path: Path) -> Engine:
         interpreter.invoke()
         return [interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()]
 
-    return Engine(_zipped_facts(path), tuple(map(int, taken["shape_signature"][1:])), run)
+    return run
 
 
 def _zipped_facts(path: Path) -> str:
