@@ -31,6 +31,8 @@ def test_a_rate_rises_in_a_line_and_falls_along_a_cosine():
     rate = make_schedule(config, 0.1, 100)
     assert [float(rate(step)) for step in (0, 10, 20)] == pytest.approx([0, 0.05, 0.1])
     assert [float(rate(step)) for step in (60, 100, 200)] == pytest.approx([0.055, 0.01, 0.01])
+    short = make_schedule(Config(schedule="cosine", warm_up_fraction=0.9), 0.1, 1)
+    assert float(short(0)) == pytest.approx(0.1)  # a single step is taken at the whole rate
     at_once = make_schedule(Config(schedule="cosine", minimum_learning_rate=1.0), 0.1, 100)
     assert [float(at_once(step)) for step in (0, 50, 100)] == pytest.approx([0.1, 0.1, 0.1])
 

@@ -54,7 +54,7 @@ def make_schedule(
     """
     if config.schedule == PLATEAU:
         return learning_rate
-    rising = round(config.warm_up_fraction * steps)
+    rising = min(round(config.warm_up_fraction * steps), steps - 1)  # the last one falls
     return keras.optimizers.schedules.CosineDecay(
         0.0 if rising else learning_rate,
         steps - rising,
