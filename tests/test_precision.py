@@ -27,7 +27,8 @@ def machine(monkeypatch):
         ("mobilenetv2", False, [], "float32", "float32"),
         ("mobilenetv3small", False, [AMX, AVX512], "float32", "float32"),
         ("vgg16", False, [AMX, AVX512], "mixed_bfloat16", "mixed_bfloat16"),
-        ("vgg16", False, [AVX512], "float32", "mixed_bfloat16"),
+        ("vgg16", False, [AVX512], "mixed_bfloat16", "mixed_bfloat16"),
+        ("resnet9", False, [AVX512], "mixed_bfloat16", "mixed_bfloat16"),
         ("vgg16", False, [], "float32", "float32"),
     ],
 )

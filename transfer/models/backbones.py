@@ -42,15 +42,17 @@ class Backbone:
     smallest_size: int = 32  # of the images, in pixels
 
 
-def _small_network(builder: str, block: str, scratch_learning_rate: float) -> Backbone:
+def _small_network(
+    builder: str, block: str, scratch_learning_rate: float, bfloat16: bool = False
+) -> Backbone:
     # One of `small_networks.py`: gray images of their own size, and no pretrained weights.
     return Backbone(
         builder=f"transfer.models.small_networks:{builder}",
         family=None,
         scaling="tf",
         block=block,
-        bfloat16_training=False,
-        bfloat16_inference=False,
+        bfloat16_training=bfloat16,
+        bfloat16_inference=bfloat16,
         scratch_learning_rate=scratch_learning_rate,
         weights_url=None,
         weights_checksum=None,
@@ -165,7 +167,7 @@ BACKBONES: dict[str, Backbone] = {
     "cnn64": _small_network("build_cnn64", r"^(conv|dense)\d", 1e-3),
     "cnn32-64": _small_network("build_cnn32_64", r"^(conv|dense)\d", 1e-3),
     "lenet5": _small_network("build_lenet5", r"^(conv|dense)\d", 1e-3),
-    "resnet9": _small_network("build_resnet9", r"^stage\d_(conv|block)", 2e-3),
+    "resnet9": _small_network("build_resnet9", r"^stage\d_(conv|block)", 2e-3, bfloat16=True),
 }
 
 
