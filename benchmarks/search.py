@@ -42,17 +42,18 @@ def main(runs: tuple[str, ...], queries: int, catalogue: int, size: int) -> None
     train, test = _load_images(catalogue, queries)
     for name in runs:
         run = _open(name)
-        index = make_index(tuple(map(str, train.labels)), features_of(run, train))
+        features = features_of(run, train)
+        index = make_index(tuple(map(str, train.labels)), features)
         share = precision(index, features_of(run, test), test.labels)
         console.show(
             f"{name}: precision@{NEAREST} {share:.4f}, {test.num_images:,} test images among "
             f"{train.num_images:,} training images, {index.features.shape[1]:,} features"
         )
-    seconds = [1000 * one for one in time_queries(size, index.features.shape[1])]
-    console.show(
-        f"A query among {size:,} images: {statistics.median(seconds):.1f} ms, median of "
-        f"{len(seconds)} (from {min(seconds):.1f} to {max(seconds):.1f})"
-    )
+        seconds = [1000 * one for one in time_queries(features, size)]
+        console.show(
+            f"A query among {size:,} images: {statistics.median(seconds):.1f} ms, median of "
+            f"{len(seconds)} (from {min(seconds):.1f} to {max(seconds):.1f})"
+        )
 
 
 def precision(index: Index, features: np.ndarray, labels: np.ndarray) -> float:
@@ -64,12 +65,24 @@ def precision(index: Index, features: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(own))
 
 
-def time_queries(size: int, num_features: int) -> list[float]:
-    """Returns the seconds of queries among images of random features."""
+def time_queries(features: np.ndarray, size: int) -> list[float]:
+    """Returns the seconds of queries among images like these.
+
+    Args:
+        features: float (N, F); the catalogue is these again and again, and the queries some of
+            them, each with noise of a tenth of its features' spread.
+        size: of the catalogue.
+    """
     generator = np.random.default_rng(0)
-    index = make_index(("",) * size, generator.standard_normal((size, num_features), np.float32))
+    spread = features.std(axis=0) / 10
+
+    def like(rows: np.ndarray) -> np.ndarray:
+        noise = generator.standard_normal((len(rows), features.shape[1]), np.float32)
+        return features[rows] + spread * noise
+
+    index = make_index(("",) * size, like(np.arange(size) % len(features)))
     seconds = []
-    for query in generator.standard_normal((_QUERIES_TIMED, num_features), np.float32):
+    for query in like(generator.integers(len(features), size=_QUERIES_TIMED)):
         started = time.perf_counter()
         index.nearest(query, 12)
         seconds.append(time.perf_counter() - started)

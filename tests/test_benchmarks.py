@@ -371,4 +371,4 @@ def test_precision_is_the_share_of_the_nearest_that_are_of_a_querys_class():
     features = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
     index = search.make_index(tuple("0" * 10 + "1" * 10 + "2" * 5 + "1" * 5), features)
     assert search.precision(index, features[[0, 25]], np.array([0, 2])) == pytest.approx(0.75)
-    assert len(search.time_queries(200, 4)) == 50
+    assert len(search.time_queries(features, 200)) == 50

@@ -51,17 +51,44 @@ def test_a_catalogue_is_searched(framed_run, catalogue, tmp_path):
     assert {one["path"][-7:] for one in twice} == {"000.png", "040.png"}
 
 
-def test_the_nearest_are_those_of_all_cosines():
+@pytest.mark.parametrize("images_alike", [False, True], ids=["far apart", "in groups"])
+@pytest.mark.parametrize("large", [10, 10_000], ids=["by an outline", "all of them"])
+def test_the_nearest_are_those_of_all_cosines(large, images_alike, monkeypatch):
+    monkeypatch.setattr(similar, "_LARGE", large)
+    monkeypatch.setattr(similar, "_SAMPLED", 200)
+    monkeypatch.setattr(similar, "_DIRECTIONS", 8)
     generator = np.random.default_rng(0)
     features = generator.normal(size=(500, 16)).astype(np.float32)
+    if images_alike:  # few directions hold most of them, and some are there twice
+        features = features[:10].repeat(50, axis=0) + 0.05 * features
+        features[250:260] = features[0]
     mean = features.mean(axis=0)
     unit = (features - mean) / np.linalg.norm(features - mean, axis=1, keepdims=True)
-    index = similar.Index(tuple(map(str, range(500))), unit, mean)
-    photo = generator.normal(size=16).astype(np.float32)
-    centred = (photo - mean) / np.linalg.norm(photo - mean)
-    expected = np.argsort(-(unit @ centred))[:20]
-    assert [found for found, _ in index.nearest(photo, 20)] == expected.tolist()
-    assert len(index.nearest(photo, 1000)) == 500
+    index = similar.make_index(tuple(map(str, range(500))), features)
+    for photo in (*generator.normal(size=(3, 16)).astype(np.float32), features[0], features[77]):
+        centred = (photo - mean) / np.linalg.norm(photo - mean)
+        found = index.nearest(photo, 20)
+        np.testing.assert_allclose(
+            [cosine for _, cosine in found], np.sort(unit @ centred)[:-21:-1], atol=1e-5
+        )
+        np.testing.assert_allclose(
+            unit[[row for row, _ in found]] @ centred, [cosine for _, cosine in found], atol=1e-5
+        )
+        assert (
+            len(index.nearest(photo, 1000))
+            == len({row for row, _ in index.nearest(photo, 1000)})
+            == 500
+        )
+
+
+def test_an_outline_leaves_few_images_to_look_at(monkeypatch):
+    monkeypatch.setattr(similar, "_LARGE", 1_000)
+    generator = np.random.default_rng(0)
+    groups = generator.normal(size=(200, 300)).astype(np.float32)
+    features = groups.repeat(10, axis=0) + 0.02 * generator.normal(size=(2000, 300)).astype("f")
+    index = similar.make_index(("",) * 2000, features)
+    looked_at = index.candidates(index.features[5], 10)
+    assert looked_at is not None and set(range(10)) <= set(looked_at) and len(looked_at) < 50
 
 
 @pytest.mark.parametrize("damage", ["none", "cut", "other model"])

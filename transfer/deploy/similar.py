@@ -1,7 +1,8 @@
 """The most similar images of a catalogue: "more like this", and products that are there twice.
 
 The features of a run's backbone are computed once for each image and kept, as float16; a photo is
-compared with all of them, exactly, by the cosine of the angle between centred features.
+compared with all of them, exactly, by the cosine of the angle between centred features. In a large
+catalogue an outline of the features, a fourteenth of what they are, passes over most images first.
 """
 
 import hashlib
@@ -26,6 +27,41 @@ from transfer.storage.atomic import whole_file, write_output
 
 THUMBNAIL = 200  # pixels
 
+_LARGE = 20_000  # images from which an outline is made
+_DIRECTIONS = 256  # of an outline
+_SAMPLED = 4_000  # images that its directions are found by
+_ROUNDED = 1e-4  # more than float32 loses in a cosine
+
+
+@dataclass(frozen=True, eq=False)
+class _Outline:
+    # The N images' features on the few directions that hold the most of them, and in a last column
+    # the length of what is left: the product with a photo's own row is at least their cosine
+    # (Cauchy and Schwarz), so an image whose bound is too low need not be looked at.
+    directions: np.ndarray  # float32 (F, D), orthonormal
+    rows: np.ndarray  # float32 (N, D + 1)
+
+    def bounds(self, unit: np.ndarray) -> np.ndarray:
+        """Returns float32 (N,), at least the cosine with each image, up to rounding."""
+        return self.rows @ _outlined(unit[np.newaxis], self.directions)[0]
+
+
+def _make_outline(features: np.ndarray) -> _Outline | None:
+    if len(features) < _LARGE or features.shape[1] <= _DIRECTIONS:
+        return None
+    from sklearn.utils.extmath import randomized_svd
+
+    sample = features[:: max(1, len(features) // _SAMPLED)]
+    directions = randomized_svd(sample, _DIRECTIONS, random_state=0)[2].T.astype(np.float32)
+    directions = np.linalg.qr(directions)[0]
+    return _Outline(directions, _outlined(features, directions))
+
+
+def _outlined(unit: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    along = unit @ directions
+    left = np.sqrt(np.maximum(1 - np.square(along).sum(axis=1, keepdims=True), 0))
+    return np.concatenate([along, left], axis=1)
+
 
 @dataclass(frozen=True, eq=False)
 class Index:
@@ -36,12 +72,14 @@ class Index:
         features: float32 (N, F), rows of length 1.
         mean: float32 (F,), of the features before; a photo's are centred by it too.
         bad: a line for each file that was left out; empty when it was read back.
+        outline: of a large catalogue.
     """
 
     paths: tuple[str, ...]
     features: np.ndarray
     mean: np.ndarray
     bad: tuple[str, ...] = ()
+    outline: _Outline | None = None
 
     def nearest(self, features: np.ndarray, top: int) -> list[tuple[int, float]]:
         """Returns the index and the cosine of the most similar images, the nearest first.
@@ -50,18 +88,40 @@ class Index:
             features: float (F,) of a photo, as `Searcher.features` returns them.
             top: at most so many.
         """
-        cosines = self.features @ _unit(features[np.newaxis] - self.mean)[0]
-        count = min(top, len(cosines))
-        best = np.argpartition(-cosines, count - 1)[:count]
+        unit = _unit(features[np.newaxis] - self.mean)[0]
+        count = min(top, len(self.features))
+        rows = self.candidates(unit, count)
+        cosines = (self.features if rows is None else self.features[rows]) @ unit
+        best = _largest(cosines, count)
         best = best[np.argsort(-cosines[best], kind="stable")]
-        return [(int(index), float(cosines[index])) for index in best]
+        found = best if rows is None else rows[best]
+        return [(int(row), float(cosine)) for row, cosine in zip(found, cosines[best], strict=True)]
+
+    def candidates(self, unit: np.ndarray, count: int) -> np.ndarray | None:
+        """Returns the images that can be among the nearest, int (M,); None for all of them.
+
+        Args:
+            unit: float32 (F,), a photo's centred features, of length 1.
+            count: of the nearest.
+        """
+        if self.outline is None:
+            return None
+        bounds = self.outline.bounds(unit)
+        reached = (self.features[_largest(bounds, count)] @ unit).min()
+        rows = np.flatnonzero(bounds >= reached - _ROUNDED)
+        return rows if len(rows) < len(bounds) // 8 else None
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    return np.argpartition(-values, count - 1)[:count]
 
 
 def make_index(paths: tuple[str, ...], features: np.ndarray, bad: tuple[str, ...] = ()) -> Index:
     """Returns the index of features, float (N, F), centred and brought to length 1."""
     features = features.astype(np.float32)
     mean = features.mean(axis=0)
-    return Index(paths, _unit(features - mean), mean, bad)
+    unit = _unit(features - mean)
+    return Index(paths, unit, mean, bad, _make_outline(unit))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -165,7 +225,8 @@ class Searcher:
                 f"{self.path} should be an index of this model. Received: another, or a damaged "
                 "one; make it again with --index FOLDER."
             )
-        return Index(paths, features, arrays["mean"].astype(np.float32))
+        mean = arrays["mean"].astype(np.float32)
+        return Index(paths, features, mean, outline=_make_outline(features))
 
     def _fingerprint(self) -> bytes:
         return hashlib.sha256((self._run.run_dir / files.MODEL).read_bytes()).digest()
