@@ -110,6 +110,13 @@ def test_an_export_answers_as_its_run(exports, framed_run, photos, form, quantiz
         np.testing.assert_allclose(found.distance, expected.distance, rtol=1e-2, atol=0.02)
 
 
+def test_int8_keeps_the_matrices_of_the_distance_in_8_bits_too(exports):
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    tensors = litert.Interpreter(str(exports("litert", "int8").path)).get_tensor_details()
+    dtypes = {t["dtype"] for t in tensors if "directions" in t["name"] and len(t["shape"]) == 2}
+    assert np.int8 in dtypes
+
+
 def test_the_same_photo_has_the_same_answer_through_every_door(exports, framed_run, photos):
     expected = transfer.predict(framed_run, photos)
     for form in ("litert", "onnx"):

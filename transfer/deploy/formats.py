@@ -121,7 +121,8 @@ def _write_litert(graph: "keras.Model", path: Path, quantize: str, calibration: 
 
 
 # https://ai.google.dev/edge/litert/models/quantization, as recipes of ai-edge-quantizer. Gray,
-# resizing and the distance stay float: 8 bits cannot hold a sum of squares.
+# resizing and the distance are computed in float: 8 bits cannot hold a sum of squares. The matrices
+# of the distance are kept in 8 bits all the same, as its largest part.
 _STATIC_INT8 = {
     "activation_tensor_config": {
         "num_bits": 8,
@@ -152,6 +153,9 @@ _FLOAT16_WEIGHTS = {
     "skip_checks": False,
     "min_weight_elements": 0,
 }
+_INT8_WEIGHTS = _FLOAT16_WEIGHTS | {
+    "weight_tensor_config": _STATIC_INT8["weight_tensor_config"],
+}
 
 
 def _recipe(
@@ -164,6 +168,7 @@ def _recipe(
 _INT8 = [
     _recipe(".*", "min_max_uniform_quantize", _STATIC_INT8),
     _recipe(".*(known|preprocessing).*", "no_quantize"),
+    _recipe(".*known.*", "min_max_uniform_quantize", _INT8_WEIGHTS, "FULLY_CONNECTED"),
     _recipe(".*", "no_quantize", operation="INPUT"),
     _recipe(".*", "no_quantize", operation="OUTPUT"),
 ]
