@@ -107,7 +107,7 @@ def _write_litert(graph: "keras.Model", path: Path, quantize: str, calibration: 
         return
     from ai_edge_quantizer import quantizer
 
-    recipe = _INT8 if quantize == INT8 else _FLOAT16
+    recipe = _int8_recipe(graph) if quantize == INT8 else _FLOAT16
     made = quantizer.Quantizer(str(path), recipe)
     ranges = None
     if quantize == INT8:
@@ -165,13 +165,30 @@ def _recipe(
     return values | {"op_config": config or {}}
 
 
-_INT8 = [
-    _recipe(".*", "min_max_uniform_quantize", _STATIC_INT8),
-    _recipe(".*(known|preprocessing).*", "no_quantize"),
-    _recipe(".*known.*", "min_max_uniform_quantize", _INT8_WEIGHTS, "FULLY_CONNECTED"),
-    _recipe(".*", "no_quantize", operation="INPUT"),
-    _recipe(".*", "no_quantize", operation="OUTPUT"),
-]
+def _int8_recipe(graph: "keras.Model") -> list[dict[str, Any]]:
+    kept = ["known", "preprocessing", *_first_layers(graph)]
+    return [
+        _recipe(".*", "min_max_uniform_quantize", _STATIC_INT8),
+        _recipe(f".*({'|'.join(kept)}).*", "no_quantize"),
+        _recipe(".*known.*", "min_max_uniform_quantize", _INT8_WEIGHTS, "FULLY_CONNECTED"),
+        _recipe(".*", "no_quantize", operation="INPUT"),
+        _recipe(".*", "no_quantize", operation="OUTPUT"),
+    ]
+
+
+def _first_layers(graph: "keras.Model") -> list[str]:
+    # Up to the first depthwise convolution and the one behind it, whose few weights have channels
+    # of very different ranges: 8 bits harm them the most (docs/deploy.md).
+    import keras
+
+    backbone = graph.get_layer("network").get_layer("backbone")
+    layers = [layer for layer in backbone.layers if layer.weights]
+    for index, layer in enumerate(layers):
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            return [f"/{layer.name}_" for layer in layers[: index + 2]]
+    return []
+
+
 _FLOAT16 = [_recipe(".*", "float_casting", _FLOAT16_WEIGHTS)]
 
 
