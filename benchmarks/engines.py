@@ -15,7 +15,7 @@ from benchmarks.steps import build_untrained
 from transfer.config import Config
 from transfer.data.splits import Split
 from transfer.deploy.choices import INT8, LITERT, NONE, ONNX, OPENVINO
-from transfer.deploy.engines import load_engine, run_litert
+from transfer.deploy.engines import load_engine, openvino_core, run_litert
 from transfer.deploy.formats import missing_modules, write_export
 from transfer.deploy.graph import keep_constants
 from transfer.evaluation.predictions import predict_split
@@ -107,7 +107,5 @@ def _load_one_thread(path: Path) -> Run:
 
 
 def _load_bfloat16(path: Path) -> Run:
-    import openvino
-
     how = {"INFERENCE_PRECISION_HINT": "bf16"}
-    return openvino.Core().compile_model(path, "CPU", how)
+    return openvino_core().compile_model(path, "CPU", how)

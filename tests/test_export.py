@@ -215,6 +215,23 @@ def test_predicting_with_a_file_needs_what_its_extra_installs_alone(exports, pho
     assert 'pip install "transfer[train]"' in refused.stderr
 
 
+def test_a_stop_after_models_of_openvino_are_gone_is_a_stop(exports):
+    code = (
+        "import gc, os, signal, sys; from pathlib import Path\n"
+        "import faulthandler; faulthandler.enable()\n"  # as pytest does: a stack for signals
+        "from transfer.deploy.engines import load_engine\n"
+        "import numpy as np\n"
+        "loaded = [load_engine(Path(sys.argv[1])) for _ in range(2)]\n"
+        "for engine in loaded: engine.run(np.zeros((1, *engine.input_shape), np.uint8))\n"
+        "del engine; del loaded[0]; gc.collect(); loaded.clear(); gc.collect()\n"
+        "try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt: print('stopped')\n"
+    )
+    command = [sys.executable, "-c", code, str(exports("openvino", "float16").path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "stopped\n", (done.returncode, done.stderr)
+
+
 def test_predict_takes_the_fastest_export_that_is_as_good_as_the_run(
     exports, framed_run, photos, tmp_path, capsys
 ):

@@ -4,6 +4,7 @@ An engine is a row of `ENGINES`. Files of strangers are run in a process of thei
 (`engine_process.py`); what has just been exported is verified in this one.
 """
 
+import functools
 import importlib
 import os
 import zipfile
@@ -139,8 +140,21 @@ def _load_onnx(runtime: Any, path: Path) -> Engine:
     )
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """Returns OpenVINO's core, the only one of the process.
+
+    The first network that one compiles gives the thread a stack for signals, taken away with the
+    core. Of two cores that end in another order than they began, the memory of the first stays
+    set, and the next signal ends the process with a segmentation fault (OpenVINO 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _load_openvino(runtime: Any, path: Path) -> Engine:
-    core = runtime.Core()
+    core = openvino_core()
     model = core.read_model(path)
     keys = ["transfer", "facts"]
     facts = str(model.get_rt_info(keys).value) if model.has_rt_info(keys) else ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer.deploy.choices import FLOAT16, INT8, LITERT, NONE, ONNX, OPENVINO, SAVED_MODEL
-from transfer.deploy.engines import FACTS
+from transfer.deploy.engines import FACTS, openvino_core
 from transfer.deploy.facts import ModelFacts
 from transfer.errors import InputError
 
@@ -222,7 +222,7 @@ def _write_openvino(
 
     raw = path.with_name("raw.xml")
     graph.export(str(raw), format="openvino", verbose=False)
-    model = openvino.Core().read_model(raw)
+    model = openvino_core().read_model(raw)
     # Keras leaves sizes within the graph among its outputs.
     answers = [one for one in model.outputs if one.get_partial_shape().rank.get_length() == 2]
     model = openvino.Model(answers, model.get_parameters(), "exported")
@@ -236,7 +236,7 @@ def _add_openvino(path: Path, text: str) -> None:
     import openvino
 
     whole = path.with_name("whole.xml")
-    model = openvino.Core().read_model(path)
+    model = openvino_core().read_model(path)
     model.set_rt_info(text, ["transfer", "facts"])
     openvino.save_model(model, str(whole), compress_to_fp16=False)
     del model
