@@ -1,6 +1,7 @@
 """The door for Python: the same walk as the commands, quiet, lazy, in Python's words."""
 
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -183,3 +184,10 @@ def test_an_audit_counts_and_lists(arrays, tmp_path):
     assert summary["num_images"] == {"train": 80, "test": 21}
     assert summary["duplicates"]["exact_pairs"] == 1
     assert json.loads((tmp_path / "audit" / "audit.json").read_text())["num_images"]["test"] == 21
+
+
+def test_no_library_tells_its_makers_that_it_is_used():
+    for name, word in (("GRADIO_ANALYTICS_ENABLED", "False"), ("MLFLOW_DISABLE_TELEMETRY", "true")):
+        assert os.environ[name] == word
+    with pytest.raises(ImportError):  # and then OpenVINO takes an empty one of its own
+        importlib.import_module("openvino_telemetry")

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +16,10 @@ import pytest
 from PIL import Image
 
 from tests import commands
-from tests.conftest import tiny_row
+from tests.conftest import save_photos, tiny_row
 from transfer.datasets import places
+from transfer.datasets.sources import load_splits
+from transfer.deploy import verify
 from transfer.models import pretrained
 from transfer.models.backbones import BACKBONES
 from transfer.plots import style
@@ -124,17 +129,23 @@ def test_auto_without_data_or_network_takes_the_sample_and_says_so(tmp_path):
 
 
 def close_network():
-    """Ends the process when it looks for the network; hides the data and weights of the machine."""
+    """Ends the process when it looks for the network."""
+    socket.socket.connect = socket.getaddrinfo = lambda *args, **kwargs: os._exit(99)
+    verify._SECONDS = 0.02  # how fast an export is, is not what is asked here
+
+
+def close_network_and_hide():
+    """Does so, and hides the data and the weights of the machine."""
     use_small_networks()
     places.SYSTEM_FOLDER = Path("nowhere")
-    socket.socket.connect = socket.getaddrinfo = lambda *args, **kwargs: os._exit(99)
+    close_network()
 
 
 def test_offline_never_touches_the_network(tmp_path, monkeypatch):
     monkeypatch.delenv("TRANSFER_OFFLINE")
     words = ["python", "train.py", *QUICK]
-    run_command([*words, "--offline"], tmp_path, prepare=close_network)
-    run_command(words, tmp_path, expect=99, prepare=close_network)
+    run_command([*words, "--offline"], tmp_path, prepare=close_network_and_hide)
+    run_command(words, tmp_path, expect=99, prepare=close_network_and_hide)
 
 
 @pytest.mark.real_data
@@ -144,6 +155,72 @@ def test_auto_takes_all_images_of_the_system_package_and_says_so(tmp_path):
     )
     assert "54,000 training, 6,000 validation" in process.stdout
     assert "checksums verified" in process.stdout
+
+
+def included_model_lines():
+    """Returns the lines of the docs that put the included model to use, by command."""
+    page = (REPOSITORY / "docs/deploy.md").read_text()
+    block = page.split("every line of this works offline:\n\n```text\n")[1].split("```")[0]
+    lines = [line.replace("-m transfer", "transfer/__main__.py") for line in block.splitlines()]
+    return {line.split()[2]: line for line in lines}
+
+
+@pytest.mark.real_data
+def test_the_included_model_goes_through_every_door_with_the_network_closed(tmp_path):
+    splits = load_splits("fashion-mnist")
+    test = splits.test
+    chosen = np.concatenate([np.flatnonzero(test.labels == label)[:3] for label in range(6)])
+    save_photos(tmp_path / "photos", test.images[chosen])
+    lines = included_model_lines()
+
+    said = run_command(lines["predict"], tmp_path, prepare=close_network).stdout
+    names = [splits.class_names[label] for label in test.labels[chosen]]
+    assert sum(name in said for name in set(names)) == 6
+    told = run_command(lines["export"] + " --limit 60", tmp_path, prepare=close_network).stdout
+    exported = list(tmp_path.glob("runs/*/exports/*/verification.json"))
+    assert len(exported) == 7 and all(form in told for form in ("litert", "onnx", "openvino"))
+    assert all(json.loads(path.read_text())["agreement"] > 0.95 for path in exported)
+    run_command(lines["search"], tmp_path, prepare=close_network)
+    search = ["python", "transfer/__main__.py", "search", "included", "photos/000.png", "--json"]
+    found = json.loads(run_command(search, tmp_path, prepare=close_network).stdout)
+    assert found[0]["path"].endswith("000.png") and found[0]["cosine"] > 0.99
+    assert answer_of_the_page(lines["app"], tmp_path, "photos/000.png") == names[0]
+
+
+def answer_of_the_page(line, cwd, photo):
+    """Starts the page as the line says, asks it in Chromium and returns what it answers."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the browser needs playwright")
+    if not (chromium := shutil.which("chromium")):
+        pytest.skip("no chromium (apt-get install chromium)")
+    output = cwd / "page.log"
+    output.touch()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [*line.split()[2:], "--port", port]
+    server = commands.start("transfer/__main__", words, cwd, output)
+    try:
+        address = wait_for_address(server, output)
+        with playwright.sync_playwright() as driver:
+            options = ["--headless", "--no-sandbox", "--disable-gpu"]
+            view = driver.chromium.launch(executable_path=chromium, args=options).new_page()
+            view.goto(address)
+            upload = "#photo input[type=file]"
+            view.wait_for_selector(upload, state="attached", timeout=60_000)
+            view.set_input_files(upload, str(cwd / photo))
+            view.wait_for_selector("#verdict h2", timeout=60_000)
+            return view.inner_text("#verdict")
+    finally:
+        server.terminate()
+        server.join(30)
+
+
+def wait_for_address(server, output):
+    for _ in range(600):
+        assert server.is_alive(), output.read_text()
+        if found := re.search(r"http://127\.0\.0\.1:\d+", output.read_text()):
+            return found.group()
+        time.sleep(0.1)
+    raise AssertionError(output.read_text())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ Every name here is loaded when it is first used, so that the import itself is qu
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from transfer.telemetry import send_nothing
 from transfer.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ __all__ = [
     "train",
     "tune",
 ]
+
+send_nothing()  # before any of those libraries is imported
 
 
 def __getattr__(name: str) -> Any:

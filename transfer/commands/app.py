@@ -18,7 +18,7 @@ from transfer.commands import options
 )
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=click.IntRange(1, 65535),
     show_default="the first free from 7860",
     help="Where it listens.",
 )

@@ -112,7 +112,6 @@ def _write_examples(classifier: Classifier, folder: Path) -> tuple[str, ...]:
 
 def build_app(page: Page) -> "gradio.Blocks":
     """Returns the page as Gradio has it, not yet served."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
     import gradio
 
