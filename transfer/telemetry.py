@@ -16,7 +16,7 @@ _SWITCHES = {
 
 
 def send_nothing() -> None:
-    """Turns it off for this process and those it starts; what is imported already is not changed."""
+    """Turns it off in this process and in those it starts, before those libraries are imported."""
     os.environ |= _SWITCHES
     # OpenVINO has no such switch: each conversion tells Google Analytics. Without this package,
     # here not found, it takes an empty one of its own.
