@@ -1,15 +1,20 @@
 """The model card: a head that model hubs read, a text that says the same."""
 
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 import yaml
 
+from tests.conftest import make_facts, printed
 from transfer.config import Config
 from transfer.evaluation.calibration import fit_calibration, measure_calibration
 from transfer.evaluation.metrics import compute_metrics
+from transfer.models.counts import NetworkCounts
+from transfer.report import document
 from transfer.report.card import START, model_card
+from transfer.report.network import network_section
 from transfer.runs.facts import DataFacts, Facts, PhaseSummary, Summary, WeightsFacts
 
 NAMES = ["T-shirt/top", "yes: no", "#3"]
@@ -84,9 +89,7 @@ def test_no_name_of_a_run_breaks_the_head(name):
 
 def test_the_text_says_how_good_and_how_to_use_and_no_path_of_the_machine():
     card = make_card()
-    assert (
-        "- **accuracy:** 90.00 % on 30 test images, 95 % Wilson interval 74.38 to 96.54 %" in card
-    )
+    assert "- **accuracy:** 90.00 % on 30 test images, 95 % interval 74.38 to 96.54 %" in card
     assert 'keras.models.load_model("model.keras")' in card
     assert "(N, 96, 96, 3) with values 0 to 255" in card
     assert "from ImageNet weights" in card and "54,000 train" in card
@@ -100,9 +103,29 @@ def test_every_start_of_a_training_has_words(weights):
     assert START[weights] in make_card(weights=weights)
 
 
+def test_the_network_stands_in_a_table_and_its_parameters_once():
+    facts = make_facts(Config(), command="x", **NETWORK)
+    card = model_card("mobilenet", facts, SUMMARY)
+    assert "| head | 1 | 20 | 0.1 kB | 18 |\n| together | 5 | 2,020 | 8.1 kB | 10,018 |" in card
+    assert (
+        "Of the 2,020 parameters the head phase trains 20 (0.99 %), the fine-tune phase "
+        "trains 1,980 (98.02 %)." in card
+    )
+    assert "**parameters:**" not in card
+    counts = dataclasses.replace(facts.counts, trained={})
+    assert "trains" not in printed(document.show, network_section(counts))
+
+
+NETWORK = {
+    "network": NetworkCounts(4, 2_000, 10_000),
+    "head": NetworkCounts(1, 20, 18),
+    "trained": {"head": 20, "fine-tune": 1_980},
+}
+
+
 def test_before_the_test_images_are_read_the_card_says_so():
     text = make_card(tested=False)
     head = text.split("---")[1]
     assert "model-index" not in head and "library_name: keras" in head
     assert "87.50 %" in text and "50.00 %" not in text
-    assert "have not been read yet" in text and "Wilson" not in text
+    assert "have not been read yet" in text and "95 %" not in text

@@ -12,6 +12,8 @@ from transfer.models import classifier as classifiers
 from transfer.models.backbones import build_backbone
 from transfer.models.classifier import (
     build_classifier,
+    count_numbers,
+    count_unfrozen,
     decay_by_block,
     feature_extractor,
     unfreeze_backbone,
@@ -103,6 +105,13 @@ def test_unfreeze_counts_blocks_from_the_top(config, unfreeze, blocks, train_bat
             for name in ("gamma", "beta")
         }
     assert trainable == expected
+    counted = make_classifier(config, train_batch_norm=train_batch_norm)
+    counted_config = dataclasses.replace(config, unfreeze=unfreeze)
+    found = count_unfrozen(counted_config, counted, train_batch_norm=train_batch_norm)
+    assert found == count_numbers(
+        backbone.trainable_variables + counted.get_layer("head").trainable_variables
+    )
+    assert counted.get_layer("backbone").trainable_variables == []  # as it was
 
 
 @pytest.mark.parametrize("prepare", [lambda backbone: backbone, freeze_batch_norm])

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from transfer.commands.main import main as group
 from transfer.config import Config, groups, settings
 from transfer.errors import InputError, Interrupted
 from transfer.models.backbones import BACKBONES
+from transfer.models.counts import ClassifierCounts, NetworkCounts
 from transfer.runs import files
 from transfer.runs.facts import PhaseSummary, Summary, read_facts
 from transfer.runs.predictions import TEST, Predictions, keep_predictions
@@ -125,7 +127,7 @@ def saved(tmp_path):
 def test_help_comes_at_once(words):
     # Seconds of computing: what a user waits on an idle machine, and the same on a busy one.
     taken = []
-    for _ in range(3):
+    while len(taken) < 3 and min(taken, default=1) >= 0.5:
         before = os.times()
         done = python("-m", "transfer", *words, "--help")
         after = os.times()
@@ -329,12 +331,16 @@ def test_train_hands_over_what_was_asked(monkeypatch, tmp_path, capsys):
     ((config, quiet, given),) = calls
     assert config == Config(seed=7, flip=False) and not quiet
     assert given["run_dir"] == tmp_path / "wished" and given["offline"] is True
+    assert given["show_network"] is None
     assert "--no-flip" in given["command"] and given["given"] == {"seed", "flip"}
     assert exit_code(monkeypatch, TRAIN, "--quiet") == 1
     config, quiet, given = calls[1]
     assert config == Config() and quiet
     assert given["run_dir"] is None and given["offline"] is False
     assert capsys.readouterr() == ("", "Error: stopped here\n" * 2)
+    assert exit_code(monkeypatch, TRAIN, "--summary") == 1
+    calls[-1][-1]["show_network"](ClassifierCounts(*[NetworkCounts(1, 2, 3)] * 2, {"head": 2}))
+    assert "together" in capsys.readouterr().out
 
 
 # --- Exit codes -----------------------------------------------------------------------------
@@ -508,6 +514,11 @@ def test_the_command_is_kept_so_that_it_can_be_typed_again(monkeypatch):
 
 
 def test_what_to_type_next_is_said_in_the_way_this_user_calls_the_commands(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py"])
+    assert console.how_to("runs") == "python -m transfer runs"
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert console.how_to("runs") == "transfer runs"
     for program, told in (
         ("train.py", "python evaluate.py 'my run'"),
         ("sub/train.py", "python sub/evaluate.py 'my run'"),
@@ -605,6 +616,11 @@ def test_an_interruption_is_said_and_its_exit_code_is_the_shells(monkeypatch, ca
     error = Interrupted(number, "Stopped. To go on: ...")
     assert exit_code(monkeypatch, raising(error)) == 128 + number
     assert capsys.readouterr().err == "Stopped. To go on: ...\n"
+    # Where it would be broken anyhow, the command stands on a line of its own, to be copied.
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "20")
+    assert exit_code(monkeypatch, raising(error)) == 128 + number
+    assert capsys.readouterr().err == "Stopped.\nTo go on: ...\n"
 
 
 def test_tune_takes_several_backbones_and_what_a_file_says_is_searched(saved):

@@ -282,7 +282,7 @@ def made_small(words):
 
 
 def draw_nothing():
-    """Leaves out the drawing of a report's pictures, most of its time, after the first report."""
+    """Leaves out the drawing of a report's pictures, most of its time; `test_recompute.py` draws."""
     use_small_networks()
     buffer = io.BytesIO()
     Image.new("RGB", (2, 2)).save(buffer, "PNG")
@@ -313,15 +313,11 @@ def test_the_commands_of_pages_run_one_after_another(tmp_path):
         if (command.page, command.kind) == (name, "sh")
     )
     ran = [words for words in map(runnable, lines) if words]
-    reported = False
     for words in ran:
         if "--resume" in words:  # as if the newest run had been killed before its end
             max(tmp_path.glob("runs/*/summary.json"), key=os.path.getmtime).unlink()
-        reports = "--report" in words
-        prepare = draw_nothing if reports and reported else use_small_networks
         expect = int("fetch" in words)  # there is no network here, which is told
-        run_command(made_small(words), tmp_path, expect, prepare=prepare)
-        reported |= reports
+        run_command(made_small(words), tmp_path, expect, prepare=draw_nothing)
     assert {"train.py", "evaluate.py", "transfer/__main__.py"} <= {words[1] for words in ran}
 
 

@@ -13,6 +13,7 @@ from tests.conftest import make_facts
 from transfer.config import Config
 from transfer.data.geometry import FITS, Geometry
 from transfer.errors import InputError
+from transfer.models.counts import NetworkCounts
 from transfer.runs import files
 from transfer.runs.facts import (
     FoldSummary,
@@ -25,7 +26,14 @@ from transfer.runs.facts import (
     read_summary,
 )
 
-GOOD = make_facts(Config(seed=3), command="python train.py", repeats=RepeatsFacts(3, 2))
+GOOD = make_facts(
+    Config(seed=3),
+    command="python train.py",
+    repeats=RepeatsFacts(3, 2),
+    network=NetworkCounts(4, 100, 1000),
+    head=NetworkCounts(1, 20, 18),
+    trained={"head": 20, "fine-tune": 120},
+)
 SUMMARY = Summary(
     {"head": PhaseSummary(2, 1, 0.5, 0.75, 1.5)},
     3.0,
@@ -108,6 +116,10 @@ def test_a_geometry_is_kept_and_a_run_without_one_is_read_too(tmp_path):
         ("repeats", {"first_seed": 0, "count": 10**9}),
         ("repeats", {"first_seed": -1, "count": 2}),
         ("repeats", "many"),
+        ("network", {"layers": 1, "parameters": 1}),
+        ("head", {"layers": 1, "parameters": -1, "multiply_adds": 1}),
+        ("trained", {"head": 1.5}),
+        ("trained", ["head"]),
         ("settings", {"limit": 10**4000}),
         ("settings", {"backbone": ["a" * 10**6]}),
         ("settings", {"x" * 10**6: 1}),

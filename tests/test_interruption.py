@@ -35,9 +35,9 @@ def start(folder, *arguments, prepare=add_tiny_backbone):
 
 
 def test_kills_lose_nothing(tmp_path):
-    # Two at any moment, two while a checkpoint is written.
-    tally = kill_runs(tmp_path, kills=4, seed=0)
-    assert tally.kills == 4 and tally.runs >= 1
+    # One at any moment, one while a checkpoint is written; `tools/kill_training.py` does hundreds.
+    tally = kill_runs(tmp_path, kills=2, seed=0)
+    assert tally.kills == 2 and tally.runs >= 1
     assert (tally.lost_epochs, tally.unreadable, tally.different) == (0, 0, 0)
 
 

@@ -20,7 +20,7 @@ from transfer.datasets.sources import load_splits
 from transfer.errors import InputError
 from transfer.models.backbones import build_backbone
 from transfer.runs import files
-from transfer.runs.facts import read_summary
+from transfer.runs.facts import read_facts, read_summary
 from transfer.runs.finished import FinishedRun
 from transfer.runs.history import read_history
 from transfer.training import data, features, folds, phases, run
@@ -94,9 +94,16 @@ def watched(config, tmp_path_factory):
         monkeypatch.setattr(run, "fit_finetune", look_and_finetune)
         monkeypatch.setattr(phases, "has_accelerator", lambda: False)
         run_dir = tmp_path_factory.mktemp("watched") / "run"
-        result = train(config, run_dir=run_dir, command="python train.py")
+        counts = []
+        result = train(
+            config, run_dir=run_dir, command="python train.py", show_network=counts.append
+        )
     return SimpleNamespace(
-        result=result, classifier=kept["classifier"], features=features_seen, alive=alive
+        result=result,
+        classifier=kept["classifier"],
+        features=features_seen,
+        alive=alive,
+        counts=counts,
     )
 
 
@@ -112,6 +119,11 @@ def test_both_phases_run_and_the_folder_is_whole(watched, config):
     assert facts["data"]["num_images"] == {"train": 216, "validation": 24, "test": 61}
     assert set(facts["data"]["fingerprints"]) == {"train", "validation", "test"}
     assert {"tensorflow", "keras", "numpy", "python", "transfer"} <= set(facts["versions"])
+    (counts,) = watched.counts
+    assert read_facts(result.run_dir).counts == counts
+    assert counts.whole.parameters == result.summary.num_parameters
+    trained = sum(weight.numpy().size for weight in watched.classifier.trainable_weights)
+    assert counts.trained["fine-tune"] == trained > counts.trained["head"] > 0
     assert (result.run_dir / files.MODEL).is_file()
     assert list((result.run_dir / files.LOGS).rglob("events.*"))
     assert json.loads((result.run_dir / files.SUMMARY).read_text()) == result.summary.to_json()

@@ -45,6 +45,19 @@ def settings(tiny_backbone, monkeypatch):
 
 
 @pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pretraining")
+
+
+@pytest.fixture
+def whole(settings, shared_folder):
+    """The folder of a pretraining that has finished, made once."""
+    if not (shared_folder / kept.FACTS).exists():
+        assert pretrain.pretrain(settings, shared_folder) == pretrain.FINISHED
+    return shared_folder
+
+
+@pytest.fixture(scope="module")
 def composer():
     """A square, a sprite half dense and half thin, a checkerboard; a black texture, a gray ramp."""
     bank = np.zeros((1, 3, 64, 64), np.uint8)
@@ -195,28 +208,28 @@ def test_nothing_here_imports_tensorflow_by_itself(monkeypatch):
     importlib.import_module("transfer.pretraining.pretrain")
 
 
-def test_a_pretraining_leaves_weights_that_load_and_says_how_it_went(settings, tmp_path):
-    assert pretrain.pretrain(settings, tmp_path) == pretrain.FINISHED
+def test_a_pretraining_leaves_weights_that_load_and_says_how_it_went(settings, whole):
     backbone = build_backbone(settings.backbone, 32)
     before = backbone.get_weights()
-    backbone.load_weights(tmp_path / kept.WEIGHTS)
+    backbone.load_weights(whole / kept.WEIGHTS)
     assert all((a != b).any() for a, b in zip(before, backbone.get_weights(), strict=True))
-    facts = json.loads((tmp_path / kept.FACTS).read_text())
+    facts = json.loads((whole / kept.FACTS).read_text())
     assert facts["finished"] and facts["sample_steps"] == 40 and facts["backend"] == "tensorflow"
     assert facts["settings"] == dataclasses.asdict(settings)
-    with (tmp_path / kept.LOG).open() as file:
+    with (whole / kept.LOG).open() as file:
         rows = [(row["step"], row["image_size"]) for row in csv.DictReader(file)]
     assert rows == [("2", "32"), ("3", "32"), ("5", "48")]
-    assert Image.open(tmp_path / kept.SAMPLES).size == (8 * 32, 8 * 32)
-    assert not (tmp_path / kept.CHECKPOINT).exists()
+    assert Image.open(whole / kept.SAMPLES).size == (8 * 32, 8 * 32)
+    assert not (whole / kept.CHECKPOINT).exists()
     with pytest.raises(InputError, match="already"):
-        pretrain.pretrain(settings, tmp_path)
+        pretrain.pretrain(settings, whole)
     with pytest.raises(InputError, match="has finished"):
-        kept.read_settings(tmp_path)
+        kept.read_settings(whole)
 
 
-def test_a_stopped_pretraining_goes_on_as_if_it_had_not_been(settings, tmp_path, monkeypatch):
-    pretrain.pretrain(settings, tmp_path / "whole")
+def test_a_stopped_pretraining_goes_on_as_if_it_had_not_been(
+    settings, whole, tmp_path, monkeypatch
+):
     take_batch = Batches.__getitem__
 
     def interrupt(batches, index):
@@ -232,7 +245,7 @@ def test_a_stopped_pretraining_goes_on_as_if_it_had_not_been(settings, tmp_path,
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert (parts / kept.CHECKPOINT).exists() and not (parts / kept.WEIGHTS).exists()
     assert pretrain.pretrain(kept.read_settings(parts), parts, resume=True) == "finished"
-    exported = (_exported(folder, settings) for folder in (tmp_path / "whole", parts))
+    exported = (_exported(folder, settings) for folder in (whole, parts))
     for one, other in zip(*exported, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
@@ -294,4 +307,6 @@ def test_a_stopped_command_says_how_to_go_on_and_exits_as_a_shell_has_it(
         run(main.main)
     assert stopped.value.code == 128 + number
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1 and told[0].endswith(f"go on with `--resume --out {tmp_path}`.")
+    assert len(told) == 1 and told[0].endswith(
+        f"To go on: transfer pretrain --resume --out {tmp_path}"
+    )

@@ -51,14 +51,14 @@ def trained(monkeypatch):
         summary(seed).write(run_dir)
         return Result(run_dir, summary(seed), [])
 
-    def fake_train(config, *, run_dir, offline, command, given, describe, repeats=None):
+    def fake_train(config, *, run_dir, offline, command, given, repeats=None, **shown):
         if stop.pop((config.seed, "not begun"), None):
             raise KeyboardInterrupt
         run_dir.mkdir(parents=True)
         make_facts(config, command=command, repeats=repeats).write(run_dir)
         return finish(run_dir, config.seed)
 
-    def fake_resume(run_dir, *, given=None, offline=False, describe=None):
+    def fake_resume(run_dir, *, given=None, offline=False, **shown):
         check_resumable(run_dir)
         return finish(run_dir, read_facts(run_dir).settings.seed)
 

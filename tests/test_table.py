@@ -29,7 +29,7 @@ def print_table(rows, note=None):
 
 
 def line_with(text, start):
-    return next(line for line in text.splitlines() if line.startswith(start))
+    return next(line for line in text.splitlines() if f" {start}" in f" {line}")
 
 
 def test_published_rows_are_the_best_of_each_family_or_all():
@@ -47,6 +47,7 @@ def test_table_on_a_wide_console_has_a_run_on_one_line():
     cells = re.split(r"\s{2,}", line_with(text, "* mobilenetv2").strip())
     # The Wilson interval of 9,455 of 10,000, worked out by hand.
     assert cells == [
+        "7",
         "* mobilenetv2",
         "94.55 [94.09, 94.98]",
         "0.1823",
@@ -55,7 +56,7 @@ def test_table_on_a_wide_console_has_a_run_on_one_line():
         "runs/20250101-mobilenetv2",
     ]
     cells = re.split(r"\s{2,}", line_with(text, "SVC").strip())
-    assert cells[1:] == ["89.7 [89.1, 90.3]", "–", "–", "60,000", "Xiao et al. 2017, Table 3"]
+    assert cells[2:] == ["89.7 [89.1, 90.3]", "–", "–", "60,000", "Xiao et al. 2017, Table 3"]
     assert "Xiao et al. 2017, Table 3: https://arxiv.org/abs/1708.07747" in text
 
 
@@ -146,8 +147,9 @@ def markdown_cells(line):
 def test_markdown_table():
     lines = comparison_table([RUN, *published_rows()]).markdown().splitlines()
     assert len(lines) == 2 + 1 + 23
-    assert {len(markdown_cells(line)) for line in lines} == {6}
+    assert {len(markdown_cells(line)) for line in lines} == {7}
     assert markdown_cells(lines[2]) == [
+        "**7**",
         "**mobilenetv2**",
         "**94.55 [94.09, 94.98]**",
         "**0.1823**",
@@ -155,8 +157,18 @@ def test_markdown_table():
         "**54,000**",
         "runs/20250101-mobilenetv2",
     ]
-    assert markdown_cells(lines[3])[1:5] == ["89.7 [89.1, 90.3]", "–", "–", "60,000"]
-    assert markdown_cells(lines[3])[5].endswith("(https://arxiv.org/abs/1708.07747)")
+    assert markdown_cells(lines[3])[2:6] == ["89.7 [89.1, 90.3]", "–", "–", "60,000"]
+    assert markdown_cells(lines[3])[6].endswith("(https://arxiv.org/abs/1708.07747)")
+
+
+def test_rows_are_ranked_and_equal_ones_share_a_rank():
+    rows = [TableRow(name, accuracy, 100, None, None, None, "x") for name, accuracy in SCORES]
+    lines = comparison_table(rows).markdown().splitlines()[2:]
+    assert [markdown_cells(line)[0] for line in lines] == ["**1**", "**2**", "**2**", "**4**"]
+    assert line_with(printed(print_table, rows, width=120), "* c").split()[:3] == ["2", "*", "c"]
+
+
+SCORES = (("a", 0.9), ("b", 0.8), ("c", 0.8), ("d", 0.1))
 
 
 def test_a_caveat_stands_with_its_source(monkeypatch):
@@ -180,7 +192,7 @@ def test_the_first_release_of_the_data_is_explained_below_the_table():
 def test_markdown_characters_in_names_stay_what_they_are():
     row = TableRow("a|b_c*d\n<e>", 0.5, 10, None, None, None, "x|y")
     cells = markdown_cells(comparison_table([row]).markdown().splitlines()[2])
-    assert cells[0] == r"**a\|b\_c\*d \<e\>**" and cells[5] == r"x\|y"
+    assert cells[1] == r"**a\|b\_c\*d \<e\>**" and cells[6] == r"x\|y"
 
 
 def test_printing_a_table_loads_neither_matplotlib_nor_tensorflow():

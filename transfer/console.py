@@ -9,6 +9,7 @@ import dataclasses
 import os
 import re
 import shlex
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -159,10 +160,12 @@ def how_to(command: str, *words: object) -> str:
         words: what follows it.
     """
     program = Path(sys.argv[0])
-    if program.name == "__main__.py":
-        start = ["python", "-m", "transfer", command]
-    elif program.suffix == ".py" and program.stem in _SCRIPTS and command in _SCRIPTS:
+    is_script = program.suffix == ".py" and program.stem in _SCRIPTS
+    if is_script and command in _SCRIPTS:
         start = ["python", str(program.with_name(f"{command}.py"))]
+    # Whoever runs the scripts may not have installed the command.
+    elif program.name == "__main__.py" or (is_script and not shutil.which("transfer")):
+        start = ["python", "-m", "transfer", command]
     else:
         start = ["transfer", command]
     return shlex.join([*start, *map(str, words)])

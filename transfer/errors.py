@@ -75,6 +75,9 @@ def disk_error(error: BaseException, place: object = None) -> DiskError | None:
     return DiskError(f"{where}: {told}" if where else told)
 
 
+HOW_TO_GO_ON = "To go on: "  # starts the command at the end of what a stop says
+
+
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM came; `str(error)` says in one line how to go on.
 

@@ -22,7 +22,7 @@ def main(run_dirs: tuple[Path, ...]) -> None:
     from transfer.runs import differences
 
     if len(run_dirs) < 2:
-        raise click.UsageError("name at least two runs; `transfer runs` lists them.")
+        raise click.UsageError(f"name at least two runs; {console.how_to('runs')} lists them.")
     console.speak()
     runs = [differences.read_run(run_dir) for run_dir in run_dirs]
     names = [str(run_dir) for run_dir in run_dirs]

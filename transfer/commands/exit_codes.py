@@ -5,6 +5,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import sys
 
@@ -14,7 +15,7 @@ from transfer import signals
 from transfer.backend import INSTALL
 from transfer.commands.hints import improve
 from transfer.commands.streams import Steady, steady_streams
-from transfer.errors import InputError, Interrupted, disk_error, printable
+from transfer.errors import HOW_TO_GO_ON, InputError, Interrupted, disk_error, printable
 
 _NO_MEMORY = "there is not enough memory; take less at a time (--batch-size, --image-size)."
 
@@ -58,6 +59,10 @@ def _run(command: click.Command, name: str | None) -> int:
 
 
 def _tell_stop(number: int, message: str = "Stopped.") -> int:
+    start, follows, command = message.partition(HOW_TO_GO_ON)
+    # A terminal that is too narrow for both gets the command to copy on a line of its own.
+    if follows and sys.stderr.isatty() and len(message) > shutil.get_terminal_size().columns:
+        message = f"{start.rstrip()}\n{follows}{command}"
     click.echo(message, err=True)
     return 128 + number
 

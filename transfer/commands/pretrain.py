@@ -12,7 +12,7 @@ import click
 from transfer import console
 from transfer.backend import load_keras
 from transfer.commands import options
-from transfer.errors import Interrupted
+from transfer.errors import HOW_TO_GO_ON, Interrupted
 from transfer.pretraining.settings import Settings
 
 DEFAULTS = Settings()
@@ -92,7 +92,8 @@ def main(
         time_limit=60 * time_limit,
         command=console.command_line(),
     )
-    told = f"Stopped by {reason}; go on with `--resume --out {out}`."
+    again = console.how_to("pretrain", "--resume", "--out", out)
+    told = f"Stopped by {reason}. {HOW_TO_GO_ON}{again}"
     if reason.startswith("SIG"):
         raise Interrupted(signal.Signals[reason], told)
     if reason != FINISHED:

@@ -36,6 +36,11 @@ NEWEST = "the newest unfinished run"
     show_default="begin a new run",
     help="Go on with a run that was stopped: the newest unfinished one, or the folder named.",
 )
+@click.option(
+    "--summary",
+    is_flag=True,
+    help="Show the network before it trains: layers, parameters, what each phase trains, cost.",
+)
 @options.mlflow_option
 @options.conduct_options
 @options.offline_option
@@ -45,6 +50,7 @@ def main(
     run_dir: Path | None,
     repeats: int,
     resume: str | None,
+    summary: bool,
     mlflow: bool,
     offline: bool,
     quiet: bool,
@@ -56,6 +62,8 @@ def main(
     config = options.make_config(settings)
     console.speak(quiet, verbose)
     load_keras(verbose)
+    from transfer.report.document import show
+    from transfer.report.network import network_section
     from transfer.report.tracking import Tracker
     from transfer.report.training_report import write_training_report
     from transfer.runs.folder import newest_unfinished_run
@@ -64,10 +72,15 @@ def main(
 
     given = options.given_settings(ctx, settings)
     tracker = Tracker() if mlflow else None  # what is missing is said before anything slow
+    show_network = (lambda counts: show(network_section(counts))) if summary or verbose else None
     if resume:
         run_dir = newest_unfinished_run() if resume == NEWEST else Path(resume).expanduser()
         trained = resume_repeats(
-            run_dir, given=given, offline=offline, describe=write_training_report
+            run_dir,
+            given=given,
+            offline=offline,
+            describe=write_training_report,
+            show_network=show_network,
         )
     else:
         trained = train_repeats(
@@ -78,6 +91,7 @@ def main(
             command=console.command_line(),
             given=frozenset(given),
             describe=write_training_report,
+            show_network=show_network,
         )
     results = []
     for result in trained:

@@ -104,6 +104,26 @@ def unfreeze_backbone(
     return count
 
 
+def count_unfrozen(config: Config, classifier: keras.Model, *, train_batch_norm: bool) -> int:
+    """Returns how many parameters fine-tuning trains; the classifier stays frozen as it was built.
+
+    Args:
+        config: uses `backbone` and `unfreeze`.
+        classifier: as `build_classifier` makes it.
+        train_batch_norm: as for `unfreeze_backbone`.
+    """
+    backbone = classifier.get_layer("backbone")
+    unfreeze_backbone(config.backbone, backbone, config.unfreeze, train_batch_norm=train_batch_norm)
+    count = count_numbers(classifier.trainable_weights)
+    backbone.trainable = False
+    return count
+
+
+def count_numbers(weights: Sequence[keras.Variable]) -> int:
+    """Returns how many numbers variables hold together."""
+    return sum(math.prod(each.shape) for each in weights)
+
+
 def decay_by_block(name: str, backbone: keras.Model, decay: float) -> dict[str, float]:
     """Returns factors of the learning rate that fall from the top of the backbone to its bottom.
 

@@ -1,6 +1,7 @@
 """How large a network is: its layers, parameters, and what one image costs."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,40 @@ class NetworkCounts:
     parameters: int
     multiply_adds: int
 
+    @property
+    def size(self) -> str:
+        """The parameters as float32: "9.0 MB"."""
+        return format_bytes(FLOAT_BYTES * self.parameters)
+
     def tell(self) -> str:
         """Returns it in words: "104 layers, 2.26 million parameters (9.0 MB), 56 million ..."."""
         return (
             f"{self.layers:,} layers, {format_large(self.parameters)} parameters "
-            f"({format_bytes(FLOAT_BYTES * self.parameters)}), "
-            f"{format_large(self.multiply_adds)} multiply-adds an image"
+            f"({self.size}), {format_large(self.multiply_adds)} multiply-adds an image"
+        )
+
+
+@dataclass(frozen=True)
+class ClassifierCounts:
+    """What a classifier consists of, and how much of it each phase trains.
+
+    Attributes:
+        backbone: its backbone.
+        head: its head.
+        trained: parameters that a phase trains, by its name.
+    """
+
+    backbone: NetworkCounts
+    head: NetworkCounts
+    trained: Mapping[str, int]
+
+    @property
+    def whole(self) -> NetworkCounts:
+        """Both together."""
+        return NetworkCounts(
+            self.backbone.layers + self.head.layers,
+            self.backbone.parameters + self.head.parameters,
+            self.backbone.multiply_adds + self.head.multiply_adds,
         )
 
 

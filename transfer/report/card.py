@@ -14,6 +14,7 @@ from transfer.formatting import format_percent
 from transfer.models.packages import PACKAGES
 from transfer.models.weights import PHOTOS
 from transfer.report import document, sections
+from transfer.report.network import network_section
 from transfer.runs.facts import Facts, Summary
 
 # The data sets that hubs know; the sample is a part of one.
@@ -110,6 +111,7 @@ def _blocks(facts: Facts, results: Items, training: Items, limits: Items) -> lis
         ),
         document.Heading("Training"),
         document.Bullets(training),
+        *(network_section(facts.counts) if facts.counts else ()),
         document.Heading("Limits"),
         document.Bullets(limits),
     ]
@@ -140,7 +142,7 @@ def _results(metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> Item
         (
             "accuracy",
             f"{format_percent(metrics['accuracy'])} on {metrics['num_images']:,} test images, "
-            f"95 % Wilson interval {100 * low:.2f} to {100 * high:.2f} %",
+            f"95 % interval {100 * low:.2f} to {100 * high:.2f} %",
         ),
         ("macro F1", format_percent(metrics["f1_macro"])),
         ("loss (mean cross-entropy)", f"{metrics['loss']:.4f}"),
@@ -161,8 +163,7 @@ def _training(facts: Facts, num_parameters: int) -> Items:
     settings, counts = facts.settings, facts.data.num_images
     values = {
         **_start(facts),
-        **({"parameters": f"{num_parameters:,}"} if num_parameters else {}),
-        **({"backbone": facts.network.tell()} if facts.network else {}),
+        **({"parameters": f"{num_parameters:,}"} if num_parameters and not facts.counts else {}),
         "images": ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         "optimizer": settings.optimizer,
         "batch size": settings.batch_size,

@@ -149,10 +149,12 @@ class Bullets:
 
     def show(self) -> None:
         """Shows the block in the terminal: names in a column of their own, where there are any."""
-        width = max((len(name) for name, _ in self.items), default=0)
+        list_ = RichTable.grid(padding=(0, 1, 0, 0))
+        list_.add_column(no_wrap=True)
+        list_.add_column(overflow="fold")
         for name, text in self.items:
-            start = RichText(f"{name:<{width}} " if width else "")
-            console.show(start + span(text).terminal())
+            list_.add_row(RichText(name or "-"), span(text).terminal())
+        console.show(list_)
 
 
 @dataclass(frozen=True)
@@ -293,7 +295,8 @@ a { color: #0072b2; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #ddd; overflow-wrap: normal; }
-td:first-child, td:last-child:not([style*="right"]) { min-width: 7rem; }
+:is(td:first-child, td:first-child[style*="right"] + td, td:last-child):not([style*="right"]) {
+  min-width: 7rem; }
 [style*="right"] { font-variant-numeric: tabular-nums; }
 td[style*="right"] { white-space: nowrap; }
 figure { margin: 2rem 0; }

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 MISSING = "–"
 TABLE_TITLE = "Accuracy on the test images"
 # Columns of a terminal. Below the narrowest, lines run over rather than lose digits; below the
-# wide, intervals stand under their accuracies and sources in notes, for 80 columns to be enough.
-NARROWEST_TABLE, WIDE_TABLE = 72, 120
+# wide, intervals stand under their accuracies, sources in notes, and nobody counts ranks, for 80
+# columns to be enough.
+NARROWEST_TABLE, WIDE_TABLE = 70, 120
 
 
 @dataclass(frozen=True)
@@ -170,16 +171,19 @@ def _source_notes(rows: Sequence[TableRow], is_wide: bool) -> list[str]:
 def _rich_table(rows: Sequence[TableRow], is_wide: bool) -> RichTable:
     """Returns the table; where it is not wide, sources are numbers that stand for notes."""
     table = empty_table(NARROWEST_TABLE)
+    if is_wide:
+        table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("model", overflow="fold")
     table.add_column("accuracy %", no_wrap=True)
     table.add_column("loss", justify="right", no_wrap=True)
     table.add_column("optimizer", no_wrap=True)
     table.add_column("training\nimages", justify="right", no_wrap=True)
-    table.add_column("source", overflow="fold")
+    table.add_column("source" if is_wide else "see", overflow="fold", no_wrap=not is_wide)
     sources, gap = list(_sources(rows)), " " if is_wide else "\n"
-    for row in rows:
+    for rank, row in zip(_ranks(rows), rows, strict=True):
         model, accuracy, interval, *others, source = _cells(row)
         cells = [
+            *([rank] if is_wide else []),
             model if row.is_published else f"* {model}",
             f"{accuracy}{gap}{interval}",
             *others,
@@ -188,6 +192,11 @@ def _rich_table(rows: Sequence[TableRow], is_wide: bool) -> RichTable:
         # Text, because rich would take the brackets of the interval for its own markup.
         table.add_row(*map(RichText, cells), style="" if row.is_published else "bold green")
     return table
+
+
+def _ranks(rows: Sequence[TableRow]) -> list[str]:
+    # As in sports: who is as accurate as another one has the same.
+    return [str(1 + sum(other.accuracy > row.accuracy for other in rows)) for row in rows]
 
 
 def legend(rows: Sequence[TableRow]) -> list[str]:
@@ -210,12 +219,13 @@ def _sources(rows: Iterable[TableRow]) -> dict[str, str | None]:
 def comparison_table(rows: Sequence[TableRow]) -> ComparisonTable:
     """Returns the comparison table, one row for each of `rows`, in their order."""
     lines = []
-    for row in rows:
+    for rank, row in zip(_ranks(rows), rows, strict=True):
         model, accuracy, interval, *others, source = _cells(row)
-        cells = (model, f"{accuracy} {interval}", *others)
+        cells = (rank, model, f"{accuracy} {interval}", *others)
         style = "" if row.is_published else "bold"
         spans = [Span(cell, "" if cell == MISSING else style) for cell in cells]
         lines.append([*spans, Span(source, url=row.source_url or "")])
-    names = ("model", "accuracy in % [95 % interval]", "loss", "optimizer", "training images")
-    numeric = (False, True, True, False, True, False)
-    return ComparisonTable((*names, "source"), numeric, lines, results=rows)
+    accuracy = "accuracy in % [95 % interval]"
+    names = ("rank", "model", accuracy, "loss", "optimizer", "training images", "source")
+    numeric = (True, False, True, True, False, True, False)
+    return ComparisonTable(names, numeric, lines, results=rows)

@@ -84,6 +84,11 @@ class Reader:
         inner = self.part(key)
         return {printable(name): inner.text(name) for name in inner.values}
 
+    def counts_by_name(self, key: str) -> dict[str, int]:
+        """Returns an object of whole numbers."""
+        inner = self.part(key)
+        return {printable(name): inner.count(name) for name in inner.values}
+
     def count(self, key: str, least: int = 0, *, most: int = LARGEST_WHOLE_NUMBER) -> int:
         """Returns a whole number."""
 

@@ -18,7 +18,7 @@ from transfer.data.geometry import FITS, LARGEST_SIDE, Geometry
 from transfer.data.splits import MOST_CLASSES, Splits
 from transfer.errors import InputError, printable
 from transfer.formatting import format_spread
-from transfer.models.counts import NetworkCounts
+from transfer.models.counts import ClassifierCounts, NetworkCounts
 from transfer.models.precision import POLICIES
 from transfer.models.weights import KINDS, Weights
 from transfer.runs import files
@@ -99,6 +99,8 @@ class Facts:
         started: time, ISO 8601.
         repeats: what binds it to other runs, None of a single one.
         network: how large the backbone is, None of runs of 0.1.0.
+        head: how large the head is, likewise.
+        trained: parameters that a phase trains, by its name.
     """
 
     settings: Config
@@ -111,15 +113,25 @@ class Facts:
     started: str = ""
     repeats: RepeatsFacts | None = None
     network: NetworkCounts | None = None
+    head: NetworkCounts | None = None
+    trained: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> ClassifierCounts | None:
+        """What the classifier consists of, None where the run did not keep it."""
+        if self.network is None or self.head is None:
+            return None
+        return ClassifierCounts(self.network, self.head, self.trained)
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON values, which `parse_facts` takes."""
         values = dataclasses.asdict(self)
         values["data"]["class_names"] = list(self.data.class_names)
-        parts = (("repeats", values), ("network", values), ("geometry", values["data"]))
-        for part, holder in parts:
-            if holder[part] is None:
-                del holder[part]
+        for part in _OPTIONAL:
+            if not values[part]:
+                del values[part]
+        if values["data"]["geometry"] is None:
+            del values["data"]["geometry"]
         return values
 
     def write(self, run_dir: Path) -> None:
@@ -236,7 +248,7 @@ def describe_run(
     *,
     command: str = "",
     repeats: RepeatsFacts | None = None,
-    network: NetworkCounts | None = None,
+    counts: ClassifierCounts | None = None,
 ) -> Facts:
     """Returns what config.json holds of a run that begins now.
 
@@ -249,7 +261,7 @@ def describe_run(
         policy: Keras's dtype policy of the training.
         command: as it was typed.
         repeats: what binds it to other runs.
-        network: how large the backbone is.
+        counts: how large the classifier is.
     """
     return Facts(
         config,
@@ -261,7 +273,7 @@ def describe_run(
         command,
         datetime.now(UTC).isoformat(timespec="seconds"),
         repeats,
-        network,
+        *((counts.backbone, counts.head, counts.trained) if counts else ()),
     )
 
 
@@ -290,7 +302,7 @@ def read_facts(run_dir: Path) -> Facts:
     return parse_facts(read_json(path), path)
 
 
-_OPTIONAL = ("repeats", "network")
+_OPTIONAL = ("repeats", "network", "head", "trained")
 
 
 def parse_facts(values: Mapping[str, Any], path: Path) -> Facts:
@@ -320,11 +332,13 @@ def parse_facts(values: Mapping[str, Any], path: Path) -> Facts:
         command=read.text("command"),
         started=read.text("started"),
         repeats=_parse_repeats(read.part("repeats")) if values.get("repeats") else None,
-        network=_parse_network(read.part("network")) if values.get("network") else None,
+        network=_parse_counts(read.part("network")) if values.get("network") else None,
+        head=_parse_counts(read.part("head")) if values.get("head") else None,
+        trained=read.counts_by_name("trained") if values.get("trained") else {},
     )
 
 
-def _parse_network(read: Reader) -> NetworkCounts:
+def _parse_counts(read: Reader) -> NetworkCounts:
     return NetworkCounts(*(read.count(each.name) for each in dataclasses.fields(NetworkCounts)))
 
 

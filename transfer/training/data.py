@@ -79,7 +79,7 @@ def load_data(
             geometry=geometry,
             skip_bad_images=config.skip_bad_images,
         )
-    _say_data(splits, with_test)
+    _say_data(splits)
     signals.obey()  # where a decoder swallowed the stop
     return Data(splits, fingerprints, arrays)
 
@@ -91,11 +91,10 @@ def _fingerprint(splits: Splits, kept: Mapping[str, str] | None) -> dict[str, st
     return {name: fingerprint(split, like[name]) for name, split in splits.parts().items()}
 
 
-def _say_data(splits: Splits, with_test: bool) -> None:
+def _say_data(splits: Splits) -> None:
     console.say(f"Data: {splits.provenance}")
     size = f"; working size {splits.geometry.describe()}" if splits.geometry else ""
-    alone = "" if with_test else "; the test images are left alone"
-    console.say(f"Classes: {len(splits.class_names)}{size}{alone}")
+    console.say(f"Classes: {len(splits.class_names)}{size}")
     if advice := advise_on_balance(splits.train.labels, splits.class_names):
         console.say(advice)
 

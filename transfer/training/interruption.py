@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from transfer import console
 from transfer.config import Config
-from transfer.errors import DiskError, InputError, Interrupted, disk_error
+from transfer.errors import HOW_TO_GO_ON, DiskError, InputError, Interrupted, disk_error
 from transfer.runs import files
 from transfer.signals import noting
 from transfer.training.checkpoint import list_checkpoints
@@ -87,7 +87,7 @@ def too_large(config: Config) -> str:
 def _how_to_go_on(run_dir: Path) -> str:
     if not (run_dir / files.CONFIG).is_file():
         return "The run had not begun."
-    return f"{_kept(run_dir)}. To go on: {console.how_to('train', '--resume', run_dir)}"
+    return f"{_kept(run_dir)}. {HOW_TO_GO_ON}{console.how_to('train', '--resume', run_dir)}"
 
 
 def _kept(run_dir: Path) -> str:

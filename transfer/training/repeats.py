@@ -15,7 +15,7 @@ import keras
 
 from transfer import console
 from transfer.config import Config
-from transfer.errors import Interrupted
+from transfer.errors import HOW_TO_GO_ON, Interrupted
 from transfer.formatting import format_spread
 from transfer.runs import files
 from transfer.runs.facts import Facts, RepeatsFacts, read_facts
@@ -33,6 +33,7 @@ def train_repeats(
     command: str = "",
     given: Container[str] | None = None,
     describe: Describe | None = None,
+    show_network: run.ShowNetwork | None = None,
 ) -> Iterator[Result]:
     """Trains runs with the seeds `config.seed`, `config.seed` + 1, ... one after another.
 
@@ -45,6 +46,7 @@ def train_repeats(
         command: the command line, kept in each run.
         given: names of the settings that must stay as they are; None for all.
         describe: called with what each run came to, before it counts as finished.
+        show_network: called with how large a classifier is, before it is trained.
 
     Yields:
         What each run hands back, when it has finished.
@@ -61,6 +63,7 @@ def train_repeats(
             command=command,
             given=given,
             describe=describe,
+            show_network=show_network,
         )
         return
     base = run_dir or default_run_dir(config.backbone)
@@ -68,7 +71,7 @@ def train_repeats(
     folders = {seed: base.with_name(f"{base.name}-seed{seed}") for seed in seeds}
     for folder in folders.values():
         check_new(folder)
-    yield from _train_missing(config, folders, offline, command, describe, given)
+    yield from _train_missing(config, folders, offline, command, describe, given, show_network)
 
 
 def resume_repeats(
@@ -77,6 +80,7 @@ def resume_repeats(
     given: Mapping[str, Any] | None = None,
     offline: bool = False,
     describe: Describe | None = None,
+    show_network: run.ShowNetwork | None = None,
 ) -> Iterator[Result]:
     """Goes on with a run that was stopped and, where it is one of several, with those missing.
 
@@ -85,6 +89,7 @@ def resume_repeats(
         given: settings that the user gave again; they must be those of the run.
         offline: never use the network.
         describe: called with what each run came to, before it counts as finished.
+        show_network: called with how large a classifier is, before it is trained.
 
     Yields:
         What each run hands back, when it has finished.
@@ -95,7 +100,9 @@ def resume_repeats(
     """
     folders, facts = _folders_beside(run_dir)
     if all(map(is_tidy, folders.values())) or not is_tidy(run_dir):
-        yield run.resume(run_dir, given=given, offline=offline, describe=describe)
+        yield run.resume(
+            run_dir, given=given, offline=offline, describe=describe, show_network=show_network
+        )
     if facts and folders:
         yield from _train_missing(facts.settings, folders, offline, facts.command, describe)
 
@@ -135,6 +142,7 @@ def _train_missing(
     command: str,
     describe: Describe | None,
     given: Container[str] | None = None,
+    show_network: run.ShowNetwork | None = None,
 ) -> Iterator[Result]:
     """Finishes what has begun and begins what has not, in the order of the seeds."""
     bound = RepeatsFacts(min(folders), len(folders))
@@ -155,6 +163,7 @@ def _train_missing(
                     given=given,
                     repeats=bound,
                     describe=describe,
+                    show_network=show_network,
                 )
         yield result
 
@@ -168,5 +177,5 @@ def _say_how_to_go_on(folder: Path, folders: Mapping[int, Path]) -> Iterator[Non
         begun = [other for other in folders.values() if (other / files.CONFIG).is_file()]
         if folder in begun or not begun:
             raise
-        told = f"Stopped. To go on: {console.how_to('train', '--resume', begun[-1])}"
+        told = f"Stopped. {HOW_TO_GO_ON}{console.how_to('train', '--resume', begun[-1])}"
         raise Interrupted(getattr(error, "number", signal.SIGINT), told) from error

@@ -7,7 +7,7 @@ epoch; what they share stands below them.
 import dataclasses
 import gc
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,13 @@ from transfer.errors import InputError
 from transfer.machine import has_accelerator, usable_memory
 from transfer.models.backbones import check_image_size, get_backbone, scale
 from transfer.models.batch_norm import RECALIBRATION_IMAGES, make_recalibration
-from transfer.models.classifier import build_classifier, least_training_bytes
-from transfer.models.counts import count_network
+from transfer.models.classifier import (
+    build_classifier,
+    count_numbers,
+    count_unfrozen,
+    least_training_bytes,
+)
+from transfer.models.counts import ClassifierCounts, count_network
 from transfer.models.fingerprints import fingerprint_variables
 from transfer.models.precision import choose_inference_precision, choose_precision, dtype_policy
 from transfer.models.saving import save_classifier
@@ -61,6 +66,8 @@ from transfer.training.interruption import one_line_for_every_end, too_large
 from transfer.training.phases import Run, fit_finetune, fit_head, fit_small, load_head_features
 from transfer.training.result import Describe, Result, finish, tidy_up
 
+ShowNetwork = Callable[[ClassifierCounts], None]  # shows it to a person
+
 
 def train(
     config: Config,
@@ -72,6 +79,7 @@ def train(
     repeats: RepeatsFacts | None = None,
     data: Data | None = None,
     describe: Describe | None = None,
+    show_network: ShowNetwork | None = None,
     keep_model: bool = True,
 ) -> Result:
     """Trains a classifier through both phases and keeps everything in a new run folder.
@@ -86,6 +94,7 @@ def train(
         repeats: what binds it to runs with other seeds, kept in the run.
         data: what `load_data` gave for these settings; None to load it now.
         describe: called with what the run came to, before it counts as finished.
+        show_network: called with how large the classifier is, before it is trained.
         keep_model: write model.keras at the end.
 
     Returns:
@@ -105,27 +114,28 @@ def train(
     policy, reason = choose_precision(config.backbone, config.precision)
     backbone, weights = _load_backbone(config, config.weights, policy, offline)
     settled = settle(config, weights, data.splits.geometry)
-    network = count_network(backbone)
-    console.say(f"Backbone: {config.backbone}, {network.tell()}")
     _say_settings(settled, weights, policy, reason)
     _say_colours(settled, data.splits)
     _check_memory(settled, backbone, policy)
     run_dir = create_run(config.backbone, run_dir)
     with one_line_for_every_end(run_dir, config), lock_new_run(run_dir):
         location = _keep_arrays(data, run_dir)
+        sha256 = fingerprint_variables(backbone.weights)  # before they know the images
+        classifier = _build(settled, backbone, data.splits, policy)
+        counts = _count(settled, classifier)
         describe_run(
             config,
             settled,
             describe_data(data.splits, data.fingerprints, location),
             weights,
-            fingerprint_variables(backbone.weights),
+            sha256,
             policy,
             command=command,
             repeats=repeats,
-            network=network,
+            counts=counts,
         ).write(run_dir)
+        _say_network(settled, counts, show_network)
         console.say(f"Run folder: {run_dir}")
-        classifier = _build(settled, backbone, data.splits, policy)
         forecast = _make_forecast(settled, data.splits)
         run = Run(settled, HistoryRecorder(run_dir), started, forecast=forecast)
         return _train_phases(
@@ -139,6 +149,7 @@ def resume(
     given: Mapping[str, Any] | None = None,
     offline: bool = False,
     describe: Describe | None = None,
+    show_network: ShowNetwork | None = None,
 ) -> Result:
     """Goes on with a run that was stopped, from its last finished epoch, in the same folder.
 
@@ -150,6 +161,7 @@ def resume(
         given: settings that the user gave again; they must be those of the run.
         offline: never use the network.
         describe: called with what the run came to, before it counts as finished.
+        show_network: called with how large the classifier is, before it is trained.
 
     Returns:
         The run folder, its summary and its history, the epochs before the stop included.
@@ -178,6 +190,7 @@ def resume(
         backbone = _load_backbone_again(run_dir, facts, checkpoint, offline)
         _check_memory(facts.settled, backbone, facts.precision)
         classifier = _build(facts.settled, backbone, data.splits, facts.precision)
+        _say_network(facts.settled, _count(facts.settled, classifier), show_network)
         recorder = HistoryRecorder(run_dir)
         if checkpoint:
             recorder.rows = checkpoint.state.history
@@ -316,9 +329,25 @@ def _build(settled: Config, backbone: keras.Model, splits: Splits, policy: str) 
     backbone = prepare_backbone(settled, backbone, splits, policy)
     num_classes, trains = len(splits.class_names), settled.train_batch_norm
     with dtype_policy(policy):
-        classifier = build_classifier(settled, backbone, num_classes, train_batch_norm=trains)
-    console.say(f"Network: {settled.backbone}, {classifier.count_params():,} parameters")
-    return classifier
+        return build_classifier(settled, backbone, num_classes, train_batch_norm=trains)
+
+
+def _count(settled: Config, classifier: keras.Model) -> ClassifierCounts:
+    backbone, head = classifier.get_layer("backbone"), classifier.get_layer("head")
+    trained = {}
+    if settled.head_epochs:
+        trained[HEAD] = count_numbers(head.trainable_weights)
+    if settled.finetune_epochs:
+        trained[FINETUNE] = count_unfrozen(
+            settled, classifier, train_batch_norm=settled.train_batch_norm
+        )
+    return ClassifierCounts(count_network(backbone), count_network(head), trained)
+
+
+def _say_network(settled: Config, counts: ClassifierCounts, show: ShowNetwork | None) -> None:
+    console.say(f"Network: {settled.backbone} and head, {counts.whole.tell()}")
+    if show:
+        show(counts)
 
 
 def prepare_backbone(

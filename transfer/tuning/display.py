@@ -69,7 +69,9 @@ class Display:
         left = self.most_trials - sum(row.record is not None for row in self._rows)
         if not seconds or left <= 0:
             return ""
-        about = sum(seconds) / len(seconds) * left / max(len(self._began), 1)
+        each, now = sum(seconds) / len(seconds), time.monotonic()
+        done = sum(min(now - began, each) for began in self._began.values())
+        about = (each * left - done) / max(len(self._began), 1)
         return f"; {format_about(about)} left"
 
     def _tell_running(self, trial_id: str, began: float) -> Text:

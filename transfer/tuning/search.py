@@ -224,7 +224,10 @@ def _prepare(options: SearchOptions, processes: Processes) -> tuple[Data, Plan]:
     weights = {}
     for name in names:
         weights[name] = processes.call(_take_weights, name, config, options.offline)
-        console.say(f"Weights of {name}: {weights[name][0].provenance}")
+        taken = weights[name][0]
+        console.say(
+            f"Weights of {name}: {taken.provenance if console.is_verbose() else taken.short}"
+        )
     return data, _make_plan(config, options, said, data, weights)
 
 
