@@ -282,7 +282,7 @@ def made_small(words):
 
 
 def draw_nothing():
-    """Leaves out the drawing of a report's pictures, most of its time; `test_recompute.py` draws."""
+    """Leaves out the drawing of pictures, most of a report's time: `test_recompute.py` has it."""
     use_small_networks()
     buffer = io.BytesIO()
     Image.new("RGB", (2, 2)).save(buffer, "PNG")

@@ -132,6 +132,7 @@ def test_the_picture_of_a_large_search_shows_the_settings_that_tell_most(tmp_pat
     assert max(list(weights.values())[1:]) < 0.6
     assert plots.measure_importance(rows[:4], plan) == {}
     bars, axes = plots.plot_trials(rows, plan).axes
+    assert "mostly chance: 30 trials are few for 16 settings" in bars.get_title()
     assert len(bars.patches) == 16 and len(axes.get_xticks()) == 9
     assert axes.get_xticklabels()[0].get_text().replace("\n", "_") == names[5]
 

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from transfer import console
 from transfer.acceleration.doors import predict_batches
 from transfer.config import Config
 from transfer.data.fingerprints import fingerprint
@@ -62,7 +63,7 @@ def load_features(
     try:
         with CACHE.locked(path):
             if CACHE.holds(path) and (kept := _open(path, shape)) is not None:
-                tell(f"read from {path}")
+                tell("kept from an earlier run" + (f", {path}" if console.is_verbose() else ""))
                 return kept
             _compute_to(path, shape, _batches(extractor, split, config, flipped, callbacks))
             if (written := _open(path, shape)) is not None:

@@ -19,6 +19,7 @@ from transfer.tuning.space import Choices, Range, format_value
 
 _MOST_AXES = 8  # settings side by side, those that tell most of the score
 _FEWEST_TRIALS = 5  # from which a setting's importance is more than chance
+_TRIALS_A_SETTING = 3  # of fewer the picture says that importances are chance
 _WIDTH_EACH = 1.25  # inches for each axis
 _NEIGHBOUR = 0.03  # by which lines through the same choice are spread
 
@@ -45,7 +46,7 @@ def plot_trials(rows: Sequence[Row], plan: Plan) -> Figure:
     figure = PlainFigure(figsize=(width, 6 + bars_height), layout="constrained")
     if weights:
         bars, axes = figure.subplots(2, 1, height_ratios=(bars_height, 6))
-        _draw_importance(bars, weights)
+        _draw_importance(bars, weights, len(results.sort_rows(rows, plan.objective)))
     else:
         axes = figure.subplots()
     _draw_trials(axes, rows, plan, names)
@@ -87,12 +88,15 @@ def _tell_share(places: np.ndarray, scores: np.ndarray, are_choices: bool) -> fl
     return float(abs(np.corrcoef(np.argsort(np.argsort(places)), scores)[0, 1]))
 
 
-def _draw_importance(axes: Axes, weights: Mapping[str, float]) -> None:
+def _draw_importance(axes: Axes, weights: Mapping[str, float], num_trials: int) -> None:
     names = [name.replace("_", " ") for name in weights]
     bars = axes.barh(names, list(weights.values()), color=BLUE, height=0.7)
     axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1.05), title="How much each setting tells of the score (0: nothing, 1: all)")
+    title = "How much each setting tells of the score (0: nothing, 1: all)"
+    if num_trials < _TRIALS_A_SETTING * len(weights):
+        title += f"\nmostly chance: {num_trials} trials are few for {len(weights)} settings"
+    axes.set(xlim=(0, 1.05), title=title)
     axes.tick_params(axis="y", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
