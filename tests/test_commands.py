@@ -395,6 +395,13 @@ def test_wrong_usage_names_the_option_what_it_takes_and_what_came(monkeypatch, c
         (load_command("audit"), ["photos"], ["--data PATH"]),
         (EVALUATE, ["--quiet"], ["--json", "--report"]),
         (group, ["trian"], ["train"]),
+        (TRAIN, ["--backbone", "ResNet"], ["resnet9", "resnet50v2"]),
+        (load_command("export"), ["run", "--format", "tflite"], ["mean litert"]),
+        (TUNE, ["--tuner", "bayes"], ["mean bayesian"]),
+        (EVALUATE, ["run", "./run"], ["run is named twice"]),
+        (load_command("compare"), ["run", "other", "run"], ["run is named twice"]),
+        (load_command("look"), ["--html", "no/such/page.html"], ["folder no/such does not exist"]),
+        (load_command("predict"), ["included", "x", "--csv", "no/x.csv"], ["folder no does not"]),
     ],
     ids=str,
 )

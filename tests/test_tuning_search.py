@@ -157,7 +157,7 @@ def test_what_is_missing_or_wrong_is_told_before_anything_is_made(folder):
         ([], 1, "Error: tensorboard is missing; run `pip install -r", without_tensorboard),
         (["--space", "bad.json"], 1, "Error: bad.json: dropout should be a", add_tiny_backbone),
         (["--finetune-epochs", 0], 1, "--finetune-epochs is 0 and there are no", add_tiny_backbone),
-        (["--role", "worker"], 2, "--id names a worker", add_tiny_backbone),
+        (["--role", "worker"], 2, "such as --id first", add_tiny_backbone),
         (["--id", "one"], 2, "--id names a worker", add_tiny_backbone),
         (["--role", "chief", "--address", "here"], 2, "HOST:PORT", add_tiny_backbone),
     ):

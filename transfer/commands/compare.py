@@ -23,6 +23,7 @@ def main(run_dirs: tuple[Path, ...]) -> None:
 
     if len(run_dirs) < 2:
         raise click.UsageError(f"name at least two runs; {console.how_to('runs')} lists them.")
+    options.check_different(run_dirs)
     console.speak()
     runs = [differences.read_run(run_dir) for run_dir in run_dirs]
     names = [str(run_dir) for run_dir in run_dirs]

@@ -97,5 +97,6 @@ def main(
 def _check(run_dirs: tuple[Path, ...], *, ensemble: bool, is_silent: bool) -> None:
     if is_silent:
         raise click.UsageError("--quiet leaves nothing to say; add --json or --report.")
+    options.check_different(run_dirs)
     if ensemble and len(run_dirs) < 2:
         raise click.UsageError("--ensemble is the mean of several runs; name at least two.")

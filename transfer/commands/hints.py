@@ -46,6 +46,8 @@ def improve(error: click.UsageError) -> click.UsageError:
     """Returns an error of click's with what was probably meant, where that can be told."""
     if isinstance(error, click.NoSuchOption):
         return _suggest_options(error)
+    if isinstance(error, click.BadParameter) and "is not one of" in error.message:
+        return _suggest_choices(error)
     if error.message.startswith("Got unexpected extra argument") and _has(error, "--data"):
         told = f"{error.message}. Images are named by an option: --data PATH"
         return click.UsageError(told, error.ctx)
@@ -62,6 +64,16 @@ def _suggest_options(error: click.NoSuchOption) -> click.UsageError:
         return error
     told = f"No such option {error.option_name}. Did you mean {' or '.join(known)}?"
     return click.UsageError(told, error.ctx)
+
+
+def _suggest_choices(error: click.BadParameter) -> click.UsageError:
+    choices = getattr(error.param and error.param.type, "choices", ())
+    word = error.message.split("'")[1].lower()
+    close = difflib.get_close_matches(word, choices, 2)
+    if not close:
+        return error
+    told = f"{error.message} Did you mean {' or '.join(close)}?"
+    return click.BadParameter(told, error.ctx, error.param, error.param_hint)
 
 
 def _suggest_commands(error: click.UsageError) -> click.UsageError:

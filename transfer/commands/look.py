@@ -19,7 +19,7 @@ PAGE = "look.html"
     metavar="[FILE]",
     is_flag=False,
     flag_value=PAGE,
-    type=options.UserPath(dir_okay=False),
+    type=options.NewFile(),
     show_default="no page",
     help=f"Write a page with pictures as well, {PAGE} where no file is named.",
 )

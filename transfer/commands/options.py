@@ -5,7 +5,7 @@ Nothing here imports TensorFlow before a command really computes, so `--help` is
 
 import contextlib
 import os
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,28 @@ class UserPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Returns the path, or fails as click does."""
         return super().convert(os.path.expanduser(value), param, ctx)
+
+
+class NewFile(UserPath):
+    """A file to be written; where its folder is missing, that is said before anything is done."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the path, or fails where there is no such folder."""
+        path = super().convert(value, param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"the folder {path.parent} does not exist; make it first.", param, ctx)
+        return path
+
+
+def check_different(run_dirs: Sequence[Path]) -> None:
+    """Raises `click.UsageError` where a run is named twice."""
+    real = [os.path.realpath(run_dir) for run_dir in run_dirs]
+    twice = [name for name, path in zip(run_dirs, real, strict=True) if real.count(path) > 1]
+    if twice:
+        raise click.UsageError(f"{twice[0]} is named twice; name each run once.")
 
 
 class GroupedCommand(click.Command):

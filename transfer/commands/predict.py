@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--csv",
     "csv_file",
-    type=options.UserPath(dir_okay=False),
+    type=options.NewFile(),
     metavar="FILE",
     show_default="none",
     help="Write all answers as CSV.",
@@ -109,7 +109,8 @@ def main(
     _tell(answers, top, invert)
     _write(answers, classifiers[0].facts.class_names, csv_file, into, link)
     if all(answer.error for answer in answers):
-        raise click.ClickException("no photo could be read.")
+        first = answers[0]
+        raise click.ClickException(f"no photo could be read: {first.path}: {first.error}")
 
 
 def _find(photos: tuple[str, ...]) -> tuple[str, ...]:

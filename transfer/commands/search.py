@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transfer.deploy.similar import Index, Searcher
     from transfer.runs.finished import FinishedRun
 
-_FILE = options.UserPath(dir_okay=False)
+_FILE = options.NewFile()
 
 
 @click.command(context_settings=options.WIDTH)
@@ -100,7 +100,7 @@ def main(
         similar.write_page(matches, html)
         console.say(f"Page: {html}")
     if not matches:
-        raise click.ClickException("no photo could be read.")
+        raise click.ClickException(f"no photo could be read: {bad[0]}")
 
 
 def _open(run: str) -> "FinishedRun":

@@ -117,5 +117,7 @@ def _check_roles(role: str | None, address: str, worker: str | None) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
         raise click.UsageError(f"--address should be HOST:PORT. Received: {address!r}.")
-    if (role == "worker") != (worker is not None):
-        raise click.UsageError("--id names a worker: give it with --role worker, and only there.")
+    if role == "worker" and worker is None:
+        raise click.UsageError("--role worker needs a name of its own, such as --id first.")
+    if worker is not None and role != "worker":
+        raise click.UsageError("--id names a worker; give --role worker besides, or leave it out.")
