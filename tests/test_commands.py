@@ -395,6 +395,8 @@ def test_wrong_usage_names_the_option_what_it_takes_and_what_came(monkeypatch, c
         (load_command("audit"), ["photos"], ["--data PATH"]),
         (EVALUATE, ["--quiet"], ["--json", "--report"]),
         (group, ["trian"], ["train"]),
+        (load_command("cache"), ["--clear"], ["Did you mean clear?"]),
+        (load_command("weights"), ["fetch"], ["Missing argument", "mobilenetv2, vgg16"]),
         (TRAIN, ["--backbone", "ResNet"], ["resnet9", "resnet50v2"]),
         (load_command("export"), ["run", "--format", "tflite"], ["mean litert"]),
         (TUNE, ["--tuner", "bayes"], ["mean bayesian"]),

@@ -106,3 +106,6 @@ def test_the_command_shows_a_table_or_json(folder, tmp_path):
     assert "No run in" in CliRunner().invoke(main, [str(tmp_path / "empty")]).output
     with pytest.raises(InputError, match="no such folder"):
         list_runs(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"Received: a file\."):
+        list_runs(tmp_path / "notes.txt")

@@ -46,6 +46,8 @@ def improve(error: click.UsageError) -> click.UsageError:
     """Returns an error of click's with what was probably meant, where that can be told."""
     if isinstance(error, click.NoSuchOption):
         return _suggest_options(error)
+    if isinstance(error, click.MissingParameter):  # whose choices are a line each
+        return click.UsageError(" ".join(error.format_message().split()), error.ctx)
     if isinstance(error, click.BadParameter) and "is not one of" in error.message:
         return _suggest_choices(error)
     if error.message.startswith("Got unexpected extra argument") and _has(error, "--data"):
@@ -60,6 +62,8 @@ def _suggest_options(error: click.NoSuchOption) -> click.UsageError:
     word = error.option_name.lstrip("-").replace("_", "-").lower()
     meant = [f"--{name}" for name in (word, *MEANT.get(word, ()))]
     known = [option for option in meant if _has(error, option)]
+    if error.ctx and isinstance(error.ctx.command, click.Group):  # which has commands besides
+        known += [name for name in error.ctx.command.list_commands(error.ctx) if name == word]
     if not known:
         return error
     told = f"No such option {error.option_name}. Did you mean {' or '.join(known)}?"

@@ -54,7 +54,8 @@ def list_runs(folder: Path = files.RUNS_FOLDER) -> list[RunRow]:
         InputError: the folder is not there.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} should be a folder of runs. Received: no such folder.")
+        received = "a file" if folder.exists() else "no such folder"
+        raise InputError(f"{folder} should be a folder of runs. Received: {received}.")
     now = time.time()
     found = [path.parent for path in folder.glob(f"*/{files.CONFIG}") if path.exists()]
     rows = [_row(run_dir, now) for run_dir in found]
