@@ -34,9 +34,9 @@ def start(folder, *arguments, prepare=add_tiny_backbone):
     return commands.start("train", arguments, folder, output, prepare), output
 
 
-def test_kills_lose_nothing(tmp_path):
+def test_kills_lose_nothing(folder):
     # One at any moment, one while a checkpoint is written; `tools/kill_training.py` does hundreds.
-    tally = kill_runs(tmp_path, kills=2, seed=0)
+    tally = kill_runs(folder, kills=2, seed=0)
     assert tally.kills == 2 and tally.runs >= 1
     assert (tally.lost_epochs, tally.unreadable, tally.different) == (0, 0, 0)
 

@@ -1,5 +1,6 @@
 """A report made by the real commands says what its predictions.csv says, to the last digit."""
 
+import json
 import shutil
 
 import pytest
@@ -68,6 +69,15 @@ def test_a_page_that_says_another_thing_is_found(copied, name):
     assert "a calibrated confidence of" in text or "No calibrated confidence" in text
     path.write_text(text.replace("calibrated confidence", "confidence"))
     assert wrong_in(copied) == {path.name}
+
+
+def test_a_network_of_other_size_is_found(copied):
+    path = copied.parent / "config.json"
+    facts = json.loads(path.read_text())
+    for part, name in (("network", "layers"), ("trained", "head")):
+        changed = facts | {part: facts[part] | {name: facts[part].get(name, 0) + 1}}
+        path.write_text(json.dumps(changed))
+        assert wrong_in(copied) == {"README.md"}
 
 
 def test_the_accuracy_of_an_epoch_that_was_not_kept_is_found(copied):

@@ -59,7 +59,7 @@ def kill_runs(folder: Path, kills: int, seed: int) -> Tally:
     """Kills runs until `kills` of them happened, finishes the last one, and counts.
 
     Args:
-        folder: an empty folder to work in.
+        folder: to work in, empty or with what `write_inputs` writes.
         kills: how many.
         seed: of the moments.
     """
@@ -86,9 +86,10 @@ def kill_runs(folder: Path, kills: int, seed: int) -> Tally:
 
 
 def write_inputs(folder: Path) -> None:
-    """Writes the data set and the weights that the runs start from."""
-    process = commands.start("train", ["--help"], folder, folder / "inputs.txt", _write_inputs)
-    process.join()
+    """Writes the data set and the weights that the runs start from, where they are not there."""
+    if not (folder / "tiny.weights.h5").exists():
+        process = commands.start("train", ["--help"], folder, folder / "inputs.txt", _write_inputs)
+        process.join()
 
 
 def _write_inputs() -> None:

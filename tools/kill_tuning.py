@@ -56,7 +56,7 @@ def kill_searches(
     """Kills searches until `kills` of them happened, finishes the last one, and counts.
 
     Args:
-        folder: an empty folder to work in.
+        folder: to work in, empty or with what `write_inputs` writes.
         kills: how many.
         seed: of the moments.
         tuner: the search method.

@@ -269,6 +269,23 @@ def phase_words(run_dir):
     return words
 
 
+def network_words(run_dir):
+    """Returns words that a card must have of the network, from config.json and summary.json."""
+    facts = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    if "head" not in facts:  # of an older run
+        return []
+    parts = [facts["network"], facts["head"]]
+    layers, multiply_adds = (sum(p[name] for p in parts) for name in ("layers", "multiply_adds"))
+    total = summary["num_parameters"]
+    size = f"{total * 4 / 1e6:.1f} MB" if total * 4 >= 1e6 else f"{total * 4 / 1e3:.1f} kB"
+    shares = [
+        f"the {phase} phase trains {count:,} ({100 * count / total:.2f} %)"
+        for phase, count in facts["trained"].items()
+    ]
+    return [f"| together | {layers:,} | {total:,} | {size} | {multiply_adds:,} |", *shares]
+
+
 def plain_text(path):
     """Returns the words of a page, Markdown's escapes and HTML's tags taken away."""
     text = path.read_text(encoding="utf-8")
@@ -282,6 +299,7 @@ def check_pages(report_dir, calibration, accuracy, total):
     report, page = report_dir / "report.md", report_dir / "report.html"
     card = report_dir.parent / "README.md"
     words = {path: threshold_words(calibration) for path in (report, page, card)}
+    words[card] = words[card] + network_words(report_dir.parent)
     for path in (report, page):
         words[path] = words[path] + phase_words(report_dir.parent)
         words[path].append(f"{100 * accuracy:.2f} % of {total:,} test images are right")
