@@ -67,7 +67,7 @@ def test_a_second_run_reads_what_the_first_computed_and_says_so(computed):
     first = load_features(make_extractor(), make_split(70), CONFIG, tell=told.append)
     assert told == []
     second = load_features(make_extractor(), make_split(70), CONFIG, tell=told.append)
-    assert computed == [70] and len(told) == 1 and str(CACHE.folder) in told[0]
+    assert computed == [70] and told == ["kept from an earlier run"]
     np.testing.assert_array_equal(first, second)
     assert second.dtype == np.float16
     np.testing.assert_array_equal(first, compute_features(make_extractor(), make_split(70), CONFIG))
