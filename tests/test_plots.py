@@ -1,5 +1,6 @@
 """Plots: what they draw, that they draw it without pyplot, and for any number of classes."""
 
+import dataclasses
 import io
 import os
 import subprocess
@@ -55,7 +56,7 @@ def test_history_shows_both_phases_one_after_the_other():
     assert marks == {2.5: "--", 4.5: ":"}
     assert rate.get_xlabel() == "epoch (1 to 2: head, 3 to 5: fine-tune)"
     assert rate.get_yscale() == "log"
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     ticks = [label.get_text() for label in rate.get_yticklabels()]
     assert "1e−03" in ticks and not any("$" in text for text in texts(figure))
     assert {"training", "validation", "next phase begins", "learning rate lowered"} <= set(
@@ -299,6 +300,15 @@ def test_a_font_is_taken_that_has_the_characters(system_fonts, tmp_path, recwarn
     assert set(fonts.find_fonts(frozenset("\u732b\u72ac"))[0]) == {"Cats", "Others"}
 
 
+@pytest.mark.parametrize(("weight", "is_taken"), [(500, True), (700, False)])
+def test_a_font_of_medium_weight_alone_is_taken(system_fonts, tmp_path, weight, is_taken):
+    entry = fonts.font_manager.ttfFontProperty(
+        fonts.font_manager.get_font(font_of(tmp_path, "\u732b", "Medium"))
+    )
+    fonts.font_manager.fontManager.ttflist.append(dataclasses.replace(entry, weight=weight))
+    assert (fonts.find_fonts(frozenset("\u732b"))[0] == ["Medium"]) is is_taken
+
+
 def test_characters_that_no_font_has_are_said_once(system_fonts, recwarn):
     names = ["\u732b\u732b", "\u72ac", "plain"]
     told = printed(
@@ -321,3 +331,15 @@ def test_no_backend_of_a_notebook_ends_an_import(backend):
         cwd=Path(__file__).parents[1],
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("normalize", [False, True], ids=["counts", "percent"])
+@pytest.mark.parametrize("names", [["Dress", "Shirt", "Trouser x"], list("abcdefgh")])
+def test_the_words_of_a_confusion_matrix_stand_within_the_picture(names, normalize):
+    figure = charts.plot_confusion_matrix(np.eye(len(names), dtype=int), names, normalize=normalize)
+    figure.draw_without_rendering()
+    (axes, bar) = figure.axes
+    for label in (axes.yaxis.label, axes.xaxis.label, bar.yaxis.label, *axes.get_yticklabels()):
+        box = label.get_window_extent()
+        assert min(box.x0, box.y0) >= 0, label
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, label

@@ -160,7 +160,7 @@ def plot_confusion_matrix(
         cells = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     if ax is None:
         side = float(np.clip(0.42 * num_classes + 3.2, 5.5, 20))
-        ax = PlainFigure(figsize=(side + 1, side), layout="constrained").subplots()
+        ax = PlainFigure(figsize=(side + 1, side), layout="compressed").subplots()
     display = ConfusionMatrixDisplay(cells, display_labels=shortened(class_names, LONGEST_LABEL))
     display.plot(
         ax=ax,
@@ -180,7 +180,7 @@ def _finish_confusion_matrix(ax: Axes, display: Any, cells: np.ndarray, normaliz
             text.set_color("black" if display.im_.norm(value) > 0.55 else "white")
             text.set_visible(value >= (0.05 if normalize else 1))
     what = "percent of the true class (rows add up to 100)" if normalize else "test images"
-    what += "; colours by the square root"
+    what += "\ncolours by the square root"
     ax.figure.colorbar(display.im_, ax=ax, label=what, fraction=0.04, pad=0.02)
     ax.set_title(f"Confusion matrix: {'percent' if normalize else 'counts'}")
     ax.set(xlabel="predicted class", ylabel="true class")

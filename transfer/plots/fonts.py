@@ -6,6 +6,7 @@ said once and the picture shows boxes.
 """
 
 import functools
+import logging
 import re
 import unicodedata
 import warnings
@@ -29,7 +30,10 @@ _LARGE = re.compile(
     "CJK|Noto Sans|WenQuanYi|Droid Sans Fallback|Arial Unicode|PingFang|Hiragino|Heiti|YaHei|SimHei"
     "|SimSun|MS Gothic|Meiryo|Malgun|Nanum|Segoe UI|Symbol|FreeSans|Unifont"
 )
+_UPRIGHT_WEIGHTS = (400, 500, "normal", "regular", "book", "medium")  # WenQuanYi has 500 alone
 _LAST_RESORT = "Last Resort"
+# A font that has one weight alone is taken for every other, which need not be said.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 _told: set[str] = set()  # characters that no font has, once they were said
 
 
@@ -106,7 +110,7 @@ def _candidates() -> Iterator[tuple[str, str]]:
     for entry in font_manager.fontManager.ttflist:
         if entry.name.startswith(_LAST_RESORT):
             continue  # Matplotlib's boxes
-        if entry.style == "normal" and entry.weight in (400, "normal", "regular"):
+        if entry.style == "normal" and entry.weight in _UPRIGHT_WEIGHTS:
             fonts.setdefault(entry.name, entry.fname)
     ordered = sorted(fonts, key=lambda name: (not _LARGE.search(name), name))
     yield from ((name, fonts[name]) for name in ordered[:MOST_FONTS])
