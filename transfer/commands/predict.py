@@ -1,15 +1,18 @@
 """`transfer predict`: what is on photos, with a confidence or "unknown"."""
 
+import contextlib
 import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from transfer import console
 from transfer.commands import options
 from transfer.deploy.choices import INVERT
-from transfer.formatting import format_count
+from transfer.formatting import format_count, format_throughput
 
 MOST_NAMED = 40  # photos that could not be read, in a terminal; --csv and --json have all
 
@@ -17,6 +20,22 @@ if TYPE_CHECKING:
     from transfer.deploy.classifiers import Classifier
     from transfer.deploy.explain_photos import Explainer
     from transfer.deploy.predict import Answer, PredictOptions
+    from transfer.deploy.shards import Shard
+
+
+class ShardOf(click.ParamType):
+    """A share of the photos: "I/N"."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the `Shard`, or fails with what is accepted."""
+        from transfer.deploy.shards import parse_shard
+
+        try:
+            return parse_shard(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command(context_settings=options.WIDTH)
@@ -68,6 +87,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Make negatives: auto, of photos on white where it learnt from images on black.",
 )
+@click.option(
+    "--shard",
+    type=ShardOf(),
+    show_default="all photos",
+    help="With --csv: answer share I of N and write it into a file of its own, for job arrays.",
+)
 @options.conduct_options
 def main(
     model: str,
@@ -81,6 +106,7 @@ def main(
     tta: bool,
     ensemble: tuple[str, ...],
     invert: str,
+    shard: "Shard | None",
     quiet: bool,
     verbose: bool,
 ) -> None:
@@ -97,11 +123,16 @@ def main(
 
     if link and into is None:
         raise click.UsageError("--link goes with --into FOLDER.")
+    if shard and (csv_file is None or as_json or into or explain):
+        raise click.UsageError("--shard goes with --csv FILE, without --json, --into, --explain.")
     console.speak(quiet or as_json, verbose)
     paths = _find(photos)
     open_one = open_classifier if explain else open_fastest  # gradients are TensorFlow's
     classifiers = [open_one(one) for one in (model, *ensemble)]
     check_same_classes(classifiers)
+    if shard and csv_file:
+        _answer_shard(classifiers, paths, PredictOptions(2, tta, invert), shard, csv_file)
+        return
     explainer = _explainer(classifiers[0], explain) if explain else None
     answers = _answer(classifiers, paths, PredictOptions(top, tta, invert, explainer))
     if as_json:
@@ -167,15 +198,43 @@ def _explainer(classifier: "Classifier", folder: Path) -> "Explainer":
 def _answer(
     classifiers: "list[Classifier]", paths: tuple[str, ...], how: "PredictOptions"
 ) -> "list[Answer]":
-    from rich.progress import Progress
-
     from transfer.deploy.predict import answer_photos
+
+    with _counting(len(paths)) as tell:
+        return list(answer_photos(classifiers, paths, how, tell))
+
+
+def _answer_shard(
+    classifiers: "list[Classifier]",
+    paths: tuple[str, ...],
+    how: "PredictOptions",
+    shard: "Shard",
+    csv_file: Path,
+) -> None:
+    from transfer.deploy.shards import answer_shard, describe_job, join_job
+
+    join_job(describe_job(classifiers, paths, how, shard.count), csv_file)
+    mine, path = shard.share(paths), shard.path(csv_file)
+    started = time.perf_counter()
+    with _counting(len(mine)) as tell:
+        tally = answer_shard(classifiers, mine, how, path, tell)
+    if tally is None:
+        console.say(f"{str(shard).capitalize()} is done already: {path}")
+        return
+    console.say(f"{str(shard).capitalize()}: {tally.tell()}")
+    console.say(f"{format_throughput(tally.photos, time.perf_counter() - started)}: {path}")
+    if tally.photos and tally.unread == tally.photos:
+        raise click.ClickException(
+            f"no photo of {shard} could be read; {path} says why, remove it to try again."
+        )
+
+
+@contextlib.contextmanager
+def _counting(total: int) -> Iterator[Callable[[int], None]]:
+    # Yields a function that is told how many photos are done.
+    from rich.progress import Progress
 
     voice = console.get()
     with Progress(console=voice, transient=True, disable=not voice.is_terminal) as progress:
-        task = progress.add_task("photos", total=len(paths))
-        return list(
-            answer_photos(
-                classifiers, paths, how, lambda count: progress.update(task, completed=count)
-            )
-        )
+        task = progress.add_task("photos", total=total)
+        yield lambda count: progress.update(task, completed=count)

@@ -5,7 +5,7 @@ less sure than the run's threshold, or because the photo is unlike all that it w
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -209,16 +209,41 @@ def _rank(confidence: np.ndarray, names: Sequence[str], top: int) -> tuple[tuple
     return tuple((names[label], float(confidence[label])) for label in best)
 
 
-def count_answers(answers: Sequence[Answer]) -> str:
-    """Returns what became of the photos in one line."""
-    unknown = [answer.unknown_because for answer in answers if answer.unknown_because]
-    answered = sum(answer.answered for answer in answers)
-    text = f"{format_count(len(answers), 'photo')}: {answered:,} answered, {len(unknown):,} unknown"
-    if unknown:
-        kinds = [f"{unknown.count(kind):,} {kind}" for kind in (UNSURE, NONE_OF_THESE)]
-        text += f" ({', '.join(kinds)})"
-    unread = sum(bool(answer.error) for answer in answers)
-    text += f", {unread:,} not readable" if unread else ""
-    squashed = sum(answer.squashed for answer in answers)
-    shape = "squashed to the shape of the training images (--fit pad in training keeps theirs)"
-    return text + (f"; {squashed:,} {shape}" if squashed else "")
+@dataclass
+class Tally:
+    """What became of photos: counts of all, and of each kind of end."""
+
+    photos: int = 0
+    answered: int = 0
+    unsure: int = 0
+    none_of_these: int = 0
+    unread: int = 0
+    squashed: int = 0
+
+    def add(self, answer: Answer) -> None:
+        """Counts an answer."""
+        self.photos += 1
+        self.answered += answer.answered
+        self.unsure += answer.unknown_because == UNSURE
+        self.none_of_these += answer.unknown_because == NONE_OF_THESE
+        self.unread += bool(answer.error)
+        self.squashed += answer.squashed
+
+    def tell(self) -> str:
+        """Returns it in one line."""
+        unknown = self.unsure + self.none_of_these
+        text = f"{format_count(self.photos, 'photo')}: {self.answered:,} answered"
+        text += f", {unknown:,} unknown"
+        if unknown:
+            text += f" ({self.unsure:,} {UNSURE}, {self.none_of_these:,} {NONE_OF_THESE})"
+        text += f", {self.unread:,} not readable" if self.unread else ""
+        shape = "squashed to the shape of the training images (--fit pad in training keeps theirs)"
+        return text + (f"; {self.squashed:,} {shape}" if self.squashed else "")
+
+
+def count_answers(answers: Iterable[Answer]) -> str:
+    """Returns what became of photos in one line."""
+    tally = Tally()
+    for answer in answers:
+        tally.add(answer)
+    return tally.tell()
