@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from tests.conftest import make_stripes, save_photos
 from tests.test_predict import stub
+from tests.test_records import examples, pack, tar_bytes
 from transfer.commands.predict import main as predict_command
 from transfer.deploy import opening
 from transfer.deploy.shards import Shard, parse_shard
@@ -131,3 +132,31 @@ def test_shares_are_even_whatever_the_order():
     assert {len(share) for share in shares} == {142, 143}
     assert sorted(sum(shares, [])) == sorted(photos)
     assert shares == [Shard(index, 7).share(photos[::-1]) for index in range(1, 8)]
+
+
+# --- Photos within files --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".tar", ".tfrecord"])
+def test_shards_take_files_of_records_whole(folder, classifier, tmp_path, suffix):
+    records = tmp_path / "records"
+    records.mkdir()
+    for number, count in enumerate((5, 7, 600)):
+        (records / f"{number}{suffix}").write_bytes(pack(suffix, examples(count), tmp_path))
+    out = tmp_path / "a.csv"
+    for index in (1, 2):
+        finished = predict(f"file://{records}", folder, "--csv", out, "--shard", f"{index}/2")
+        assert finished.exit_code == 0, finished.output
+    parts = [read_paths(Shard(index, 2).path(out)) for index in (1, 2)]
+    paths = sum(parts, [])
+    assert len(paths) == len(set(paths)) == 5 + 7 + 600 + 12
+    assert sum(f"2{suffix}" in path for path in parts[0]) in (0, 600)
+
+
+def test_a_damaged_file_of_records_leaves_no_shard(folder, classifier, tmp_path):
+    (folder / "x.tar").write_bytes(tar_bytes(examples(600))[: 4 * 512 * 550])
+    finished = predict(folder, "--csv", tmp_path / "a.csv", "--shard", "1/1")
+    assert finished.exit_code == 1 and "x.tar should end" in str(finished.exception)
+    assert not Shard(1, 1).path(tmp_path / "a.csv").exists()
+    finished = predict(folder, "--into", tmp_path / "sorted")
+    assert finished.exit_code == 2 and "files of their own" in finished.output

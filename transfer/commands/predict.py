@@ -113,12 +113,14 @@ def main(
     """Name what is on photos.
 
     MODEL is a run folder, a file made by `transfer export`, or "included" for the model that
-    comes with the package. PHOTO is a file, a folder with all below, or - for a list on stdin.
+    comes with the package. PHOTO is a file, a folder with all below, or - for a list on stdin;
+    Parquet, tar and TFRecord files stand for the photos in them, also as URLs (s3://...).
 
     A photo is "unknown" where the confidence is below the run's threshold, or where it is unlike
     everything that the model was trained on.
     """
     from transfer.deploy.opening import open_classifier, open_fastest
+    from transfer.deploy.photos import is_inside
     from transfer.deploy.predict import PredictOptions, check_same_classes
 
     if link and into is None:
@@ -127,6 +129,8 @@ def main(
         raise click.UsageError("--shard goes with --csv FILE, without --json, --into, --explain.")
     console.speak(quiet or as_json, verbose)
     paths = _find(photos)
+    if (into or explain) and any(map(is_inside, paths)):
+        raise click.UsageError("--into and --explain take photos that are files of their own.")
     open_one = open_classifier if explain else open_fastest  # gradients are TensorFlow's
     classifiers = [open_one(one) for one in (model, *ensemble)]
     check_same_classes(classifiers)
@@ -147,7 +151,7 @@ def main(
 def _find(photos: tuple[str, ...]) -> tuple[str, ...]:
     from transfer.deploy.photos import find_photos
 
-    found = find_photos(photos)
+    found = find_photos(photos, inside=True)
     if found.passed_over:
         files = format_count(found.passed_over, "file")
         console.say(f"Passed over in the folders: {files} with no image's name.")

@@ -5,6 +5,7 @@ less sure than the run's threshold, or because the photo is unlike all that it w
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from transfer.data.records import Encoded
+from transfer.datasets.formats.record_files import expand_records
 from transfer.deploy.classifiers import Classifier, photos_at_a_time
 from transfer.deploy.opening import open_fastest
 from transfer.deploy.photos import find_photos, read_photos
@@ -96,7 +99,8 @@ def predict(
 
     Args:
         model: a run folder, a file made by `transfer export`, or "included"; of several the mean.
-        photos: files, and folders with all below.
+        photos: files, and folders with all below; Parquet, tar and TFRecord files stand for the
+            photos in them.
         top: classes named of each, the surest first.
         tta: mean of each photo and its mirror image.
         invert: make a negative of all ("yes"), of none ("no"), or of those whose border is light
@@ -110,7 +114,7 @@ def predict(
     """
     models = [model] if isinstance(model, str | Path | Classifier) else model
     names = [photos] if isinstance(photos, str | Path) else photos
-    found = find_photos([str(name) for name in names])
+    found = find_photos([str(name) for name in names], inside=True)
     opened = [one if isinstance(one, Classifier) else open_fastest(one) for one in models]
     return list(answer_photos(opened, found.paths, PredictOptions(top, tta, invert)))
 
@@ -125,19 +129,20 @@ def answer_photos(
 
     Args:
         classifiers: one, or several whose mean is taken.
-        paths: of the photos.
+        paths: of the photos, and of files of records with many photos.
         options: how they are answered.
         tell: called with the number of photos that are done.
 
     Raises:
-        InputError: the classifiers have not the same classes.
+        InputError: the classifiers have not the same classes, or a file of records is damaged.
     """
     check_same_classes(classifiers)
     batch = min(photos_at_a_time(one.facts.geometry) for one in classifiers)
-    for start in range(0, len(paths), batch):
-        part = paths[start : start + batch]
+    photos, done = expand_records(paths), 0
+    while part := list(itertools.islice(photos, batch)):
         yield from _answer_batch(classifiers, part, options)
-        tell(start + len(part))
+        done += len(part)
+        tell(done)
 
 
 def check_same_classes(classifiers: Sequence[Classifier]) -> None:
@@ -159,33 +164,33 @@ class _Judged(NamedTuple):
 
 
 def _answer_batch(
-    classifiers: Sequence[Classifier], paths: Sequence[str], options: PredictOptions
+    classifiers: Sequence[Classifier], paths: Sequence[Encoded], options: PredictOptions
 ) -> list[Answer]:
     read = [
         read_photos(paths, one.facts.geometry, one.facts.ground, options.invert)
         for one in classifiers
     ]
-    photos = read[0]
+    photos, names = read[0], [str(path) for path in paths]
+    answers = [Answer(path, error=why) for path, why in zip(names, photos.reasons, strict=True)]
     if not len(photos.indices):
-        return [Answer(path, error=why) for path, why in zip(paths, photos.reasons, strict=True)]
+        return answers
     judged = [
         _judge(one, photos.images, options.tta)
         for one, photos in zip(classifiers, read, strict=True)
     ]
     confidence = np.mean([one.confidence for one in judged], axis=0)
     if options.explain:
-        options.explain(photos, paths, confidence.argmax(axis=1))
+        options.explain(photos, names, confidence.argmax(axis=1))
     is_far = np.mean([one.is_far for one in judged], axis=0) > 0.5
     thresholds = [one.facts.threshold for one in classifiers if one.facts.threshold is not None]
     least = max(thresholds, default=0.0)
-    names = classifiers[0].facts.class_names
-    answers = [Answer(path, error=why) for path, why in zip(paths, photos.reasons, strict=True)]
+    class_names = classifiers[0].facts.class_names
     for row, index in enumerate(photos.indices):
         because = NONE_OF_THESE if is_far[row] else UNSURE * bool(confidence[row].max() < least)
         distance = float(judged[0].distance[row])
         answers[index] = Answer(
-            paths[index],
-            _rank(confidence[row], names, options.top),
+            names[index],
+            _rank(confidence[row], class_names, options.top),
             answered=not because,
             unknown_because=because,
             distance=distance if np.isfinite(distance) else None,
