@@ -23,6 +23,7 @@ import numpy as np
 FILE_IMAGES = 50_000  # in a Parquet file
 GROUP_IMAGES = 1_000  # in a row group
 SIDE, NUM_CLASSES = 8, 10
+IMAGE_SIZE = 16  # what the network sees
 BACKBONE = "cnn32"
 
 
@@ -79,12 +80,12 @@ def train(data: str, epochs: int, out: Path) -> None:
         decode._has_room = lambda num_bytes: False
         features.MEMORY_SHARE = 0
         weights = Path(folder, "random.weights.h5")
-        build_backbone(BACKBONE, SIDE).save_weights(weights)
+        build_backbone(BACKBONE, IMAGE_SIZE).save_weights(weights)
         config = Config(
             backbone=BACKBONE,
             data=data,
             weights=str(weights),
-            image_size=SIDE,
+            image_size=IMAGE_SIZE,
             batch_size=256,
             head_epochs=epochs,
             finetune_epochs=0,

@@ -93,6 +93,12 @@ class ShardOf(click.ParamType):
     show_default="all photos",
     help="With --csv: answer share I of N and write it into a file of its own, for job arrays.",
 )
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    show_default="none",
+    help="With --csv: answer in shards on a Ray cluster: local, auto or HOST:PORT.",
+)
 @options.conduct_options
 def main(
     model: str,
@@ -107,6 +113,7 @@ def main(
     ensemble: tuple[str, ...],
     invert: str,
     shard: "Shard | None",
+    ray: str | None,
     quiet: bool,
     verbose: bool,
 ) -> None:
@@ -125,8 +132,7 @@ def main(
 
     if link and into is None:
         raise click.UsageError("--link goes with --into FOLDER.")
-    if shard and (csv_file is None or as_json or into or explain):
-        raise click.UsageError("--shard goes with --csv FILE, without --json, --into, --explain.")
+    _check_shards(shard, ray, csv_file, as_json or into or explain)
     console.speak(quiet or as_json, verbose)
     paths = _find(photos)
     if (into or explain) and any(map(is_inside, paths)):
@@ -134,6 +140,10 @@ def main(
     open_one = open_classifier if explain else open_fastest  # gradients are TensorFlow's
     classifiers = [open_one(one) for one in (model, *ensemble)]
     check_same_classes(classifiers)
+    if ray and csv_file:
+        models = model, *ensemble
+        _answer_on_ray(classifiers, models, paths, PredictOptions(2, tta, invert), ray, csv_file)
+        return
     if shard and csv_file:
         _answer_shard(classifiers, paths, PredictOptions(2, tta, invert), shard, csv_file)
         return
@@ -146,6 +156,18 @@ def main(
     if all(answer.error for answer in answers):
         first = answers[0]
         raise click.ClickException(f"no photo could be read: {first.path}: {first.error}")
+
+
+def _check_shards(
+    shard: "Shard | None", ray: str | None, csv_file: Path | None, others: object
+) -> None:
+    if shard and ray:
+        raise click.UsageError("--shard is for job arrays, --ray takes all shards: give one.")
+    if (shard or ray) and (csv_file is None or others):
+        option = "--shard" if shard else "--ray"
+        raise click.UsageError(
+            f"{option} goes with --csv FILE, without --json, --into and --explain."
+        )
 
 
 def _find(photos: tuple[str, ...]) -> tuple[str, ...]:
@@ -230,6 +252,45 @@ def _answer_shard(
     if tally.photos and tally.unread == tally.photos:
         raise click.ClickException(
             f"no photo of {shard} could be read; {path} says why, remove it to try again."
+        )
+
+
+def _answer_on_ray(
+    classifiers: "list[Classifier]",
+    models: tuple[str, ...],
+    paths: tuple[str, ...],
+    how: "PredictOptions",
+    address: str,
+    csv_file: Path,
+) -> None:
+    from transfer.deploy import on_ray
+    from transfer.deploy.predict import Tally
+    from transfer.deploy.shards import describe_job, describe_model, join_job
+
+    paths = tuple(map(on_ray.absolute, paths))  # workers stand in other folders
+    shards = on_ray.divide(paths)
+    join_job(describe_job(classifiers, paths, how, len(shards)), csv_file)
+    left = {one: photos for one, photos in shards.items() if not one.path(csv_file).exists()}
+    if len(left) < len(shards):
+        done = len(shards) - len(left)
+        console.say(f"Done already: {done:,} of {format_count(len(shards), 'shard')}")
+    if not left:
+        return
+    work = on_ray.Work(tuple(map(on_ray.absolute, models)), how, describe_model(classifiers))
+    total, failed = Tally(), []
+    with on_ray.connected(address) as num_processors, _counting(len(paths)) as tell:
+        console.say(f"{format_count(len(left), 'shard')} on Ray, {num_processors} processors")
+        started = time.perf_counter()
+        for outcome in on_ray.answer_on_ray(work, left, csv_file, num_processors, tell):
+            total += outcome.tally if not outcome.error else Tally()
+            failed += [outcome] if outcome.error else []
+        seconds = time.perf_counter() - started
+    console.say(total.tell())
+    console.say(f"{format_throughput(total.photos, seconds)}: {csv_file.stem}-*{csv_file.suffix}")
+    if failed:
+        raise click.ClickException(
+            f"{len(failed):,} of {format_count(len(shards), 'shard')} could not be answered, the "
+            f"first: {failed[0].shard}: {failed[0].error} The same command goes on."
         )
 
 

@@ -234,6 +234,11 @@ class Tally:
         self.unread += bool(answer.error)
         self.squashed += answer.squashed
 
+    def __add__(self, other: "Tally") -> "Tally":
+        """Returns both together."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Tally(*(one + more for one, more in pairs))
+
     def tell(self) -> str:
         """Returns it in one line."""
         unknown = self.unsure + self.none_of_these

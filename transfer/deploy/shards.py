@@ -17,7 +17,7 @@ from transfer.deploy.answers import COLUMNS, csv_row
 from transfer.deploy.classifiers import Classifier
 from transfer.deploy.predict import Answer, PredictOptions, Tally, answer_photos
 from transfer.errors import DiskError, InputError
-from transfer.storage.atomic import read_json, whole_file, write_json
+from transfer.storage.atomic import read_json, whole_file, write_atomically, write_json
 from transfer.storage.csv_text import csv_text
 from transfer.storage.locks import locked
 
@@ -71,16 +71,23 @@ def describe_job(
         options: how they are answered.
         num_shards: how many there are.
     """
-    facts = [one.facts.to_json() for one in classifiers]
     names = "\0".join(sorted(photos)).encode("utf-8", "surrogateescape")
     return {
-        "model": ", ".join(one.facts.name for one in classifiers),
-        "model_sha256": _digest(json.dumps(facts, sort_keys=True).encode()),
+        **describe_model(classifiers),
         "tta": options.tta,
         "invert": options.invert,
         "photos": len(photos),
         "photos_sha256": _digest(names),
         "shards": num_shards,
+    }
+
+
+def describe_model(classifiers: Sequence[Classifier]) -> dict[str, str]:
+    """Returns the names of classifiers, and a SHA-256 of all that they know of themselves."""
+    facts = [one.facts.to_json() for one in classifiers]
+    return {
+        "model": ", ".join(one.facts.name for one in classifiers),
+        "model_sha256": _digest(json.dumps(facts, sort_keys=True).encode()),
     }
 
 
@@ -149,15 +156,36 @@ def answer_shard(
             if path.exists():
                 return None
             with whole_file(path) as file:
-                for line in csv_lines(answer_photos(classifiers, photos, options, tell), tally):
+                for line in _csv_lines(answer_photos(classifiers, photos, options, tell), tally):
                     file.write(line)
     except OSError as error:
         raise DiskError(f"{path} cannot be written: {error.strerror or error}.") from error
     return tally
 
 
-def csv_lines(answers: Iterator[Answer], tally: Tally) -> Iterator[bytes]:
-    """Yields the lines of `answers_csv` one after another, the header first, and counts them."""
+def shard_bytes(
+    classifiers: Sequence[Classifier], photos: Sequence[str], options: PredictOptions, tally: Tally
+) -> bytes:
+    """Returns what `answer_shard` writes, for whoever writes it elsewhere; counts into a tally."""
+    return b"".join(_csv_lines(answer_photos(classifiers, photos, options), tally))
+
+
+def keep_shard(path: Path, content: bytes) -> None:
+    """Writes the file of a shard, where it is not there already.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    try:
+        with locked(path):
+            if not path.exists():
+                write_atomically(path, content)
+    except OSError as error:
+        raise DiskError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def _csv_lines(answers: Iterator[Answer], tally: Tally) -> Iterator[bytes]:
+    # The lines of `answers_csv` one after another, the header first.
     yield _line(COLUMNS)
     for answer in answers:
         tally.add(answer)
