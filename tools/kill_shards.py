@@ -98,7 +98,7 @@ def kill_jobs(folder: Path, kills: int, seed: int) -> Tally:
         out.parent.mkdir()
         _run_job(folder, out, kind, kills, generator, tally)
         tally.jobs += 1
-        tally.different += _read(out) != expected
+        tally.different += read_shards(out) != expected
     return tally
 
 
@@ -106,7 +106,7 @@ def _finish_undisturbed(folder: Path) -> list[dict[str, str]]:
     out = folder / "undisturbed" / "answers.csv"
     out.parent.mkdir()
     _wait(_start(folder, out, "--shard", "1/1"))
-    return _read(out)
+    return read_shards(out)
 
 
 def _run_job(
@@ -228,7 +228,8 @@ def _compare(before: dict[str, tuple[int, int]], out: Path, tally: Tally) -> Non
         tally.half_written += rows != SHARD_PHOTOS
 
 
-def _read(out: Path) -> list[dict[str, str]]:
+def read_shards(out: Path) -> list[dict[str, str]]:
+    """Returns the rows of all shards of a job, sorted by photo."""
     rows = []
     for name in _shards(out):
         with open(out.parent / name, newline="") as file:
