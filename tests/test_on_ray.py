@@ -10,12 +10,18 @@ from tests.test_records import examples, tar_bytes
 from tools.kill_shards import write_model
 from transfer.commands.predict import main as predict_command
 from transfer.deploy import on_ray
-from transfer.deploy.shards import Shard
+from transfer.deploy.shards import Shard, keep_shard
 from transfer.errors import InputError
 
 
 def predict(*words):
     return CliRunner().invoke(predict_command, list(map(str, words)))
+
+
+def own_address():
+    import ray
+
+    return ray.util.get_node_ip_address()
 
 
 def read(folder):
@@ -29,6 +35,10 @@ def read(folder):
 def test_ray_answers_as_one_process_does(tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="pip install 'transfer[ray]'")
     monkeypatch.setattr(on_ray, "SHARD_PHOTOS", 10)
+    hosts = set()
+    monkeypatch.setattr(
+        on_ray, "keep_shard", lambda *words: (hosts.add(own_address()), keep_shard(*words))
+    )
     write_model(tmp_path / "model.tflite")
     save_photos(tmp_path / "photos", make_stripes(25, size=8)[0])
     (tmp_path / "photos/y.tar").write_bytes(tar_bytes(examples(30)))
@@ -49,6 +59,7 @@ def test_ray_answers_as_one_process_does(tmp_path, monkeypatch):
     predict(*job[:2], "--csv", tmp_path / "alone/a.csv", "--shard", "1/1")
     assert read(tmp_path / "ray") == read(tmp_path / "alone") and len(before) < 3
     assert len(read(tmp_path / "ray")) == 75
+    assert hosts == {"127.0.0.1"}  # where nobody else reaches it
     finished = predict(*job, "--ray", "local")  # and no cluster is started
     assert finished.exit_code == 0 and "Done already: 3 of 3" in finished.stdout
 

@@ -9,6 +9,7 @@ were not written yet, and finds the others done when it comes again.
 import contextlib
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +28,6 @@ from transfer.errors import InputError
 from transfer.storage.remote import is_url
 
 LOCAL = "local"  # an address: a cluster of this machine alone, for as long as the command runs
-LOOPBACK = "127.0.0.1"
 SHARD_PHOTOS = 10_000
 # No statistics are sent to anybody, and a worker keeps what it sees of accelerators.
 _SETTINGS = {
@@ -35,6 +35,8 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
+# As Ray does by itself on Windows and macOS: nothing listens but on 127.0.0.1.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _CONNECT_SECONDS = 10
 _NEEDS = "pip install 'transfer[ray]'"
 
@@ -113,22 +115,17 @@ def connected(address: str) -> Iterator[int]:
     Raises:
         InputError: Ray is missing, or no cluster answers there.
     """
-    for name, value in _SETTINGS.items():
+    _check_address(address)
+    for name, value in (_SETTINGS | (_LOOPBACK if address == LOCAL else {})).items():
         os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:
         raise InputError(f"--ray needs Ray; run `{_NEEDS}`.") from error
-    _check_address(address)
-    options = {"include_dashboard": False, "_node_ip_address": LOOPBACK}
     try:
-        with quietly():
-            ray.init(
-                address,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                **(options if address == LOCAL else {}),
-            )
+        with quietly(), _own_signals():
+            options = {"include_dashboard": False} if address == LOCAL else {}
+            ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:  # Ray has many
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _no_cluster(address, reason) from error
@@ -136,6 +133,17 @@ def connected(address: str) -> Iterator[int]:
         yield int(ray.cluster_resources().get("CPU", 1))
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    # Ray would end the process with words of its own.
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _check_address(address: str) -> None:
