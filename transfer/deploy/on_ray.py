@@ -27,6 +27,7 @@ from transfer.deploy.shards import Shard, describe_model, keep_shard, shard_byte
 from transfer.errors import InputError
 from transfer.storage.remote import is_url
 
+LOOPBACK = "127.0.0.1"
 LOCAL = "local"  # an address: a cluster of this machine alone, for as long as the command runs
 SHARD_PHOTOS = 10_000
 # No statistics are sent to anybody, and a worker keeps what it sees of accelerators.
@@ -130,6 +131,11 @@ def connected(address: str) -> Iterator[int]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _no_cluster(address, reason) from error
     try:
+        if address == LOCAL and (host := ray.util.get_node_ip_address()) != LOOPBACK:
+            raise InputError(
+                f"--ray local should listen on {LOOPBACK} alone. Received: {host}; Ray was "
+                "imported before it could be told."
+            )
         yield int(ray.cluster_resources().get("CPU", 1))
     finally:
         ray.shutdown()
