@@ -647,7 +647,7 @@ def test_tune_takes_several_backbones_and_what_a_file_says_is_searched(saved):
 def test_requirements_are_what_the_commands_and_the_tests_need():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    parts = ("train", "tune", "audit", "export", "app", "test")
+    parts = ("train", "tune", "audit", "export", "app", "shards", "test")
     needed = project["dependencies"] + [
         line for part in parts for line in extras[part] if line != "transfer[train]"
     ]

@@ -23,6 +23,7 @@ from transfer.data.decode import (
 )
 from transfer.data.geometry import FITS, Geometry, Shape, choose_geometry, fit_pixels
 from transfer.data.splits import Split, Splits
+from transfer.data.streamed import StreamedImages
 from transfer.datasets.sources import load_splits
 from transfer.errors import InputError
 
@@ -611,8 +612,16 @@ def test_no_room_on_the_disk_is_told(folder, monkeypatch):
     monkeypatch.setattr(decode, "usable_memory", lambda: 0)
     usage = type(decode.shutil.disk_usage("/"))(10, 10, 0)
     monkeypatch.setattr(decode.shutil, "disk_usage", lambda _: usage)
+    array = Split(np.zeros((2, 9, 12, 3), np.uint8), np.zeros(2, np.int64))
     with pytest.raises(InputError, match="0.0 GB free .*TMPDIR"):
-        decode_alone(make_files(folder, random_image()), 96)
+        decode_split(array, Geometry(12, 12, 3))
+    bad = Image.new("L", (12, 12))
+    split = decode_alone(make_files(folder, random_image(), bad), 96)
+    assert isinstance(split.images, StreamedImages)
+    path = folder / "cat/1.png"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(InputError, match="1.png does not decode .*cannot be left out"):
+        split.images[1]
 
 
 # --- Bad files ------------------------------------------------------------------------------

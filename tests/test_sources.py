@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import printed, write_copies
+from tests.test_records import examples as record_examples
+from tests.test_records import tar_bytes
 from tools import make_sample
 from transfer.config import Config
 from transfer.data.fashion_mnist import CLASS_NAMES, FASHION_MNIST_SHA256, SAMPLE_SHA256
@@ -826,8 +828,10 @@ def test_every_source_is_recognised_by_itself_alone(tmp_path):
         "IDX files": tmp_path / "idx",
         "CSV files": write_csv(tmp_path / "d.csv", X, Y),
         "NPZ file": write_npz(tmp_path / "d.npz", (X, Y), (X, Y)),
+        "files of records": tmp_path / "d.tar",
         "folder of images": tmp_path / "images",
     }
+    (tmp_path / "d.tar").write_bytes(tar_bytes(record_examples()))
     assert [source.name for source in SOURCES] == list(examples)
     for source in SOURCES:
         assert source.name == next(s.name for s in SOURCES if s.recognise(examples[source.name]))

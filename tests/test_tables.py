@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import make_stripes
+from tests.test_records import examples, tar_bytes
 from transfer.data.fashion_mnist import FASHION_MNIST_SHA256
 from transfer.datasets.sources import SOURCES, load_splits
 from transfer.evaluation import published
@@ -37,6 +38,12 @@ def write_csv(path):
     return path
 
 
+def write_tar(path):
+    path = path.with_suffix(".tar")
+    path.write_bytes(tar_bytes(examples(20)))
+    return path
+
+
 def write_npz(path):
     images, labels = make_stripes(20)
     path = path.with_suffix(".npz")
@@ -56,6 +63,7 @@ EXAMPLES = {
     "IDX files": write_idx,
     "CSV files": write_csv,
     "NPZ file": write_npz,
+    "files of records": write_tar,
     "folder of images": write_folder,
 }
 

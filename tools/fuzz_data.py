@@ -14,6 +14,7 @@ import lzma
 import random
 import struct
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -205,6 +206,68 @@ def _make_images(file_format: str) -> Format:
     return Format(files, _read_image, file_format == "PNG")
 
 
+def _samples() -> list[tuple[bytes, int]]:
+    from PIL import Image
+
+    images, labels = _ARRAYS[:2]
+    return [
+        (_save(Image.fromarray(image), "PNG"), int(label))
+        for image, label in zip(images, labels, strict=True)
+    ]
+
+
+def _make_tar() -> Format:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number, (content, label) in enumerate(_samples()):
+            for suffix, one in (("png", content), ("cls", b"%d" % label)):
+                member = tarfile.TarInfo(f"{number}.{suffix}")
+                member.size = len(one)
+                archive.addfile(member, io.BytesIO(one))
+    return Format({"d.tar": buffer.getvalue()}, _read_records, False)
+
+
+def _make_tfrecord() -> Format:
+    from transfer.datasets.formats.tfrecord import _masked_crc32c
+
+    def tagged(number: int, content: bytes) -> bytes:
+        size = len(content)
+        return bytes([number << 3 | 2, size & 127 | 128, size >> 7]) + content
+
+    records = []
+    for content, label in _samples():
+        features = {
+            b"image/encoded": tagged(1, tagged(1, content)),
+            b"image/class/label": tagged(3, tagged(1, bytes([label]))),
+        }
+        entries = (tagged(1, tagged(1, key) + tagged(2, one)) for key, one in features.items())
+        record = tagged(1, b"".join(entries))
+        for part in (struct.pack("<Q", len(record)), record):
+            records += [part, struct.pack("<I", _masked_crc32c(part))]
+    return Format({"d.tfrecord": b"".join(records)}, _read_records, False)
+
+
+def _make_parquet() -> Format:
+    import pyarrow
+    import pyarrow.parquet
+
+    contents, labels = zip(*_samples(), strict=True)
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(
+        pyarrow.table({"image": contents, "label": labels}), buffer, row_group_size=8
+    )
+    return Format({"d.parquet": buffer.getvalue()}, _read_records, False)
+
+
+def _read_records(folder: Path, name: str) -> list[np.ndarray]:
+    from transfer.data.decode import decode_split
+    from transfer.data.geometry import Geometry
+    from transfer.datasets import sources
+
+    train = decode_split(sources.load_undivided(str(folder / name)).train, Geometry(4, 4, 1))
+    return [train.images, train.labels]
+
+
 FORMATS: dict[str, Callable[[], Format]] = {
     "idx": lambda: _make_idx("", bytes, False),
     "idx-gz": lambda: _make_idx(".gz", lambda content: gzip.compress(content, mtime=0), True),
@@ -219,6 +282,9 @@ FORMATS: dict[str, Callable[[], Format]] = {
     "tiff": lambda: _make_images("TIFF"),
     "ppm": lambda: _make_images("PPM"),
     "avif": lambda: _make_images("AVIF"),
+    "tar": _make_tar,
+    "tfrecord": _make_tfrecord,
+    "parquet": _make_parquet,
 }
 
 

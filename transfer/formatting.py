@@ -32,6 +32,11 @@ def format_about(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def format_throughput(photos: int, seconds: float) -> str:
+    """Returns how fast photos were answered: "1,250 photos/s (8.2 s)"."""
+    return f"{photos / max(seconds, 1e-9):,.0f} photos/s ({format_seconds(seconds)})"
+
+
 def format_spread(values: Sequence[float], write: Callable[[float], str] = format_percent) -> str:
     """Returns what repeats came to: "mean 93.00 %, min 92.80 %, max 93.20 %, n = 3"."""
     mean, low, high = (write(value) for value in (fmean(values), min(values), max(values)))

@@ -6,17 +6,17 @@ to nothing, and which are there twice, within a part or across.
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from transfer.auditing.image_quality import Odd, find_odd_images
-from transfer.data.decode import decode_readable
+from transfer.data.decode import decode_readable, relative_name
 from transfer.data.descriptors import CHUNK_IMAGES
 from transfer.data.division import limited_indices
 from transfer.data.duplicates import Pairs, find_exact_duplicates, find_near_duplicates
+from transfer.data.records import Encoded, Record
 from transfer.data.splits import Loaded, PassedOver, Split
 
 PARTS = ("train", "validation", "test")
@@ -101,6 +101,7 @@ def read_images(loaded: Loaded, image_size: int, limit: int | None = None) -> Im
         np.concatenate([split.images for split in taken]),
         np.concatenate([split.labels for split in taken]),
         loaded.train.root,
+        files=loaded.train.files,  # all parts have the same
     )
     parts = np.repeat(list(splits), [split.num_images for split in taken])
     numbers = np.concatenate(list(indices.values()))
@@ -108,7 +109,7 @@ def read_images(loaded: Loaded, image_size: int, limit: int | None = None) -> Im
     kept = decoded.indices
     readable = together.take(kept)
     names = (
-        [os.path.relpath(path, readable.root) for path in readable.images]
+        [relative_name(str(path), readable.root) for path in readable.encoded]
         if readable.are_files
         else [str(number) for number in numbers[kept]]
     )
@@ -117,7 +118,7 @@ def read_images(loaded: Loaded, image_size: int, limit: int | None = None) -> Im
         readable.labels,
         parts[kept],
         names,
-        [_digest(image) for image in readable.images],
+        [_digest(image) for image in readable.encoded],
         decoded.sizes,
         loaded.class_names,
         decoded.bad,
@@ -125,7 +126,9 @@ def read_images(loaded: Loaded, image_size: int, limit: int | None = None) -> Im
     )
 
 
-def _digest(image: np.ndarray | str) -> bytes:
+def _digest(image: np.ndarray | Encoded) -> bytes:
+    if isinstance(image, Record):
+        return hashlib.sha256(image.read()).digest()
     if not isinstance(image, str):
         return hashlib.sha256(np.ascontiguousarray(image).data).digest()
     with open(image, "rb") as file:

@@ -9,6 +9,8 @@ changed only where its decoder stumbles over it.
 import contextlib
 import dataclasses
 import functools
+import io
+import math
 import os
 import re
 import shutil
@@ -21,7 +23,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -38,7 +40,9 @@ from transfer.data.geometry import (
 )
 from transfer.data.orientation import UPRIGHT, has_late_profile, read_orientation
 from transfer.data.ranges import check_decoded
+from transfer.data.records import Encoded, Record
 from transfer.data.splits import Split, Splits
+from transfer.data.streamed import StreamedImages
 from transfer.errors import InputError, printable
 from transfer.machine import usable_memory
 
@@ -131,6 +135,9 @@ def decode_splits(
     if splits.train.are_files:
         check_decoded({name: split.images for name, split in decoded.items()})
     notes = [f"left out {_count_bad(found)}"] if found else []
+    if any(isinstance(split.images, StreamedImages) for split in decoded.values()):
+        size = sum(split.images.nbytes for split in decoded.values())
+        notes.append(f"decoded anew in every pass, as {size / 1e9:.1f} GB have no room")
     notes.append(describe_fit(_of_each_image(parts, shapes), geometry))
     return dataclasses.replace(
         splits,
@@ -161,7 +168,8 @@ def decode_split(
     Each image is brought to the geometry, with antialiasing. Transparency is put on white,
     16 bits are scaled to 8, EXIF's orientation is applied, GIF gives its first frame. An
     array larger than a quarter of the physical memory lies in a temporary file that goes
-    with the process.
+    with the process; where there is no room for that either, images are decoded whenever they
+    are asked for, see `StreamedImages`.
 
     Args:
         split: image files, or an array: that is returned as it is where it has the geometry,
@@ -261,15 +269,15 @@ class DecodedFiles(NamedTuple):
     squashed: np.ndarray
 
 
-def decode_files(paths: Sequence[str], geometry: Geometry) -> DecodedFiles:
+def decode_files(paths: Sequence[Encoded], geometry: Geometry) -> DecodedFiles:
     """Decodes photos as the images of a data set are, each by itself.
 
     Args:
-        paths: N image files.
+        paths: N image files, or images within files.
         geometry: of the data set.
     """
 
-    def read(index: int, path: str) -> tuple[np.ndarray, bool]:
+    def read(index: int, path: Encoded) -> tuple[np.ndarray, bool]:
         squashed = is_squashed(_read_shape(index, path), geometry)
         return _read_pixels(path, geometry), squashed
 
@@ -348,6 +356,8 @@ def _decode(split: Split, shapes: list[Shape | None], geometry: Geometry, bad: l
     if not good:
         return split.take(np.array([], dtype=int))
     split = split.take(np.array(good))
+    if not _has_room(split.num_images * math.prod(geometry.shape)):
+        return dataclasses.replace(split, images=_stream(split, geometry))
     pixels = _allocate((len(good), *geometry.shape))
 
     def decode_into(index: int, path: str) -> bool:
@@ -359,15 +369,32 @@ def _decode(split: Split, shapes: list[Shape | None], geometry: Geometry, bad: l
     return _keep(named, [done is not None for done in decoded])
 
 
+def _stream(split: Split, geometry: Geometry) -> np.ndarray:
+    # They had a good header; one that does not decode nevertheless ends whatever asks for it.
+    def decode(indices: np.ndarray) -> np.ndarray:
+        asked = split.take(indices)
+        decoded = decode_files(asked.encoded, geometry)
+        for image, reason in zip(asked.encoded, decoded.reasons, strict=True):
+            if reason:
+                raise InputError(
+                    f"{relative_name(str(image), split.root)} does not decode ({reason}), and what "
+                    "is decoded as it is needed cannot be left out: mend or remove it."
+                )
+        return decoded.images
+
+    return cast(np.ndarray, StreamedImages(split.num_images, geometry.shape, decode))
+
+
 def _names(split: Split) -> np.ndarray:
     # Path of each file from the root: str in an object array (N,).
     names = np.empty(split.num_images, object)
-    names[:] = [_relative(path, split.root) for path in split.images]
+    names[:] = [relative_name(str(path), split.root) for path in split.encoded]
     return names
 
 
-def _relative(path: str, root: str) -> str:
-    # As os.path.relpath, which takes seconds for 200,000 files.
+def relative_name(path: str, root: str) -> str:
+    """Returns the name of an image as people see it: its path from the root of the data set."""
+    # As os.path.relpath, which takes seconds for 200,000 files and knows no URL.
     return path.removeprefix(root + os.sep) if root else os.path.relpath(path)
 
 
@@ -384,15 +411,15 @@ def _keep(split: Split, wanted: list[bool]) -> Split:
 
 def _map_files(function: Callable[..., Any], split: Split, bad: list[str]) -> list[Any]:
     # Returns the results of function(index, path) for each file, None for files that are bad.
-    results, reasons = _try_files(function, split.images)
-    for path, reason in zip(split.images, reasons, strict=True):
+    results, reasons = _try_files(function, split.encoded)
+    for index, reason in enumerate(reasons):
         if reason:
-            bad.append(f"{_relative(path, split.root)} ({reason})")
+            bad.append(f"{relative_name(str(split.encoded[index]), split.root)} ({reason})")
     return results
 
 
 def _try_files(
-    function: Callable[..., Any], paths: Sequence[str] | np.ndarray
+    function: Callable[..., Any], paths: Sequence[Encoded]
 ) -> tuple[list[Any], list[str]]:
     # Calls function(index, path) for each file, in threads: Pillow decodes without the
     # interpreter's lock. Returns the results, None for files that are bad, and what is wrong.
@@ -445,7 +472,7 @@ def _map_threaded(function: Callable[[int], Any], count: int) -> list[Any]:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C only the batches at work are finished
 
 
-def _read_shape(index: int, path: str) -> Shape:
+def _read_shape(index: int, path: Encoded) -> Shape:
     with _open_image(path) as image:
         orientation = _orientation(image)
         size = image.size[::-1] if orientation >= 5 else image.size
@@ -455,7 +482,7 @@ def _read_shape(index: int, path: str) -> Shape:
     return Shape(size, is_gray)
 
 
-def _read_pixels(path: str, geometry: Geometry) -> np.ndarray:
+def _read_pixels(path: Encoded, geometry: Geometry) -> np.ndarray:
     # Returns uint8 (H, W, 1 or 3).
     longest = max(geometry.height, geometry.width)
     with _open_image(path) as image:
@@ -502,16 +529,10 @@ def _readable_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _open_image(path: str) -> ImageFile.ImageFile:
-    facts = os.stat(path)
-    if not stat.S_ISREG(facts.st_mode):  # opening a pipe might wait for ever
-        raise ValueError("not a regular file")
-    if facts.st_size == 0:
-        raise ValueError("an empty file")
-    if facts.st_size > _MOST_FILE_BYTES:  # some decoders read the file whole
-        raise ValueError("too many bytes")
+def _open_image(path: Encoded) -> ImageFile.ImageFile:
+    file = _open_bytes(path)
     try:
-        image = Image.open(path, formats=_readable_formats())
+        image = Image.open(file, formats=_readable_formats())
     except UnidentifiedImageError:
         _refuse_heic(path)
         raise
@@ -522,9 +543,29 @@ def _open_image(path: str) -> ImageFile.ImageFile:
     return image
 
 
-def _reopen_loaded(image: ImageFile.ImageFile, path: str) -> ImageFile.ImageFile:
+def _open_bytes(path: Encoded) -> str | IO[bytes]:
+    # What Pillow opens: the path of a file, or the bytes of one within another.
+    if isinstance(path, Record):
+        content = path.read()
+        _check_size(len(content))
+        return io.BytesIO(content)
+    facts = os.stat(path)
+    if not stat.S_ISREG(facts.st_mode):  # opening a pipe might wait for ever
+        raise ValueError("not a regular file")
+    _check_size(facts.st_size)
+    return path
+
+
+def _check_size(num_bytes: int) -> None:
+    if num_bytes == 0:
+        raise ValueError("an empty file")
+    if num_bytes > _MOST_FILE_BYTES:  # some decoders read the file whole
+        raise ValueError("too many bytes")
+
+
+def _reopen_loaded(image: ImageFile.ImageFile, path: Encoded) -> ImageFile.ImageFile:
     # Returns the image not loaded, as `verify` wants it, with what stands after its pixels.
-    with Image.open(path, formats=_readable_formats()) as loaded:
+    with Image.open(_open_bytes(path), formats=_readable_formats()) as loaded:
         if loaded.width * loaded.height > _LARGE_PIXELS:
             _large_images.submit(loaded.load).result()
         else:
@@ -533,9 +574,12 @@ def _reopen_loaded(image: ImageFile.ImageFile, path: str) -> ImageFile.ImageFile
     return image
 
 
-def _refuse_heic(path: str) -> None:
-    with open(path, "rb") as file:
-        start = file.read(12)
+def _refuse_heic(path: Encoded) -> None:
+    if isinstance(path, Record):
+        start = path.read()[:12]
+    else:
+        with open(path, "rb") as file:
+            start = file.read(12)
     if start[4:8] == b"ftyp" and start[8:] in _HEIC_BRANDS and "HEIF" not in _readable_formats():
         raise ValueError(NO_HEIC)
 
@@ -609,18 +653,26 @@ def _fit_array(split: Split, geometry: Geometry) -> Split:
 
 
 def _allocate(shape: tuple[int, ...]) -> np.ndarray:
-    num_bytes = int(np.prod(shape, dtype=np.int64))
+    num_bytes = math.prod(shape)
     if num_bytes <= usable_memory() // 4:
         return np.empty(shape, np.uint8)
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    if free < num_bytes:  # a hole in the file would kill the process when it is written to
+    if not _has_room(num_bytes):  # a hole in the file would kill the process that writes to it
         raise InputError(
             f"the decoded images should have {num_bytes / 1e9:.1f} GB on the disk. Received: "
-            f"{free / 1e9:.1f} GB free in {tempfile.gettempdir()}; give --limit, a smaller "
+            f"{_free() / 1e9:.1f} GB free in {tempfile.gettempdir()}; give --limit, a smaller "
             "--image-size, or a TMPDIR with more room."
         )
     with tempfile.TemporaryFile() as file:  # has no name: it goes with the last who uses it
         return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _has_room(num_bytes: int) -> bool:
+    # For decoded images: in memory, or on the disk.
+    return num_bytes <= usable_memory() // 4 or num_bytes <= _free()
+
+
+def _free() -> int:
+    return shutil.disk_usage(tempfile.gettempdir()).free
 
 
 def _report(found: list[str], bad: list[str] | None, total: int, root: str, skip: bool) -> None:

@@ -7,11 +7,13 @@ without changing their order stay the same images; other pixels under the same n
 
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from transfer.data.records import Encoded, Record
 from transfer.data.splits import Split
 from transfer.errors import InputError
 from transfer.storage.untrusted import open_regular
@@ -42,7 +44,7 @@ def fingerprint(split: Split, like: str = "") -> str:
         return _fingerprint_names(split)
     digest = hashlib.sha256()
     if split.are_files:
-        for content, label in zip(_digest_files(split.images), split.labels, strict=True):
+        for content, label in zip(_digest_files(split.encoded), split.labels, strict=True):
             digest.update(content + int(label).to_bytes(8, "little"))
         return CONTENT + digest.hexdigest()
     digest.update(f"{split.images.shape}\n".encode())
@@ -60,22 +62,29 @@ def is_outdated(split: Split, kept: str) -> bool:
 def _fingerprint_names(split: Split) -> str:
     # What 0.1.0 kept of image files: path from the root, size and label.
     digest = hashlib.sha256()
-    for path, label in zip(split.images, split.labels, strict=True):
+    for path, label in zip(map(str, split.encoded), split.labels, strict=True):
         name = Path(os.path.relpath(path, split.root)).as_posix()
         size = os.path.getsize(path) if os.path.exists(path) else -1
         digest.update(f"{name}\0{size}\0{label}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _digest_files(paths: np.ndarray) -> list[bytes]:
-    batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # most of it is waiting
-        digests = pool.map(lambda batch: [_digest_file(path) for path in batch], batches)
-        return [digest for batch in digests for digest in batch]
+def _digest_files(paths: Sequence[Encoded]) -> Iterator[bytes]:
+    def digest(start: int) -> list[bytes]:
+        return [_digest_file(path) for path in paths[start : start + _BATCH]]
+
+    workers = min(16, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:  # most of it is waiting
+        ahead = _BATCH * workers * 4  # digests of all images at once would take gigabytes
+        for first in range(0, len(paths), ahead):
+            for digests in pool.map(digest, range(first, min(first + ahead, len(paths)), _BATCH)):
+                yield from digests
 
 
-def _digest_file(path: str) -> bytes:
+def _digest_file(path: Encoded) -> bytes:
     try:
+        if isinstance(path, Record):
+            return hashlib.sha256(path.read()).digest()
         with open_regular(Path(path)) as file:  # a pipe might wait for ever
             return hashlib.file_digest(file, "sha256").digest()
     except (OSError, ValueError, InputError):  # ValueError: a null character in the path

@@ -4,11 +4,12 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from transfer.data.geometry import Geometry
+from transfer.data.records import PLACE, Encoded, RecordFile, Records
 
 # What every class is counted against every other in has the square of it in cells: 200 MB.
 MOST_CLASSES = 5_000
@@ -20,17 +21,19 @@ class Split:
 
     Attributes:
         images: uint8 (N, H, W, 1 or 3) in [0, 255]; or the absolute paths of N image files,
-            str in an object array (N,).
+            str in an object array (N,); or the places of N images within `files`, `PLACE` (N,).
         labels: int64 (N,) in [0, num_classes).
         root: folder that the paths of image files are told relative to; "" for arrays.
         names: path of each image file from the root, str in an object array (N,), kept after the
             files were decoded; None of images that are no files.
+        files: that hold many images, where `images` are places in them.
     """
 
     images: np.ndarray
     labels: np.ndarray
     root: str = ""
     names: np.ndarray | None = None
+    files: tuple[RecordFile, ...] = ()
 
     @property
     def num_images(self) -> int:
@@ -39,8 +42,15 @@ class Split:
 
     @property
     def are_files(self) -> bool:
-        """True where `images` holds paths, which `transfer.data.decode` turns into pixels."""
-        return self.images.dtype == object
+        """True where `images` are encoded, which `transfer.data.decode` turns into pixels."""
+        return self.images.dtype in (object, PLACE)
+
+    @property
+    def encoded(self) -> Sequence[Encoded]:
+        """The N images that are not decoded yet."""
+        if self.images.dtype == PLACE:
+            return Records(self.images, self.files)
+        return cast(Sequence[Encoded], self.images)
 
     def take(self, indices: np.ndarray) -> "Split":
         """Returns the split of these images, in this order; indices int (M,) or bool (N,)."""

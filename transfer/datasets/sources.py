@@ -14,9 +14,10 @@ from pathlib import Path
 from transfer.data.division import data_name, divide
 from transfer.data.fashion_mnist import FASHION_MNIST
 from transfer.data.splits import Loaded, Splits
-from transfer.datasets.formats import checks, csv_files, idx, image_folder, npz
+from transfer.datasets.formats import checks, csv_files, idx, image_folder, npz, record_files
 from transfer.datasets.places import load_auto, load_fashion_mnist, load_sample
 from transfer.errors import InputError, printable
+from transfer.storage.remote import is_url
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def load_splits(
     Args:
         data: "auto" (the first of $FASHION_MNIST_DIR, Keras's cache, the system package's
             folder, the download, the embedded sample), "fashion-mnist" (the same without the
-            sample), "sample", or the path of a file or folder; or what is in memory already.
+            sample), "sample", or the path of a file or folder, or the URL of files of records; or
+            what is in memory already.
         validation_fraction: share of the training images, between 0 and 1.
         seed: chooses the validation images, 0 to 2**32 - 1.
         limit: at most this many images of each split, stratified, always the same ones; every
@@ -102,6 +104,7 @@ SOURCES = (
     Source("IDX files", idx.holds_idx, idx.load_idx),
     Source("CSV files", csv_files.holds_csv, csv_files.load_csv),
     Source("NPZ file", lambda path: path.suffix.lower() == ".npz", npz.load_npz),
+    Source("files of records", record_files.holds_records, record_files.load_records),
     Source("folder of images", Path.is_dir, image_folder.load_image_folder),
 )
 
@@ -116,6 +119,8 @@ def _tell_meant(data: str) -> str:
 
 
 def _load_path(data: str) -> Loaded:
+    if is_url(data):
+        return record_files.load_records(data)
     path = Path(os.path.abspath(os.path.expanduser(data)))
     try:
         if not data or not path.exists():

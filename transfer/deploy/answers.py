@@ -71,10 +71,11 @@ def _tell(answer: Answer) -> str:
 
 def answers_csv(answers: Sequence[Answer]) -> str:
     """Returns answers as CSV, a line for each photo, with the columns of `COLUMNS`."""
-    return csv_text(COLUMNS, map(_csv_row, answers))
+    return csv_text(COLUMNS, map(csv_row, answers))
 
 
-def _csv_row(answer: Answer) -> list[str | float]:
+def csv_row(answer: Answer) -> list[str | float]:
+    """Returns the cells of `COLUMNS` for a photo."""
     (best, confidence), (second, less) = answer.ranked[:2] or (("", ""), ("", ""))
     return [
         answer.path,

@@ -11,10 +11,13 @@ from PIL import Image
 
 from transfer.data.decode import decode_files
 from transfer.data.geometry import Geometry
+from transfer.data.records import Encoded
 from transfer.datasets.formats.image_folder import IMAGE_SUFFIXES
+from transfer.datasets.formats.record_files import format_of
 from transfer.deploy.facts import is_on_other_ground
 from transfer.errors import InputError
 from transfer.evaluation.outliers import border_levels
+from transfer.storage.remote import is_url, list_stored
 
 STDIN = "-"
 _LONGEST_LIST = 64 << 20  # characters on stdin
@@ -25,7 +28,7 @@ class Found:
     """Photos in the order they were named, each once.
 
     Attributes:
-        paths: as they were named.
+        paths: as they were named; also files of records, each with many photos.
         passed_over: number of other files in the folders.
         twice: how many were named again.
     """
@@ -35,20 +38,22 @@ class Found:
     twice: int
 
 
-def find_photos(names: Sequence[str]) -> Found:
+def find_photos(names: Sequence[str], *, inside: bool = False) -> Found:
     """Lists photos: files as they are named, whatever their name, and images in folders.
 
     Args:
-        names: of files and folders, these with all below; "-" for a list on stdin, one a line.
+        names: of files and folders, these with all below, or URLs of either; "-" for a list on
+            stdin, one a line.
+        inside: take files of records too, for the photos in them.
 
     Raises:
-        InputError: the list on stdin is too long, or no photo was named.
+        InputError: the list on stdin is too long, or no photo was named, or a URL cannot be read.
     """
     paths: dict[str, None] = {}
     passed_over = twice = 0
     for name in _named(names):
-        below = list(_files_below(name)) if os.path.isdir(name) else [name]
-        images = [path for path in below if path == name or _is_image(path)]
+        below = _stored_below(name)
+        images = [path for path in below if path == name or _is_image(path, inside)]
         passed_over += len(below) - len(images)
         for path in images:
             twice += path in paths
@@ -72,14 +77,25 @@ def _named(names: Iterable[str]) -> Iterator[str]:
         yield from (line for line in text.splitlines() if line.strip())
 
 
+def _stored_below(name: str) -> list[str]:
+    if is_url(name):
+        return list_stored(name)
+    return list(_files_below(name)) if os.path.isdir(name) else [name]
+
+
 def _files_below(folder: str) -> Iterator[str]:
     for where, folders, files in os.walk(folder):  # links to folders are not followed
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (os.path.join(where, name) for name in sorted(files) if name[0] != ".")
 
 
-def _is_image(path: str) -> bool:
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+def is_inside(path: str) -> bool:
+    """Returns whether a path stands for the photos within it."""
+    return format_of(path) is not None
+
+
+def _is_image(path: str, inside: bool) -> bool:
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES or (inside and is_inside(path))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +118,12 @@ class Photos:
 
 
 def read_photos(
-    paths: Sequence[str], geometry: Geometry, ground: str, invert: str = "auto"
+    paths: Sequence[Encoded], geometry: Geometry, ground: str, invert: str = "auto"
 ) -> Photos:
     """Decodes photos as the images of a data set are.
 
     Args:
-        paths: of the files.
+        paths: of the files, or photos within files.
         geometry: of the data set.
         ground: of its images.
         invert: make a negative of all ("yes"), of none ("no"), or of those whose border is light

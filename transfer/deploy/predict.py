@@ -5,13 +5,16 @@ less sure than the run's threshold, or because the photo is unlike all that it w
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from transfer.data.records import Encoded
+from transfer.datasets.formats.record_files import expand_records
 from transfer.deploy.classifiers import Classifier, photos_at_a_time
 from transfer.deploy.opening import open_fastest
 from transfer.deploy.photos import find_photos, read_photos
@@ -96,7 +99,8 @@ def predict(
 
     Args:
         model: a run folder, a file made by `transfer export`, or "included"; of several the mean.
-        photos: files, and folders with all below.
+        photos: files, and folders with all below; Parquet, tar and TFRecord files stand for the
+            photos in them.
         top: classes named of each, the surest first.
         tta: mean of each photo and its mirror image.
         invert: make a negative of all ("yes"), of none ("no"), or of those whose border is light
@@ -110,7 +114,7 @@ def predict(
     """
     models = [model] if isinstance(model, str | Path | Classifier) else model
     names = [photos] if isinstance(photos, str | Path) else photos
-    found = find_photos([str(name) for name in names])
+    found = find_photos([str(name) for name in names], inside=True)
     opened = [one if isinstance(one, Classifier) else open_fastest(one) for one in models]
     return list(answer_photos(opened, found.paths, PredictOptions(top, tta, invert)))
 
@@ -125,19 +129,20 @@ def answer_photos(
 
     Args:
         classifiers: one, or several whose mean is taken.
-        paths: of the photos.
+        paths: of the photos, and of files of records with many photos.
         options: how they are answered.
         tell: called with the number of photos that are done.
 
     Raises:
-        InputError: the classifiers have not the same classes.
+        InputError: the classifiers have not the same classes, or a file of records is damaged.
     """
     check_same_classes(classifiers)
     batch = min(photos_at_a_time(one.facts.geometry) for one in classifiers)
-    for start in range(0, len(paths), batch):
-        part = paths[start : start + batch]
+    photos, done = expand_records(paths), 0
+    while part := list(itertools.islice(photos, batch)):
         yield from _answer_batch(classifiers, part, options)
-        tell(start + len(part))
+        done += len(part)
+        tell(done)
 
 
 def check_same_classes(classifiers: Sequence[Classifier]) -> None:
@@ -159,33 +164,33 @@ class _Judged(NamedTuple):
 
 
 def _answer_batch(
-    classifiers: Sequence[Classifier], paths: Sequence[str], options: PredictOptions
+    classifiers: Sequence[Classifier], paths: Sequence[Encoded], options: PredictOptions
 ) -> list[Answer]:
     read = [
         read_photos(paths, one.facts.geometry, one.facts.ground, options.invert)
         for one in classifiers
     ]
-    photos = read[0]
+    photos, names = read[0], [str(path) for path in paths]
+    answers = [Answer(path, error=why) for path, why in zip(names, photos.reasons, strict=True)]
     if not len(photos.indices):
-        return [Answer(path, error=why) for path, why in zip(paths, photos.reasons, strict=True)]
+        return answers
     judged = [
         _judge(one, photos.images, options.tta)
         for one, photos in zip(classifiers, read, strict=True)
     ]
     confidence = np.mean([one.confidence for one in judged], axis=0)
     if options.explain:
-        options.explain(photos, paths, confidence.argmax(axis=1))
+        options.explain(photos, names, confidence.argmax(axis=1))
     is_far = np.mean([one.is_far for one in judged], axis=0) > 0.5
     thresholds = [one.facts.threshold for one in classifiers if one.facts.threshold is not None]
     least = max(thresholds, default=0.0)
-    names = classifiers[0].facts.class_names
-    answers = [Answer(path, error=why) for path, why in zip(paths, photos.reasons, strict=True)]
+    class_names = classifiers[0].facts.class_names
     for row, index in enumerate(photos.indices):
         because = NONE_OF_THESE if is_far[row] else UNSURE * bool(confidence[row].max() < least)
         distance = float(judged[0].distance[row])
         answers[index] = Answer(
-            paths[index],
-            _rank(confidence[row], names, options.top),
+            names[index],
+            _rank(confidence[row], class_names, options.top),
             answered=not because,
             unknown_because=because,
             distance=distance if np.isfinite(distance) else None,
@@ -209,16 +214,46 @@ def _rank(confidence: np.ndarray, names: Sequence[str], top: int) -> tuple[tuple
     return tuple((names[label], float(confidence[label])) for label in best)
 
 
-def count_answers(answers: Sequence[Answer]) -> str:
-    """Returns what became of the photos in one line."""
-    unknown = [answer.unknown_because for answer in answers if answer.unknown_because]
-    answered = sum(answer.answered for answer in answers)
-    text = f"{format_count(len(answers), 'photo')}: {answered:,} answered, {len(unknown):,} unknown"
-    if unknown:
-        kinds = [f"{unknown.count(kind):,} {kind}" for kind in (UNSURE, NONE_OF_THESE)]
-        text += f" ({', '.join(kinds)})"
-    unread = sum(bool(answer.error) for answer in answers)
-    text += f", {unread:,} not readable" if unread else ""
-    squashed = sum(answer.squashed for answer in answers)
-    shape = "squashed to the shape of the training images (--fit pad in training keeps theirs)"
-    return text + (f"; {squashed:,} {shape}" if squashed else "")
+@dataclass
+class Tally:
+    """What became of photos: counts of all, and of each kind of end."""
+
+    photos: int = 0
+    answered: int = 0
+    unsure: int = 0
+    none_of_these: int = 0
+    unread: int = 0
+    squashed: int = 0
+
+    def add(self, answer: Answer) -> None:
+        """Counts an answer."""
+        self.photos += 1
+        self.answered += answer.answered
+        self.unsure += answer.unknown_because == UNSURE
+        self.none_of_these += answer.unknown_because == NONE_OF_THESE
+        self.unread += bool(answer.error)
+        self.squashed += answer.squashed
+
+    def __add__(self, other: "Tally") -> "Tally":
+        """Returns both together."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Tally(*(one + more for one, more in pairs))
+
+    def tell(self) -> str:
+        """Returns it in one line."""
+        unknown = self.unsure + self.none_of_these
+        text = f"{format_count(self.photos, 'photo')}: {self.answered:,} answered"
+        text += f", {unknown:,} unknown"
+        if unknown:
+            text += f" ({self.unsure:,} {UNSURE}, {self.none_of_these:,} {NONE_OF_THESE})"
+        text += f", {self.unread:,} not readable" if self.unread else ""
+        shape = "squashed to the shape of the training images (--fit pad in training keeps theirs)"
+        return text + (f"; {self.squashed:,} {shape}" if self.squashed else "")
+
+
+def count_answers(answers: Iterable[Answer]) -> str:
+    """Returns what became of photos in one line."""
+    tally = Tally()
+    for answer in answers:
+        tally.add(answer)
+    return tally.tell()

@@ -6,6 +6,7 @@ milliseconds instead of a pass through the network. The next run with the same i
 size reads them from the cache folder.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transfer.acceleration.doors import predict_batches
 from transfer.config import Config
 from transfer.data.fingerprints import fingerprint
 from transfer.data.splits import Split
-from transfer.errors import disk_error
+from transfer.errors import InputError, disk_error
 from transfer.machine import usable_memory
 from transfer.models.classifier import build_classifier, feature_extractor
 from transfer.models.fingerprints import fingerprint_variables
@@ -57,6 +58,9 @@ def load_features(
     Returns:
         float16 (N, features); read from the disk as needed where they are more than
         `MEMORY_SHARE` of the memory.
+
+    Raises:
+        InputError: they fit neither on the disk nor into memory.
     """
     shape = (split.num_images, *extractor.output_shape[1:])
     path = CACHE.path(*_key(extractor, split, config, flipped))
@@ -70,6 +74,7 @@ def load_features(
                 return written
             raise OSError(f"{path} is not what was written")
     except OSError as error:  # no place for a cache, or one that somebody blocks: then without
+        _check_fits(shape, path)
         tell(f"not kept, {disk_error(error, path)}")
         return compute_features(extractor, split, config, flipped=flipped, callbacks=callbacks)
 
@@ -180,6 +185,17 @@ def _compute_to(path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray
         np.lib.format.write_array_header_1_0(file, header)
         for features in batches:
             file.write(np.ascontiguousarray(features).data.cast("B"))
+
+
+def _check_fits(shape: tuple[int, ...], path: Path) -> None:
+    # In memory, where the disk has no room: a system that runs out of it kills without a word.
+    num_bytes = np.dtype(np.float16).itemsize * math.prod(shape)
+    if num_bytes > usable_memory() / 2:
+        raise InputError(
+            f"the features of {shape[0]:,} images should have {num_bytes / 1e9:.1f} GB on the disk "
+            f"of {path.parent}. Received: less; make room, set KERAS_HOME to where there is, or "
+            "give --limit."
+        )
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM while a model computes: the running step ends, then the program does."""
 
 import contextlib
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from transfer.errors import HOW_TO_GO_ON, DiskError, InputError, Interrupted, di
 from transfer.runs import files
 from transfer.signals import noting
 from transfer.training.checkpoint import list_checkpoints
+
+# What was raised while a batch was gathered: TensorFlow tells it in words alone.
+_FROM_DATA = re.compile(r"\bInputError: (.+)")
 
 
 class StopAfterStep(keras.callbacks.Callback):
@@ -68,6 +72,8 @@ def one_line_for_every_end(run_dir: Path, config: Config) -> Iterator[None]:
             error, run_dir
         ):  # before the memory: TensorFlow has one word for both
             raise DiskError(f"{told}; mend that. {_how_to_go_on(run_dir)}") from error
+        if isinstance(error, tf.errors.OpError) and (found := _FROM_DATA.search(str(error))):
+            raise InputError(f"{found[1]} {_how_to_go_on(run_dir)}") from error
         if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
             raise InputError(
                 f"{too_large(config)}; begin again with --batch-size "

@@ -21,7 +21,7 @@ from transfer.machine import usable_memory
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 EXPECTED = (
     "a folder with the four IDX files or with Kaggle's two CSV files, a train CSV, an .npz, "
-    "or a folder of images with one sub-folder a class"
+    "Parquet, tar or TFRecord files, or a folder of images with one sub-folder a class"
 )
 
 

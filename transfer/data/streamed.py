@@ -1,0 +1,43 @@
+"""Images that fit neither into memory nor onto the disk: decoded anew whenever they are asked for.
+
+What gathers a batch by its indices does not know them from an array. The head phase asks once for
+each image and keeps the features; to fine-tune decodes all of them in every epoch.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+class StreamedImages:
+    """N encoded images, as an array uint8 (N, H, W, 1 or 3) has them."""
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(
+        self,
+        num_images: int,
+        shape: tuple[int, int, int],
+        decode: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        """Takes the shape of an image, and what decodes those of some indices, int (K,)."""
+        self.shape = (num_images, *shape)
+        self._decode = decode
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+        """Returns uint8 (K, H, W, C), or (H, W, C) of one.
+
+        Raises:
+            InputError: an image does not decode.
+        """
+        chosen = np.arange(len(self))[index]
+        return self._decode(np.atleast_1d(chosen))[0 if np.ndim(chosen) == 0 else slice(None)]
+
+    @property
+    def nbytes(self) -> int:
+        """What they would take decoded."""
+        return int(np.prod(self.shape, dtype=np.int64))
