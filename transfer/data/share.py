@@ -1,7 +1,7 @@
 """What one of several processes takes of each batch that they train on together.
 
 A batch is divided evenly among the devices of all processes. One that cannot be, as the last
-of an epoch, every device sees whole: it is repeated, which changes neither means nor gradients.
+of an epoch, is repeated for each device; what counts of it stands in training/counting.py.
 """
 
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ from transfer.storage.atomic import scratch_folder
 from transfer.workers import Place, read_place
 
 # After so long without a sign of life a process counts as dead, and all others end.
-HEARTBEAT_SECONDS = 10
+HEARTBEAT_SECONDS = 20
 START_SECONDS = 120  # in which all processes must have come
 
 

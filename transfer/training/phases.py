@@ -49,7 +49,7 @@ from transfer.training.checkpoint import (
     HeadPhaseWeights,
     list_checkpoints,
 )
-from transfer.training.counting import CountedAccuracy, count_repeated
+from transfer.training.counting import CountedAccuracy, CountedCrossentropy, count_repeated
 from transfer.training.distribution import own_rows, own_share
 from transfer.training.features import frozen_extractor, load_features
 from transfer.training.forecast import Forecast, Foretell
@@ -283,8 +283,8 @@ def _compile(
 ) -> None:
     model.compile(
         optimizer,
-        keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
-        metrics=[CountedAccuracy(images_in, name="accuracy")],
+        CountedCrossentropy(images_in, config.label_smoothing),
+        metrics=[CountedAccuracy(images_in)],
         jit_compile="auto" if compiles_steps() else False,
         steps_per_execution=steps_at_a_time,
     )
