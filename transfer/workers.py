@@ -32,6 +32,7 @@ _ADDRESSES, _COUNT, _NUMBER = (
     f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
 )
 _POLL_SECONDS = 0.1
+_TOGETHER_SECONDS = 2.0  # within which others fail for the same reason
 _END_SECONDS = 10.0  # that workers have to obey a signal
 _TOLD = (1, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of those who said why
 
@@ -221,6 +222,10 @@ class _Worker:
         code = self.process.poll()
         return 0 if code is None else code
 
+    def has_told(self) -> bool:
+        # What it ended with stands on the user's standard error.
+        return self._errors is None and self.code() in _TOLD
+
     def tell_end(self) -> str:
         code, name = self.code(), f"process {self.place.process} of {self.place.num_processes}"
         if code == LOST or code == -signal.SIGABRT:  # which is how JAX ends where it misses one
@@ -278,8 +283,8 @@ def _first_cause(workers: Sequence[_Worker], failed: list[_Worker]) -> _Worker:
     def is_consequence(worker: _Worker) -> bool:
         return worker.code() in (0, LOST, -signal.SIGABRT)
 
-    deadline = time.monotonic() + 2
-    while all(map(is_consequence, failed)) and time.monotonic() < deadline:
+    deadline = time.monotonic() + _TOGETHER_SECONDS
+    while time.monotonic() < deadline and not failed[0].has_told():
         time.sleep(_POLL_SECONDS)
         failed = [worker for worker in workers if worker.process.poll()]
     return min(failed, key=is_consequence)

@@ -131,7 +131,12 @@ def num_devices() -> int:
 
 def lost_others(error: BaseException) -> bool:
     """Returns whether an error is that of a process whose fellows are gone."""
-    return num_processes() > 1 and type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+    chain: BaseException | None = error if num_processes() > 1 else None
+    while chain is not None:  # Keras meets others on its way out
+        if type(chain).__name__ in ("JaxRuntimeError", "XlaRuntimeError"):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
 
 
 # --- Models on all devices, and on one --------------------------------------------------------
@@ -182,7 +187,8 @@ def check_batch_size(config: Config) -> None:
     why = ", in pairs that are mixed" if mixes(config) else ""
     raise InputError(
         f"--batch-size should be a multiple of {of_each}, to be divided among {num_devices()} "
-        f"devices{why}. Received: {config.batch_size}; take {mend}."
+        f"devices{why}. Received: {config.batch_size}; take {mend}, or so many processes that it "
+        "can be divided."
     )
 
 
