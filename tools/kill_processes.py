@@ -137,6 +137,7 @@ def _kill_one(training: Training, run_dir: Path, tally: Tally) -> None:
     tally.hung += seconds > MOST_SECONDS
     if training.process.returncode == 0:  # it was done
         return
+    click.echo(f"{tally.kills}: {seconds:.1f} s, {training.errors.read_text()[:60]!r}", err=True)
     lines = training.errors.read_text().splitlines()
     tells = len(lines) == 1 and (f"--resume {shlex.quote(run_dir.name)}" in lines[0])
     tally.not_in_one_line += not (tells or lines[0].endswith("The run had not begun."))

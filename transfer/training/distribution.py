@@ -10,6 +10,7 @@ import contextlib
 import functools
 import math
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from transfer.workers import Place, read_place
 # After so long without a sign of life a process counts as dead, and all others end.
 HEARTBEAT_SECONDS = 20
 START_SECONDS = 120  # in which all processes must have come
+
+
+# What JAX passes on of Gloo, NCCL and its own service, as errors of many types.
+_CONNECTION = re.compile("Gloo|NCCL|[Cc]oordination ?[Ss]ervice")
 
 
 @dataclass
@@ -133,7 +138,7 @@ def lost_others(error: BaseException) -> bool:
     """Returns whether an error is that of a process whose fellows are gone."""
     chain: BaseException | None = error if num_processes() > 1 else None
     while chain is not None:  # Keras meets others on its way out
-        if type(chain).__name__ in ("JaxRuntimeError", "XlaRuntimeError"):
+        if type(chain).__name__ == "JaxRuntimeError" or _CONNECTION.search(str(chain)):
             return True
         chain = chain.__cause__ or chain.__context__
     return False
