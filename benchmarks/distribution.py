@@ -37,8 +37,8 @@ SPEED = "--backbone cnn32 --limit 6000 --finetune-epochs 2 --batch-size 128 --of
 def train(folder: Path, name: str, words: list[str], backend: str, processes: int, cores: int = 0):
     """Trains in a process of its own, or several, and returns the run folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(folder / "keras")}
-    environment["KERAS_BACKEND"] = backend
     several = ["--local-processes", str(processes)] if processes else []
+    environment |= {} if processes else {"KERAS_BACKEND": backend}
     script = str(ROOT / "tests" / "tiny_train.py")
     subprocess.run(
         [sys.executable, script, *words, "--run-dir", name, "--quiet", *several],
@@ -62,15 +62,9 @@ def read_weights(run_dir: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(run_dir / "model.keras") as archive:
         content = io.BytesIO(archive.read("model.weights.h5"))
     with h5py.File(content) as file:
-        file.visititems(
-            lambda name, each: weights.update({name: each}) if is_floats(each) else None
-        )
-        return {name: np.array(each) for name, each in weights.items()}
-
-
-def is_floats(each) -> bool:
-    """Returns whether this is an array of floats."""
-    return isinstance(each, h5py.Dataset) and each.dtype.kind == "f" and each.size > 0
+        file.visititems(lambda name, each: weights.update({name: each}))
+        arrays = {name: each for name, each in weights.items() if isinstance(each, h5py.Dataset)}
+        return {name: each[()] for name, each in arrays.items() if each.dtype.kind == "f"}
 
 
 def print_losses(folder: Path, dropout: float) -> None:
@@ -101,9 +95,8 @@ def print_speed(folder: Path) -> None:
     for processes, cores in cases:
         run_dir = train(folder, f"{processes}-{cores}", SPEED, "jax", processes, cores)
         seconds = float(read_history(run_dir)[1]["seconds"])
-        click.echo(
-            f"{max(processes, 1)} processes on {cores} cores: {6000 / seconds:,.0f} images/s"
-        )
+        rate = f"{6000 / seconds:,.0f} images/s"
+        click.echo(f"processes {max(processes, 1)}, cores {cores}: {rate}")
 
 
 @click.command()

@@ -101,6 +101,7 @@ def test_sizes_of_repeated_batches_tell_how_many_images_are_in_them():
     # Three images for each of four devices would be as many as a full batch, six as the former.
     assert images_in == {24: 3, 48: 6}
     assert [share.copies for share in shares] == [8, 8, 4]
+    assert share_batches(Share(images_together=2), (13, 12), (5, 12))[1] == {}
 
 
 def test_a_repeated_batch_counts_once():

@@ -76,6 +76,8 @@ def share_batches(share: Share, *epochs: tuple[int, int]) -> tuple[list[Share], 
     Returns:
         A share for each of the epochs, and the images in a batch by the size it is repeated to.
     """
+    if share.num_devices == 1:
+        return [share] * len(epochs), {}
     shares, sizes = [], {size for _, size in epochs}
     images_in: dict[int, int] = {}
     for num_images, batch_size in epochs:
