@@ -103,7 +103,7 @@ def read_place(environment: Mapping[str, str]) -> Place | None:
     missing = [name for name, value in zip(names, given, strict=True) if not value]
     if missing:
         raise InputError(f"{' and '.join(missing)} should be set too, as {names[0]} is, or none.")
-    return make_place(given[0].split(",")[0], *given[1:], names=names)
+    return make_place(given[0].split(",")[0], given[1], given[2], names=names)
 
 
 def _read_slurm(environment: Mapping[str, str]) -> Place | None:

@@ -230,7 +230,7 @@ def places_of(
         words = [str(word) for pair in remote.items() for word in pair]
         return [make_place(str(coordinator), str(num_processes), str(process_id))], words
     place = read_place(os.environ)
-    return place and ([place], [])
+    return ([place], []) if place else None
 
 
 def mlflow_option(command: Callable) -> Callable:

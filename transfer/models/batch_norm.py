@@ -51,7 +51,8 @@ def make_recalibration(model: keras.Model) -> Callable[[Iterable[Any]], None]:
 
     def recalibrate(batches: Iterable[Any]) -> None:
         num_images = 0
-        means, squares = [0.0] * len(layers), [0.0] * len(layers)
+        means: list[Any] = [0.0] * len(layers)
+        squares: list[Any] = [0.0] * len(layers)
         with _without_graph_optimizer():
             for images in batches:
                 statistics = forward(images)

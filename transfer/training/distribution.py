@@ -100,8 +100,9 @@ def _own_address(coordinator: str) -> str:
 def _gloo_listening_on(address: str) -> Iterator[None]:
     # JAX lets Gloo, which carries the gradients of CPUs, listen wherever this machine's name leads
     # to, and has no setting for it.
-    from jax._src.lib import _jax
+    from jax._src import lib
 
+    _jax: Any = lib._jax
     plain = _jax.make_gloo_tcp_collectives
     _jax.make_gloo_tcp_collectives = functools.partial(plain, hostname=address)
     try:

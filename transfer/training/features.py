@@ -107,7 +107,7 @@ def _load_together(
     path = CACHE.path(*_key(extractor, split, config, flipped))
     shape = (split.num_images, *extractor.output_shape[1:])
     kept = _open(path, shape) if CACHE.holds(path) else None
-    if not distribution.any_says(kept is None):
+    if not distribution.any_says(kept is None) and kept is not None:
         tell(f"read from {path}")
         return kept
     rows = distribution.own_rows(split.num_images, config.batch_size)
