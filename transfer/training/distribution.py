@@ -8,6 +8,7 @@ run. With one device, or on TensorFlow, all of it does nothing.
 
 import contextlib
 import functools
+import importlib
 import math
 import os
 import re
@@ -100,9 +101,7 @@ def _own_address(coordinator: str) -> str:
 def _gloo_listening_on(address: str) -> Iterator[None]:
     # JAX lets Gloo, which carries the gradients of CPUs, listen wherever this machine's name leads
     # to, and has no setting for it.
-    from jax._src import lib
-
-    _jax: Any = lib._jax
+    _jax: Any = importlib.import_module("jax._src.lib")._jax
     plain = _jax.make_gloo_tcp_collectives
     _jax.make_gloo_tcp_collectives = functools.partial(plain, hostname=address)
     try:
