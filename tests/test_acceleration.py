@@ -1,11 +1,6 @@
 """The wall: every fast way beside its plain twin, and what a fast way promises by itself."""
 
-import importlib.util
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -398,43 +393,3 @@ def test_adam_in_one_operation_takes_the_steps_of_keras(plain, door, theirs, ave
 def test_adam_decays_no_weights_and_adamw_does():
     decayed, plain = (fit(door(0.05))[0] for door in (make_adamw, make_adam))
     assert np.abs(decayed - plain).max() > 1e-3
-
-
-JAX_RUN = """
-import os
-import numpy as np
-from transfer.backend import load_keras
-
-load_keras()
-import keras
-from tests.conftest import make_stripes, tiny_row
-from transfer.models.backbones import BACKBONES
-import transfer
-
-assert keras.backend.backend() == "jax"
-os.environ["KERAS_BACKEND"] = "jax"  # which the tests' own settings have changed
-BACKBONES["tiny"] = tiny_row()
-settings = {"backbone": "tiny", "weights": "none", "image_size": 32, "batch_size": 32}
-train, test = make_stripes(240), make_stripes(61, seed=1)
-run = transfer.train((train, test), run_dir="scratch", finetune_epochs=6, **settings)
-assert run.evaluate().accuracy > 0.9, run.evaluate()
-settings["weights"] = "scratch/model.keras"
-both = transfer.train((train, test), run_dir="both", head_epochs=2, finetune_epochs=1, **settings)
-assert {row["phase"] for row in both.history} == {"head", "fine-tune"}
-assert both.report().is_file()
-"""
-
-
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-def test_without_the_wall_a_run_goes_through_on_jax(tmp_path):
-    """Training from scratch, both phases, evaluation and report, with nothing of the fast ways."""
-    root = Path(__file__).parents[1]
-    environment = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, "-c", JAX_RUN],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr

@@ -470,11 +470,11 @@ def test_shares_are_drawn_from_beta_and_rectangles_have_the_area_drawn():
 
 
 def test_a_mixed_image_has_the_labels_of_what_is_seen_of_each():
-    images = np.stack([np.full((8, 8, 3), value, np.float32) for value in (0, 100, 200)])
+    images = np.stack([np.full((8, 8, 3), value, np.float32) for value in (0, 200, 100)])
     labels = np.eye(3, dtype=np.float32)
-    draws = np.array([[0.25, 0, 0, 0, 0], [0.9, 0, 0, 0, 0], [0, 0, 0, 0.5, 0.25]], np.float32)
+    draws = np.array([[0.25, 0, 0, 0, 0], [0, 0, 0, 0.5, 0.25], [0.9, 0, 0, 0, 0]], np.float32)
     mixed, targets = (each.numpy() for each in mix(images, labels, draws))
-    np.testing.assert_allclose(mixed[0], 50)  # a quarter of the last one, which is 200
-    np.testing.assert_allclose(mixed[1], 100)  # with itself
-    assert (mixed[2, :4, :2] == 0).all() and (mixed[2, 4:] == 200).all()
-    np.testing.assert_allclose(targets, [[0.75, 0, 0.25], [0, 1, 0], [0.125, 0, 0.875]])
+    np.testing.assert_allclose(mixed[0], 50)  # a quarter of its neighbour, which is 200
+    assert (mixed[1, :4, :2] == 0).all() and (mixed[1, 4:] == 200).all()
+    np.testing.assert_allclose(mixed[2], 100)  # with itself, where there is no neighbour
+    np.testing.assert_allclose(targets, [[0.75, 0.25, 0], [0.125, 0.875, 0], [0, 0, 1]])

@@ -138,7 +138,7 @@ def _train_undisturbed(folder: Path) -> tuple[float, dict]:
     started = time.perf_counter()
     process, output = _start(folder, folder / "undisturbed")
     process.join()
-    if process.exitcode or len(_told(output)) != EPOCHS:
+    if process.exitcode or len(told_epochs(output)) != EPOCHS:
         raise RuntimeError(f"it should tell {EPOCHS} epochs. Received: {output.read_text()}")
     return (time.perf_counter() - started) / EPOCHS, _sha256(folder / "undisturbed")
 
@@ -152,8 +152,8 @@ def wait_until(process, ready: Callable[[], bool]) -> None:
 
 def _wait(process, output: Path, epochs: int, seconds: float) -> None:
     # Until so many more epochs are told, and some time of the next one.
-    told = len(_told(output))
-    wait_until(process, lambda: len(_told(output)) >= told + epochs)
+    told = len(told_epochs(output))
+    wait_until(process, lambda: len(told_epochs(output)) >= told + epochs)
     process.join(seconds)
 
 
@@ -162,7 +162,8 @@ def _wait_for_save(process, run_dir: Path, seconds: float) -> None:
     time.sleep(seconds)
 
 
-def _told(output: Path) -> set[tuple[str, str]]:
+def told_epochs(output: Path) -> set[tuple[str, str]]:
+    """Returns phase and number of each epoch that a training has told."""
     text = output.read_text() if output.exists() else ""
     return set(re.findall(r"^(head|fine-tune) (\d+)/\d+ ", text, re.MULTILINE))
 
@@ -186,7 +187,7 @@ def _check(tally: Tally, run_dir: Path, output: Path) -> None:
         tally.unreadable += 1
         return
     kept = len(checkpoint.state.history) if checkpoint else 0
-    tally.lost_epochs += max(0, len(_told(output)) - kept)
+    tally.lost_epochs += max(0, len(told_epochs(output)) - kept)
 
 
 def _raise(line: str) -> None:

@@ -45,7 +45,8 @@ def load_keras(verbose: bool = False) -> None:
             for name in {backend, "tensorflow"} if has_tensorflow else {backend}:
                 importlib.import_module(name)
     except ImportError as error:
-        raise InputError(f"{error}; {INSTALL}.") from error
+        install = INSTALL if backend != "jax" else "run `pip install 'transfer[distributed]'`"
+        raise InputError(f"{error}; {install}.") from error
     except (ValueError, TypeError, AttributeError) as error:
         told = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"Keras does not start: {told}; mend ~/.keras/keras.json.") from error

@@ -93,6 +93,10 @@ class Interrupted(BaseException):
         self.number = number
 
 
+class LostProcess(Exception):
+    """Another process that trains with this one is gone; who watches them says the rest."""
+
+
 def as_options(text: str, names: Container[str]) -> str:
     """Returns an error's text with settings as the command line names them.
 

@@ -19,6 +19,15 @@ def is_fast() -> bool:
     return keras.backend.backend() == "tensorflow"
 
 
+def compiles_steps() -> bool:
+    """Returns whether XLA shall compile the steps of a network.
+
+    It makes depthwise convolutions several times slower on a CPU; but what other backends do
+    without it is one operation at a time.
+    """
+    return not is_fast() or has_accelerator()
+
+
 def with_trained_batch_norm(model: keras.Model, momentum: float = MOMENTUM) -> keras.Model:
     """Returns a model whose BatchNorm trains, its statistics following with this momentum.
 

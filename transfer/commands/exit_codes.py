@@ -1,6 +1,7 @@
 """How a command ends: errors and signals become one line on stderr and an exit code.
 
-0 done, 1 an error told in one line, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
+0 done, 1 an error told in one line, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM; of a worker among
+several processes also 75, for the one that watches it.
 """
 
 import errno
@@ -11,11 +12,18 @@ import sys
 
 import click
 
-from transfer import signals
+from transfer import signals, workers
 from transfer.backend import INSTALL
 from transfer.commands.hints import improve
 from transfer.commands.streams import Steady, steady_streams
-from transfer.errors import HOW_TO_GO_ON, InputError, Interrupted, disk_error, printable
+from transfer.errors import (
+    HOW_TO_GO_ON,
+    InputError,
+    Interrupted,
+    LostProcess,
+    disk_error,
+    printable,
+)
 
 _NO_MEMORY = "there is not enough memory; take less at a time (--batch-size, --image-size)."
 
@@ -29,10 +37,14 @@ def run(command: click.Command, name: str | None = None) -> None:
     """
     signals.raise_on_stop()
     os.environ.pop("MPLBACKEND", None)  # of windows and notebooks; commands write files
+    workers.begin()
     with steady_streams() as output:
         code = _run(command, name)
         signals.obey_the_system()  # Python's own end is nothing to wait for
         output.flush()
+        if code and workers.is_worker():  # JAX would wait for the others
+            sys.stderr.flush()
+            os._exit(code)
         sys.exit(code or _tell_lost_output(output))
 
 
@@ -45,6 +57,8 @@ def _run(command: click.Command, name: str | None) -> int:
         return 2
     except Interrupted as error:
         return _tell_stop(error.number, str(error))
+    except LostProcess:
+        return workers.LOST
     except (click.Abort, KeyboardInterrupt):
         return _tell_stop(signal.SIGINT)
     except Exception as error:

@@ -14,6 +14,7 @@ import click
 from transfer.config import Config, Setting, groups, read_settings, settings
 from transfer.errors import InputError, as_options
 from transfer.models.backbones import BACKBONES
+from transfer.workers import Place, local_places, make_place, read_place
 
 Decorator = Callable[[Callable], Callable]
 
@@ -183,6 +184,53 @@ def conduct_options(command: Callable) -> Callable:
     ):
         command = click.option(option, is_flag=True, help=text)(command)
     return command
+
+
+def processes_options(command: Callable) -> Callable:
+    """Adds the options of a training in several processes."""
+    for option, kind, text in (
+        ("--process-id", click.IntRange(0), "Number of this process, from 0."),
+        ("--num-processes", click.IntRange(1), "How many processes train, on all machines."),
+        ("--coordinator", str, "HOST:PORT on which process 0 waits for the others."),
+        ("--local-processes", click.IntRange(1), "Train in so many processes on this machine."),
+    ):
+        metavar = "HOST:PORT" if kind is str else None
+        command = click.option(option, type=kind, metavar=metavar, help=text)(command)
+    return command
+
+
+def places_of(
+    local_processes: int | None,
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+) -> tuple[list[Place], list[str]] | None:
+    """Returns the processes to start here and the options that ask for them again.
+
+    None where neither options nor environment ask for several.
+
+    Raises:
+        click.UsageError: the options contradict each other.
+        InputError: they, or the environment, make no sense.
+    """
+    remote = {
+        "--coordinator": coordinator,
+        "--num-processes": num_processes,
+        "--process-id": process_id,
+    }
+    given = [name for name, value in remote.items() if value is not None]
+    if local_processes is not None:
+        if given:
+            raise click.UsageError(f"--local-processes needs no {given[0]}; leave it out.")
+        return local_places(local_processes), ["--local-processes", str(local_processes)]
+    if given and len(given) < len(remote):
+        missing = next(name for name in remote if name not in given)
+        raise click.UsageError(f"{given[0]} needs {missing} too.")
+    if given:
+        words = [str(word) for pair in remote.items() for word in pair]
+        return [make_place(str(coordinator), str(num_processes), str(process_id))], words
+    place = read_place(os.environ)
+    return ([place], []) if place else None
 
 
 def mlflow_option(command: Callable) -> Callable:

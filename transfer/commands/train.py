@@ -1,14 +1,17 @@
 """`transfer train`: fine-tune a backbone and keep the result in a run folder."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from transfer import console
+from transfer import console, workers
 from transfer.backend import load_keras
 from transfer.commands import options
 from transfer.commands.cache import say_if_large
+from transfer.runs import files
+from transfer.runs.files import RUNS_FOLDER
 
 NEWEST = "the newest unfinished run"
 
@@ -41,6 +44,7 @@ NEWEST = "the newest unfinished run"
     is_flag=True,
     help="Show the network before it trains: layers, parameters, what each phase trains, cost.",
 )
+@options.processes_options
 @options.mlflow_option
 @options.conduct_options
 @options.offline_option
@@ -51,15 +55,24 @@ def main(
     repeats: int,
     resume: str | None,
     summary: bool,
+    local_processes: int | None,
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
     mlflow: bool,
     offline: bool,
     quiet: bool,
     verbose: bool,
     **settings: Any,
-) -> None:
+) -> int:
     """Fine-tune a pretrained backbone on images and keep the result in a run folder."""
     _check(resume, run_dir, repeats)
     config = options.make_config(settings)
+    if not workers.is_worker():
+        together = options.places_of(local_processes, coordinator, num_processes, process_id)
+        if together is not None:
+            folder = run_dir or (Path(resume) if resume not in (None, NEWEST) else None)
+            return _train_together(*together, folder, verbose)
     console.speak(quiet, verbose)
     load_keras(verbose)
     from transfer.report.document import show
@@ -67,11 +80,14 @@ def main(
     from transfer.report.tracking import Tracker
     from transfer.report.training_report import write_training_report
     from transfer.runs.folder import newest_unfinished_run
+    from transfer.training.distribution import is_first, join_others
     from transfer.training.repeats import print_repeats, resume_repeats, train_repeats
     from transfer.training.result import print_summary
 
+    join_others()
     given = options.given_settings(ctx, settings)
-    tracker = Tracker() if mlflow else None  # what is missing is said before anything slow
+    # What is missing is said before anything slow.
+    tracker = Tracker() if mlflow and is_first() else None
     show_network = (lambda counts: show(network_section(counts))) if summary or verbose else None
     if resume:
         run_dir = newest_unfinished_run() if resume == NEWEST else Path(resume).expanduser()
@@ -101,6 +117,27 @@ def main(
         results.append(result)
     print_repeats(results)
     say_if_large()
+    return 0
+
+
+def _train_together(
+    places: list[workers.Place], words: list[str], folder: Path | None, verbose: bool
+) -> int:
+    """Trains in several processes and returns the exit code."""
+    started = time.time()
+
+    def how_to_go_on() -> str:
+        begun = [folder / files.CONFIG] if folder else RUNS_FOLDER.glob(f"*/{files.CONFIG}")
+        begun = [each for each in begun if each.is_file() and each.stat().st_mtime >= started]
+        newest = max(begun, key=lambda each: each.stat().st_mtime, default=None)
+        name = newest.parent if newest else folder
+        if name is None or not (name / files.CONFIG).is_file():
+            return "The run had not begun."
+        command = console.how_to("train", "--resume", name, *words)
+        return f"All finished epochs are kept. To go on: {command}"
+
+    command = workers.command_of_worker()
+    return workers.run_workers(command, places, words, how_to_go_on, verbose=verbose)
 
 
 def _check(resume: str | None, run_dir: Path | None, repeats: int) -> None:

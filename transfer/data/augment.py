@@ -227,9 +227,10 @@ def mixes(config: Config) -> bool:
 
 
 def mix(images: tf.Tensor, labels: tf.Tensor, mixes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mixes each image of a batch with the one at the same place from its end.
+    """Mixes each image of a batch with its neighbour: the first two, the next two, and so on.
 
     The order of an epoch is random, so the partner is. The label is mixed by what is seen of each.
+    The last of an odd number is left as it is.
 
     Args:
         images: float32 (B, S, S, 3) in [0, 255].
@@ -242,9 +243,11 @@ def mix(images: tf.Tensor, labels: tf.Tensor, mixes: tf.Tensor) -> tuple[tf.Tens
     share, boxes = mixes[:, 0], mixes[:, 1:]
     inside = tf.cast(_inside(boxes, images.shape[1]), tf.float32)  # (B, S, S, 1)
     weights = tf.maximum(share[:, tf.newaxis, tf.newaxis, tf.newaxis], inside)
-    mixed = images + weights * (images[::-1] - images)
+    places = tf.range(tf.shape(images)[0])
+    partners = tf.minimum(tf.bitwise.bitwise_xor(places, 1), tf.shape(images)[0] - 1)
+    mixed = images + weights * (tf.gather(images, partners) - images)
     seen = tf.reduce_mean(weights, axis=(1, 2))  # (B, 1)
-    return mixed, labels + seen * (labels[::-1] - labels)
+    return mixed, labels + seen * (tf.gather(labels, partners) - labels)
 
 
 def changes_colours(config: Config) -> bool:

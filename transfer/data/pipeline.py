@@ -14,6 +14,7 @@ import tensorflow as tf
 from transfer.config import Config
 from transfer.data.augment import Draws, augment, draw, mix, mixes, resize
 from transfer.data.randomness import Purpose, epoch_key
+from transfer.data.share import ALL, Share
 from transfer.data.splits import Split
 
 AHEAD = 4  # batches made at a time, and kept ready; each is made by all processor cores
@@ -25,7 +26,11 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 def make_training_dataset(
-    split: Split, config: Config, num_classes: int, epochs: range | None = None
+    split: Split,
+    config: Config,
+    num_classes: int,
+    epochs: range | None = None,
+    share: Share = ALL,
 ) -> tf.data.Dataset:
     """Makes the shuffled, augmented batches of epochs, one after another.
 
@@ -37,6 +42,7 @@ def make_training_dataset(
         config: uses `seed`, `batch_size`, `image_size` and the augmentation.
         num_classes: width of the one-hot labels.
         epochs: their numbers, without gaps; None for those of the fine-tune phase from 0 on.
+        share: what this process takes of each batch; no other image of it is read.
 
     Returns:
         A dataset of (float32 (B, S, S, 3) in [0, 255], float32 (B, num_classes) one-hot).
@@ -51,9 +57,12 @@ def make_training_dataset(
     gather = _make_gather(split, num_classes)
 
     def load(indices: tf.Tensor, draws: Draws, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        size = tf.shape(indices, tf.int64)[0]
+        indices, draws = share.take((indices, draws), size)
         images, labels = gather(indices)
         shown = augment(images, indices, draws, config, epoch)
-        return mix(shown, labels, draws.mixes) if mixes(config) else (shown, labels)
+        batch = mix(shown, labels, draws.mixes) if mixes(config) else (shown, labels)
+        return share.repeat(batch, size)
 
     numbers = range(config.finetune_epochs) if epochs is None else epochs
     made = tf.data.Dataset.range(numbers.start, numbers.stop).flat_map(one_epoch)
@@ -61,7 +70,13 @@ def make_training_dataset(
 
 
 def make_evaluation_dataset(
-    split: Split, image_size: int, batch_size: int, num_classes: int, *, flipped: bool = False
+    split: Split,
+    image_size: int,
+    batch_size: int,
+    num_classes: int,
+    *,
+    flipped: bool = False,
+    share: Share = ALL,
 ) -> tf.data.Dataset:
     """Makes the batches of a split in order, each image once, resized and otherwise untouched.
 
@@ -71,6 +86,7 @@ def make_evaluation_dataset(
         batch_size: images in a batch; the last one holds the rest.
         num_classes: width of the one-hot labels.
         flipped: mirror every image left to right.
+        share: what this process takes of each batch; no other image of it is read.
 
     Returns:
         A dataset of (float32 (B, S, S, 3) in [0, 255], float32 (B, num_classes) one-hot).
@@ -78,8 +94,9 @@ def make_evaluation_dataset(
     gather = _make_gather(split, num_classes)
 
     def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = gather(indices)
-        return resize(images, image_size, flipped=flipped), labels
+        size = tf.shape(indices, tf.int64)[0]
+        images, labels = gather(share.take(indices, size))
+        return share.repeat((resize(images, image_size, flipped=flipped), labels), size)
 
     indices = tf.data.Dataset.range(split.num_images).batch(batch_size)
     return _map_owning(indices, load, [split.images, split.labels])
@@ -91,6 +108,7 @@ def make_feature_dataset(
     config: Config,
     num_classes: int,
     epoch: tf.Variable,
+    share: Share = ALL,
 ) -> tf.data.Dataset:
     """Makes the shuffled batches of a head epoch from features computed beforehand.
 
@@ -105,6 +123,7 @@ def make_feature_dataset(
         config: uses `seed` and `batch_size`.
         num_classes: width of the one-hot labels.
         epoch: int64, the number of the epoch, from 0; read when the dataset is begun.
+        share: what this process takes of each batch.
 
     Returns:
         A dataset of (float32 (B, features), float32 (B, num_classes) one-hot), of known length.
@@ -127,6 +146,7 @@ def make_feature_dataset(
         return features, of_labels()[rows]
 
     def load(chosen: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        chosen, rows = share.split(chosen, rows)
         features, targets = tf.numpy_function(
             take, [chosen, rows], (tf.float16, tf.int64), stateful=False
         )

@@ -13,6 +13,7 @@ from transfer.config import Config
 from transfer.models.batch_norm import RECALIBRATION_IMAGES, make_recalibration
 from transfer.models.classifier import feature_extractor
 from transfer.runs import files
+from transfer.training.distribution import is_first
 from transfer.training.optimizers import PLATEAU
 
 # In their order; the second trains the whole network on smaller images, where that is asked for.
@@ -37,7 +38,8 @@ def keras_callbacks(
     if config.ema_momentum and phase != HEAD:
         # Before those that look at the weights, at the end of an epoch, to judge or to keep them.
         yield callbacks.SwapEMAWeights(swap_on_epoch=True)
-    yield EpochTensorBoard(run_dir / files.LOGS / phase, write_graph=False)
+    if is_first():
+        yield EpochTensorBoard(run_dir / files.LOGS / phase, write_graph=False)
     yield callbacks.EarlyStopping(
         "val_loss", patience=config.early_stopping_patience, restore_best_weights=True
     )

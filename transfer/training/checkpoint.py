@@ -38,6 +38,7 @@ from transfer.storage.atomic import (
 )
 from transfer.storage.untrusted import open_regular
 from transfer.training.callbacks import FINETUNE, HEAD, SMALL, HistoryRecorder
+from transfer.training.distribution import is_first
 from transfer.training.scores import best_loss
 
 VARIABLES, STATE, MANIFEST = "variables.npz", "state.json", "manifest.json"
@@ -346,7 +347,7 @@ class Checkpointer(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Writes a checkpoint, unless the loss is no number, and history.csv."""
         # A diverged epoch is not worth going back to.
-        if math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"]):
+        if is_first() and math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"]):
             self._write(epoch)
         write_history(self._recorder.run_dir, self._recorder.rows)
 

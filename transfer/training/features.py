@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from transfer import console
-from transfer.acceleration.doors import predict_batches
+from transfer.acceleration.doors import is_fast, predict_batches
 from transfer.config import Config
 from transfer.data.fingerprints import fingerprint
 from transfer.data.splits import Split
@@ -27,6 +27,7 @@ from transfer.models.folding import fold_classifier
 from transfer.models.precision import choose_inference_precision
 from transfer.models.weights import Weights, load_backbone
 from transfer.storage.cache import FolderCache
+from transfer.training import distribution
 
 CACHE = FolderCache("features", ".npy", most_bytes=4 * 2**30)
 MEMORY_SHARE = 1 / 8  # of the memory there is; larger features stay on the disk
@@ -62,6 +63,8 @@ def load_features(
     Raises:
         InputError: they fit neither on the disk nor into memory.
     """
+    if distribution.num_processes() > 1:
+        return _load_together(extractor, split, config, flipped, callbacks, tell)
     shape = (split.num_images, *extractor.output_shape[1:])
     path = CACHE.path(*_key(extractor, split, config, flipped))
     try:
@@ -95,6 +98,34 @@ def compute_features(
         float16 (N, features), in memory.
     """
     return np.concatenate(list(_batches(extractor, split, config, flipped, callbacks)))
+
+
+def _load_together(
+    extractor: keras.Model,
+    split: Split,
+    config: Config,
+    flipped: bool,
+    callbacks: Sequence[keras.callbacks.Callback],
+    tell: Callable[[str], None],
+) -> np.ndarray:
+    # Each process runs the backbone over its own images. What is kept is read if all can read it.
+    path = CACHE.path(*_key(extractor, split, config, flipped))
+    shape = (split.num_images, *extractor.output_shape[1:])
+    kept = _open(path, shape) if CACHE.holds(path) else None
+    if not distribution.any_says(kept is None) and kept is not None:
+        tell(f"read from {path}")
+        return kept
+    rows = distribution.own_rows(split.num_images, config.batch_size)
+    batches = list(_batches(extractor, split.take(np.r_[rows]), config, flipped, callbacks))
+    own = np.concatenate(batches) if batches else np.empty((0, *shape[1:]), np.float16)
+    features = distribution.gather_rows(own, split.num_images, config.batch_size)
+    if distribution.is_first():
+        try:
+            with CACHE.locked(path):
+                _compute_to(path, shape, [features])
+        except OSError as error:
+            tell(f"not kept, {disk_error(error, path)}")
+    return features
 
 
 def load_pretrained_features(
@@ -136,7 +167,8 @@ def frozen_extractor(classifier: keras.Model, config: Config) -> keras.Model:
         config: uses `backbone` and `precision`.
     """
     policy, _ = choose_inference_precision(config.backbone, config.precision)
-    return feature_extractor(fold_classifier(classifier, policy))
+    with distribution.alone():
+        return feature_extractor(fold_classifier(classifier, policy))
 
 
 def _key(extractor: keras.Model, split: Split, config: Config, flipped: bool) -> tuple[Any, ...]:
@@ -147,6 +179,7 @@ def _key(extractor: keras.Model, split: Split, config: Config, flipped: bool) ->
         config.backbone,
         config.image_size,
         list(_number_formats(extractor)),
+        *([] if is_fast() else [keras.backend.backend()]),  # other kernels, other last digits
         fingerprint_variables(extractor.variables),
     )
 
@@ -166,16 +199,17 @@ def _batches(
     flipped: bool,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> Iterator[np.ndarray]:
-    for features in predict_batches(
-        extractor,
-        split,
-        config.image_size,
-        config.batch_size,
-        flipped=flipped,
-        callbacks=callbacks,
-    ):
-        # float16 halves the memory; its 11 bits are more than a head can use.
-        yield np.clip(features, -65504, 65504).astype(np.float16)
+    with distribution.alone():
+        for features in predict_batches(
+            extractor,
+            split,
+            config.image_size,
+            config.batch_size,
+            flipped=flipped,
+            callbacks=callbacks,
+        ):
+            # float16 halves the memory; its 11 bits are more than a head can use.
+            yield np.clip(features, -65504, 65504).astype(np.float16)
 
 
 def _compute_to(path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray]) -> None:

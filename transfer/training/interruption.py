@@ -10,12 +10,20 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
-from transfer import console
+from transfer import console, workers
 from transfer.config import Config
-from transfer.errors import HOW_TO_GO_ON, DiskError, InputError, Interrupted, disk_error
+from transfer.errors import (
+    HOW_TO_GO_ON,
+    DiskError,
+    InputError,
+    Interrupted,
+    LostProcess,
+    disk_error,
+)
 from transfer.runs import files
 from transfer.signals import noting
 from transfer.training.checkpoint import list_checkpoints
+from transfer.training.distribution import lost_others
 
 # What was raised while a batch was gathered: TensorFlow tells it in words alone.
 _FROM_DATA = re.compile(r"\bInputError: (.+)")
@@ -59,21 +67,24 @@ def one_line_for_every_end(run_dir: Path, config: Config) -> Iterator[None]:
         DiskError: the disk is full, or the folder cannot be written.
         InputError: there is not enough memory.
         Interrupted: Ctrl-C or SIGTERM came.
+        LostProcess: another process that trains with this one is gone.
     """
     try:
         yield
     except (KeyboardInterrupt, Interrupted) as error:
         number = getattr(error, "number", signal.SIGINT)
-        raise Interrupted(number, f"Stopped. {_how_to_go_on(run_dir)}") from error
+        raise Interrupted(number, f"Stopped. {how_to_go_on(run_dir)}") from error
     except InputError:
         raise
     except Exception as error:
+        if lost_others(error):
+            raise LostProcess(how_to_go_on(run_dir)) from error
         if told := disk_error(
             error, run_dir
         ):  # before the memory: TensorFlow has one word for both
-            raise DiskError(f"{told}; mend that. {_how_to_go_on(run_dir)}") from error
+            raise DiskError(f"{told}; mend that. {how_to_go_on(run_dir)}") from error
         if isinstance(error, tf.errors.OpError) and (found := _FROM_DATA.search(str(error))):
-            raise InputError(f"{found[1]} {_how_to_go_on(run_dir)}") from error
+            raise InputError(f"{found[1]} {how_to_go_on(run_dir)}") from error
         if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
             raise InputError(
                 f"{too_large(config)}; begin again with --batch-size "
@@ -90,10 +101,12 @@ def too_large(config: Config) -> str:
     )
 
 
-def _how_to_go_on(run_dir: Path) -> str:
+def how_to_go_on(run_dir: Path) -> str:
+    """Returns what is kept of a run that has not ended, and what to type."""
     if not (run_dir / files.CONFIG).is_file():
         return "The run had not begun."
-    return f"{_kept(run_dir)}. {HOW_TO_GO_ON}{console.how_to('train', '--resume', run_dir)}"
+    command = console.how_to("train", "--resume", run_dir, *workers.options_again())
+    return f"{_kept(run_dir)}. {HOW_TO_GO_ON}{command}"
 
 
 def _kept(run_dir: Path) -> str:

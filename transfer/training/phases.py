@@ -8,7 +8,7 @@ rate.
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
 from transfer import console
+from transfer.acceleration.doors import compiles_steps
 from transfer.config import Config
 from transfer.data.pipeline import (
     make_evaluation_dataset,
@@ -26,9 +27,9 @@ from transfer.data.pipeline import (
     steps_per_epoch,
     without_tuner,
 )
+from transfer.data.share import ALL, Share, share_batches
 from transfer.data.splits import Split, Splits
 from transfer.errors import InputError
-from transfer.machine import has_accelerator
 from transfer.models.classifier import decay_by_block, unfreeze_backbone
 from transfer.models.head import MULTI, measure_features, standardize_features
 from transfer.progress import PhaseProgress
@@ -48,6 +49,8 @@ from transfer.training.checkpoint import (
     HeadPhaseWeights,
     list_checkpoints,
 )
+from transfer.training.counting import CountedAccuracy, CountedCrossentropy, count_repeated
+from transfer.training.distribution import own_rows, own_share
 from transfer.training.features import frozen_extractor, load_features
 from transfer.training.forecast import Forecast, Foretell
 from transfer.training.interruption import StopAfterStep
@@ -103,7 +106,7 @@ def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> Hea
         left -= split.num_images
         name = f"features of {title}"
         foretell = run.forecast.during_pass(left) if run.forecast else None
-        progress = _progress(run, name, split.num_images, foretell=foretell)
+        progress = _progress(run, name, split.num_images, foretell=foretell, passes_once=True)
         with StopAfterStep() as stop, contextlib.closing(progress):
             return load_features(
                 extractor,
@@ -131,17 +134,20 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     steps = steps_per_epoch(splits.train.num_images, config.batch_size)
     rate = make_schedule(config, config.head_learning_rate, steps * config.head_epochs)
     optimizer = make_optimizer(config.optimizer, rate, weight_decay=config.weight_decay)
-    _compile(head, config, optimizer, steps_at_a_time=HEAD_STEPS_AT_A_TIME)
+    (own, own_validation), images_in = _share(splits, config, HEAD_VALIDATION_BATCH)
+    _compile(head, config, optimizer, images_in, steps_at_a_time=HEAD_STEPS_AT_A_TIME)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
     begin_epoch = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda number, logs: epoch.assign(number)
     )
-    batches = make_feature_dataset(features.views, splits.train.labels, config, num_classes, epoch)
+    batches = make_feature_dataset(
+        features.views, splits.train.labels, config, num_classes, epoch, own
+    )
     if features.scaler:
         standardize_features(head, features.scaler)
     targets = keras.utils.to_categorical(splits.validation.labels, num_classes)
     validation = tf.data.Dataset.from_tensor_slices((features.validation, targets))
-    validation = without_tuner(validation.batch(HEAD_VALIDATION_BATCH))
+    validation = without_tuner(validation.batch(HEAD_VALIDATION_BATCH).map(own_validation.split))
     validation = _weigh_validation(validation, splits.validation, config, num_classes)
     _fit(head, HEAD, batches, validation, splits.train, run, [begin_epoch])
 
@@ -158,7 +164,7 @@ def fit_small(classifier: keras.Model, splits: Splits, run: Run, before: HeadPha
         before: the weights of the head phase, kept in the checkpoints.
     """
     config = dataclasses.replace(run.config, image_size=run.config.small_image_size)
-    _compile_unfrozen(classifier, config, splits.train)
+    _compile_unfrozen(classifier, config, splits)
     _fit_unfrozen(classifier, SMALL, splits, dataclasses.replace(run, config=config), before)
 
 
@@ -184,7 +190,7 @@ def fit_finetune(
     Returns:
         The classifier.
     """
-    _compile_unfrozen(classifier, run.config, splits.train)
+    _compile_unfrozen(classifier, run.config, splits)
     if small is not None and not run.config.ema_momentum:
         pairs = zip(classifier.optimizer.variables, small.optimizer.variables, strict=True)
         for variable, value in pairs:
@@ -194,18 +200,19 @@ def fit_finetune(
     return classifier
 
 
-def _compile_unfrozen(classifier: keras.Model, config: Config, train: Split) -> None:
+def _compile_unfrozen(classifier: keras.Model, config: Config, splits: Splits) -> None:
     backbone = classifier.get_layer("backbone")
     unfreeze_backbone(
         config.backbone, backbone, config.unfreeze, train_batch_norm=config.train_batch_norm
     )
     epochs = config.small_epochs + config.finetune_epochs
-    steps = steps_per_epoch(train.num_images, config.batch_size) * epochs
+    steps = steps_per_epoch(splits.train.num_images, config.batch_size) * epochs
     rate = make_schedule(config, float(config.finetune_learning_rate), steps)  # "auto" is settled
     optimizer = make_optimizer(config.optimizer, rate, config.ema_momentum, config.weight_decay)
     if config.layer_decay < 1:
         scale_steps(optimizer, decay_by_block(config.backbone, backbone, config.layer_decay))
-    _compile(classifier, config, optimizer)
+    _, images_in = _share(splits, config, config.batch_size)
+    _compile(classifier, config, optimizer, images_in)
 
 
 def _fit_unfrozen(
@@ -213,24 +220,25 @@ def _fit_unfrozen(
 ) -> None:
     config, num_classes = run.config, len(splits.class_names)
     begun = config.small_epochs if phase == FINETUNE else 0  # epochs of the schedule before
+    (own, own_validation), _ = _share(splits, config, config.batch_size)
 
-    def batches_from(epoch: int) -> tf.data.Dataset:
-        last = begun + run.epochs(phase)
-        return make_training_dataset(splits.train, config, num_classes, range(begun + epoch, last))
+    def batches_from(epoch: int, share: Share) -> tf.data.Dataset:
+        epochs = range(begun + epoch, begun + run.epochs(phase))
+        return make_training_dataset(splits.train, config, num_classes, epochs, share)
 
     validation = make_evaluation_dataset(
-        splits.validation, config.image_size, config.batch_size, num_classes
+        splits.validation, config.image_size, config.batch_size, num_classes, share=own_validation
     )
     validation = _weigh_validation(validation, splits.validation, config, num_classes)
     _fit(
         classifier,
         phase,
-        batches_from(run.first_epoch(phase)),
+        batches_from(run.first_epoch(phase), own),
         validation,
         splits.train,
         run,
-        # Always on the batches of epoch 0: a resumed run takes the same ones.
-        [BatchNormRecalibration(classifier, batches_from(0), config.batch_size)]
+        # Always on the batches of epoch 0: a resumed run takes the same ones, and every process.
+        [BatchNormRecalibration(classifier, batches_from(0, ALL), config.batch_size)]
         if recalibrates_batch_norm(config, splits.train.num_images)
         else [],
         steps=steps_per_epoch(splits.train.num_images, config.batch_size),
@@ -255,20 +263,32 @@ def recalibrates_batch_norm(config: Config, num_images: int) -> bool:
     return config.train_batch_norm and (bool(config.ema_momentum) or is_short or has_small_batch)
 
 
+def _share(
+    splits: Splits, config: Config, validation_batch: int
+) -> tuple[list[Share], dict[int, int]]:
+    # Of the batches of training and of validation, and how many images are in repeated ones.
+    epochs = [
+        (splits.train.num_images, config.batch_size),
+        (splits.validation.num_images, validation_batch),
+    ]
+    return share_batches(own_share(config), *epochs)
+
+
 def _compile(
     model: keras.Model,
     config: Config,
     optimizer: keras.optimizers.Optimizer,
+    images_in: Mapping[int, int],
     steps_at_a_time: int = 1,
 ) -> None:
     model.compile(
         optimizer,
-        keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        # XLA makes depthwise convolutions several times slower on a CPU.
-        jit_compile="auto" if has_accelerator() else False,
+        CountedCrossentropy(images_in, config.label_smoothing),
+        metrics=[CountedAccuracy(images_in)],
+        jit_compile="auto" if compiles_steps() else False,
         steps_per_execution=steps_at_a_time,
     )
+    count_repeated(model, images_in)
     # Variables made inside the first step would have TensorFlow trace that step twice, which for
     # MobileNetV2 takes tens of seconds.
     model.optimizer.build(model.trainable_variables)
@@ -359,8 +379,10 @@ def _progress(
     epochs: int = 1,
     first_epoch: int = 0,
     foretell: Foretell | None = None,
+    passes_once: bool = False,  # over each image, which one of the processes looks at
 ) -> PhaseProgress:
-    steps = steps_per_epoch(num_images, run.config.batch_size)
+    seen = len(range(num_images)[own_rows(num_images, run.config.batch_size)])
+    steps = steps_per_epoch(seen if passes_once else num_images, run.config.batch_size)
     return PhaseProgress(
         title,
         num_images=num_images,

@@ -17,6 +17,7 @@ from transfer.runs import files
 from transfer.runs.facts import FoldSummary, Summary, read_summary
 from transfer.runs.history import HISTORY_COLUMNS, read_history, write_history
 from transfer.training.checkpoint import remove_checkpoints
+from transfer.training.distribution import is_first
 from transfer.training.phases import Run
 from transfer.training.scores import best_phase, summarise
 
@@ -61,7 +62,7 @@ def finish(
     summary = Summary(summarise(history), seconds, sha256, kept, dict(folds or {}), parameters)
     result = Result(run_dir, summary, history)
     write_history(run_dir, history)
-    if describe:
+    if describe and is_first():
         describe(result)
     result.summary.write(run_dir)
     remove_checkpoints(run_dir / files.CHECKPOINTS)
@@ -79,6 +80,8 @@ def tidy_up(run_dir: Path, describe: Describe | None = None) -> Result:
         InputError: summary.json or history.csv is damaged.
     """
     result = Result(run_dir, read_summary(run_dir), read_history(run_dir))
+    if not is_first():
+        return result
     shown = (files.CURVES, files.CARD)
     if describe and not all((run_dir / name).is_file() for name in shown):
         describe(result)

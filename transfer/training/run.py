@@ -5,8 +5,10 @@ epoch; what they share stands below them.
 """
 
 import dataclasses
+import functools
 import gc
 import time
+import zlib
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,7 @@ from transfer.runs.folder import (
     lock_run,
 )
 from transfer.storage.atomic import remove_leftovers
+from transfer.training import distribution
 from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
 from transfer.training.checkpoint import Checkpoint, HeadPhaseWeights, newest_checkpoint
 from transfer.training.data import Data, load_data
@@ -69,6 +72,7 @@ from transfer.training.result import Describe, Result, finish, tidy_up
 ShowNetwork = Callable[[ClassifierCounts], None]  # shows it to a person
 
 
+@distribution.over_all_devices()
 def train(
     config: Config,
     *,
@@ -105,20 +109,26 @@ def train(
         Interrupted: Ctrl-C or SIGTERM came.
     """
     started = time.perf_counter()
-    check_new(run_dir)
+    if distribution.is_first():
+        check_new(run_dir)
     check_image_size(config.backbone, config.image_size)
     check_folds(config)
     check_weights(config.weights)
     data = data or load_data(config, offline)
     config = _suit_size(config, data, given)
+    distribution.check_batch_size(config)
     policy, reason = choose_precision(config.backbone, config.precision)
     backbone, weights = _load_backbone(config, config.weights, policy, offline)
     settled = settle(config, weights, data.splits.geometry)
     _say_settings(settled, weights, policy, reason)
     _say_colours(settled, data.splits)
     _check_memory(settled, backbone, policy)
-    run_dir = create_run(config.backbone, run_dir)
-    with one_line_for_every_end(run_dir, config), lock_new_run(run_dir):
+    make = functools.partial(create_run, config.backbone, run_dir)
+    with (
+        distribution.folder_of_run(make) as run_dir,
+        one_line_for_every_end(run_dir, config),
+        lock_new_run(run_dir),
+    ):
         location = _keep_arrays(data, run_dir)
         sha256 = fingerprint_variables(backbone.weights)  # before they know the images
         classifier = _build(settled, backbone, data.splits, policy)
@@ -143,6 +153,7 @@ def train(
         )
 
 
+@distribution.over_all_devices()
 def resume(
     run_dir: Path,
     *,
@@ -175,15 +186,22 @@ def resume(
     check_resumable(run_dir)
     facts = read_facts(run_dir)
     _refuse_changes(run_dir, facts.settings, given or {})
-    with one_line_for_every_end(run_dir, facts.settings), lock_run(run_dir):
+    distribution.check_batch_size(facts.settled)
+    with (
+        distribution.folder_of_run(lambda: run_dir) as own_dir,
+        one_line_for_every_end(run_dir, facts.settings),
+        lock_run(own_dir),
+    ):
         if is_finished(run_dir):
             return tidy_up(run_dir, describe)
-        remove_leftovers(run_dir, ".+", alone=True)
+        if distribution.is_first():
+            remove_leftovers(run_dir, ".+", alone=True)
         console.say(f"Run folder: {run_dir}, resumed")
         _warn_of_other_versions(facts)
         checkpoint = newest_checkpoint(
             run_dir / files.CHECKPOINTS, lambda line: console.say(f"Warning: {line}")
         )
+        _check_same_checkpoint(run_dir, checkpoint)
         console.say(f"Going on {_describe_checkpoint(checkpoint)}")
         data = _load_data_again(run_dir, facts, offline)
         _check_same_data(run_dir, facts, data)
@@ -191,7 +209,7 @@ def resume(
         _check_memory(facts.settled, backbone, facts.precision)
         classifier = _build(facts.settled, backbone, data.splits, facts.precision)
         _say_network(facts.settled, _count(facts.settled, classifier), show_network)
-        recorder = HistoryRecorder(run_dir)
+        recorder = HistoryRecorder(own_dir)
         if checkpoint:
             recorder.rows = checkpoint.state.history
             started -= checkpoint.state.seconds
@@ -225,8 +243,9 @@ def _train_phases(
         if run.config.small_epochs and phase != FINETUNE:
             small = _fit_small(classifier, splits, policy, run, before)
         last = fit_finetune(classifier, splits, run, before, small)
-    if keep_model:
-        save_classifier(classifier, run.config, policy, run.recorder.run_dir / files.MODEL)
+    if keep_model and distribution.is_first():
+        with distribution.alone():
+            save_classifier(classifier, run.config, policy, run.recorder.run_dir / files.MODEL)
     return finish(classifier, last, run, describe, folds)
 
 
@@ -440,6 +459,16 @@ def _load_backbone_again(
             f"{weights.provenance}, which differ. Put them back, or begin a new run."
         )
     return backbone
+
+
+def _check_same_checkpoint(run_dir: Path, checkpoint: Checkpoint | None) -> None:
+    # Processes on other machines see the folder by way of a network.
+    name = checkpoint.path.name if checkpoint else ""
+    if not distribution.all_see(zlib.crc32(name.encode()) % 2**31):
+        raise InputError(
+            f"the processes do not see the same checkpoints of {run_dir}; this one sees "
+            f"{name or 'none'}. The folder should be on a disk that all of them share."
+        )
 
 
 def _describe_checkpoint(checkpoint: Checkpoint | None) -> str:
