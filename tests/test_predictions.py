@@ -4,8 +4,11 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +44,8 @@ from transfer.runs.predictions import Predictions, load_predictions
 from transfer.storage.atomic import read_json, write_json
 from transfer.storage.csv_text import original_cell
 from transfer.training.run import train
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,37 @@ def test_kept_predictions_are_read_not_made_again(run_dir, monkeypatch):
     predict_run(FinishedRun(run_dir))
     monkeypatch.setattr(predictions, "_predict", lambda *args: pytest.fail("predicted twice"))
     predict_run(FinishedRun(run_dir))
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+
+from transfer.commands.main import main
+
+runs = sys.argv[1:]
+for words in (["evaluate", *runs], ["compare", *runs], ["runs", "runs"], ["weights"], ["cache"]):
+    main(words, standalone_mode=False)
+    assert not {"tensorflow", "keras", "jax"} & set(sys.modules), words
+"""
+
+
+def test_what_is_kept_is_told_without_tensorflow(run_dir, tmp_path):
+    settings = {"backbone": "mobilenetv2"}  # the tiny one is not known to another process
+    written = read_json(run_dir / files.CONFIG)
+    for part in ("settings", "settled"):
+        written[part] |= settings
+    predict_run(FinishedRun(run_dir))
+    write_json(run_dir / files.CONFIG, written)
+    shutil.copytree(run_dir, run_dir.parent / "second")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, run_dir, run_dir.parent / "second"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Accuracy on the test images" in done.stdout and "second" in done.stdout
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])

@@ -369,7 +369,6 @@ class Run:
 
     @functools.cached_property
     def _evaluated(self) -> "EvaluatedRun":
-        load_keras()
         from transfer.evaluation.evaluated import evaluate_run
 
         return evaluate_run(self._finished)

@@ -55,4 +55,4 @@ def _compile(model: keras.Model, weights_sha256: str) -> Callable[[tf.Tensor], t
         outputs, _ = model.stateless_call(*weights, images, training=False)
         return outputs
 
-    return tf.function(forward, input_signature=[tf.TensorSpec(model.input_shape)])
+    return tf.function(forward, input_signature=[tf.TensorSpec(model.input_shape)], autograph=False)

@@ -68,7 +68,8 @@ def main(
     for run_dir in run_dirs:
         check_finished(run_dir)  # before anything slow
     console.speak(quiet or as_json, verbose)
-    load_keras(verbose)
+    if wants_report:
+        load_keras(verbose)  # its pictures look into the network
     from transfer.evaluation.evaluated import evaluate_combinations, evaluate_run, to_json
     from transfer.report import run_report
     from transfer.report.tracking import Tracker

@@ -17,6 +17,10 @@ from transfer.data.randomness import Purpose, epoch_key
 from transfer.data.share import ALL, Share
 from transfer.data.splits import Split
 
+# Python's `if` and `for` stand here for what is known beforehand alone; to look through the source
+# for others, as TensorFlow does otherwise, takes more than a second before the first step.
+_as_it_stands = tf.autograph.experimental.do_not_convert
+
 AHEAD = 4  # batches made at a time, and kept ready; each is made by all processor cores
 
 
@@ -48,6 +52,7 @@ def make_training_dataset(
         A dataset of (float32 (B, S, S, 3) in [0, 255], float32 (B, num_classes) one-hot).
     """
 
+    @_as_it_stands
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = epoch_order(split.num_images, config.seed, epoch)
         drawn = (order, draw(config, epoch, split.num_images).take(order))
@@ -132,6 +137,7 @@ def make_feature_dataset(
     num_images, num_features = len(labels), views[0].shape[1]
     of_views, of_labels = [_weakly(view) for view in views], _weakly(labels)
 
+    @_as_it_stands
     def whole_epoch(unused: tf.Tensor) -> tf.data.Dataset:
         order = epoch_order(num_images, config.seed, epoch)
         key = epoch_key(config.seed, epoch, Purpose.VIEW)
@@ -206,7 +212,9 @@ def _map_owning(
 ) -> tf.data.Dataset:
     # TensorFlow keeps a function that `tf.numpy_function` was given until the process ends, and
     # with it, were it not for weak references, gigabytes. What owns the arrays is the dataset.
-    loaded = without_tuner(dataset.map(load, num_parallel_calls=AHEAD).prefetch(AHEAD))
+    loaded = without_tuner(
+        dataset.map(_as_it_stands(load), num_parallel_calls=AHEAD).prefetch(AHEAD)
+    )
     loaded.arrays = arrays
     return loaded
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer import console
+from transfer.backend import load_keras
 from transfer.config import Config
 from transfer.data.splits import Split
 from transfer.errors import InputError, disk_error, printable
@@ -88,6 +89,7 @@ def _check_kept(kept: Predictions, run: FinishedRun, part: str) -> None:
 
 
 def _predict(run: FinishedRun, split: Split, part: str) -> np.ndarray:
+    load_keras(console.is_verbose())
     from transfer.data.pipeline import steps_per_epoch
     from transfer.progress import PhaseProgress
 

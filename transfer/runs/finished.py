@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer import console
+from transfer.backend import load_keras
 from transfer.config import Config
 from transfer.data.decode import decode_split, measure_geometry
 from transfer.data.fingerprints import OUTDATED, fingerprint, is_outdated
@@ -19,6 +20,7 @@ from transfer.data.geometry import Geometry
 from transfer.data.splits import Split, Splits
 from transfer.datasets.sources import load_splits
 from transfer.errors import InputError, printable, shortened
+from transfer.models.precision import FLOAT32, choose_inference_precision
 from transfer.runs import files
 from transfer.runs.facts import Facts, Summary, read_facts, read_summary
 from transfer.runs.folder import check_finished
@@ -212,40 +214,40 @@ class FinishedRun:
         Raises:
             InputError: the model file is missing or damaged, or does not fit the run.
         """
-        from transfer.models.folding import fold_classifier
-
-        return fold_classifier(self.trained)
+        return self._fold(self.trained)
 
     @functools.cached_property
     def float32_classifier(self) -> "keras.Model":
         """The same in float32 throughout, whatever the format of the training: for export."""
-        from transfer.models.folding import fold_classifier
-        from transfer.models.precision import FLOAT32
-
-        return fold_classifier(self._restore(FLOAT32))
+        return self._fold(self._restore(FLOAT32))
 
     @functools.cached_property
     def predictor(self) -> "keras.Model":
         """The same in the number format that predicts fastest here."""
-        from transfer.models.folding import fold_classifier
-        from transfer.models.precision import choose_inference_precision
-
         policy, _ = choose_inference_precision(self.settings.backbone, self.settings.precision)
-        return fold_classifier(self.trained, policy)
+        return self._fold(self.trained, policy)
 
     @functools.cached_property
     def predictor_with_features(self) -> "keras.Model":
         """The same to (B, C + F): the probabilities beside the features that the head reads."""
+        predictor = self.predictor  # which loads Keras
         from transfer.models.classifier import with_features
 
-        return with_features(self.predictor)
+        return with_features(predictor)
 
     @functools.cached_property
     def trained(self) -> "keras.Model":
         """The trained classifier as it was saved, rebuilt from the settings."""
         return self._restore(self.facts.precision)
 
+    def _fold(self, classifier: "keras.Model", policy: str | None = None) -> "keras.Model":
+        from transfer.models.folding import fold_classifier
+
+        return fold_classifier(classifier, policy)
+
     def _restore(self, policy: str) -> "keras.Model":
+        # Here, and not where a command begins: what predictions are kept of needs no network.
+        load_keras(console.is_verbose())
         from transfer.models.saving import restore_classifier
 
         return restore_classifier(

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from transfer import console
+from transfer.backend import load_keras
 from transfer.data.decode import measure_geometry
 from transfer.data.fingerprints import fingerprint
 from transfer.data.splits import Splits
@@ -55,6 +56,7 @@ def unpack_included(folder: Path = files.RUNS_FOLDER) -> Path:
 
 
 def _write_model(facts: Facts, run_dir: Path) -> None:
+    load_keras(console.is_verbose())
     from transfer.models.saving import restore_classifier, save_classifier
 
     settled, policy = facts.settled, facts.precision
