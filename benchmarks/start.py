@@ -40,7 +40,7 @@ Turns = dict[str, list[dict[str, float]]]  # by contender and cache, seconds by 
     help="Another checkout to compare with.",
 )
 @click.option("--limit", type=click.IntRange(10), default=2000, show_default=True)
-@click.option("--weights", default="photos", show_default=True, help="As train.py takes it.")
+@click.option("--weights", default="auto", show_default=True, help="As train.py takes it.")
 @click.option("--data", default="auto", show_default=True, help="As train.py takes it.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option(

@@ -25,6 +25,8 @@ from benchmarks import (
     recipes,
     scale,
     search,
+    start,
+    start_process,
     steps,
 )
 from benchmarks.interleaved import KERAS, Measurement, Settings, take_turns
@@ -372,3 +374,65 @@ def test_precision_is_the_share_of_the_nearest_that_are_of_a_querys_class():
     index = search.make_index(tuple("0" * 10 + "1" * 10 + "2" * 5 + "1" * 5), features)
     assert search.precision(index, features[[0, 25]], np.array([0, 2])) == pytest.approx(0.75)
     assert len(search.time_queries(features, 200)) == 50
+
+
+# --- The start ------------------------------------------------------------------------------
+
+CHECKOUT = {
+    "keras.py": """
+class callbacks:
+    class Callback:
+        pass
+
+class Model:
+    def fit(self, callbacks=()):
+        for callback in callbacks:
+            callback.model = self
+            callback.on_train_batch_end(0)
+            callback.on_train_batch_end(1)
+""",
+    "transfer/__init__.py": "",
+    "transfer/backend.py": "def load_keras(): pass",
+    "transfer/training/run.py": """
+import time
+
+def load_data():
+    time.sleep(0.05)
+
+def load_head_features():
+    time.sleep(0.1)
+""",
+    "transfer/commands/main.py": """
+import sys
+import keras
+from transfer import backend
+from transfer.training import run
+
+def run_script(name):
+    if "--limit" not in sys.argv:
+        sys.exit("Error: too many")
+    backend.load_keras()
+    run.load_data()
+    run.load_head_features()
+    for name in ("head", "classifier"):
+        model = keras.Model()
+        model.name = name
+        model.fit()
+""",
+}
+
+
+def test_a_start_is_divided_into_parts_whose_sum_it_is(tmp_path):
+    for name, content in CHECKOUT.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    (turn,) = start.measure({"it": tmp_path}, ["--limit", "9"], repeats=1)["it, kept"]
+    assert turn["data"] >= 0.05 and turn["features"] >= 0.1
+    names = list(turn)
+    until_head = names[: names.index(start_process.HEAD_STEP)]
+    assert turn[start_process.HEAD_STEP] == pytest.approx(sum(turn[name] for name in until_head))
+    assert turn[start_process.FINETUNE_STEP] == pytest.approx(
+        sum(turn.values()) - turn[start_process.HEAD_STEP] - turn[start_process.FINETUNE_STEP]
+    )
+    with pytest.raises(InputError, match="ended before its first step: Error: too many"):
+        start.measure({"it": tmp_path}, [], repeats=1)
