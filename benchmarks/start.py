@@ -35,7 +35,7 @@ Turns = dict[str, list[dict[str, float]]]  # by contender and cache, seconds by 
 @click.command(context_settings={"max_content_width": 100})
 @click.option(
     "--before",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path),
     show_default="none",
     help="Another checkout to compare with.",
 )
@@ -67,7 +67,15 @@ def measure(contenders: dict[str, Path], words: Iterable[str], repeats: int) -> 
         contenders: the checkouts by name; they take turns.
         words: for `train.py`.
         repeats: turns of each.
+
+    Raises:
+        InputError: one is no checkout, or its command failed; with its last line.
     """
+    for checkout in contenders.values():
+        if not (checkout / "train.py").is_file():
+            raise InputError(
+                f"--before should be a checkout with its train.py. Received: {checkout}."
+            )
     turns: Turns = {f"{name}, {cache}": [] for name in contenders for cache in CACHES}
     for _ in range(repeats):
         for name, checkout in contenders.items():

@@ -379,6 +379,7 @@ def test_precision_is_the_share_of_the_nearest_that_are_of_a_querys_class():
 # --- The start ------------------------------------------------------------------------------
 
 CHECKOUT = {
+    "train.py": "",
     "keras.py": """
 class callbacks:
     class Callback:
@@ -436,3 +437,5 @@ def test_a_start_is_divided_into_parts_whose_sum_it_is(tmp_path):
     )
     with pytest.raises(InputError, match="ended before its first step: Error: too many"):
         start.measure({"it": tmp_path}, [], repeats=1)
+    with pytest.raises(InputError, match="should be a checkout"):
+        start.measure({"it": tmp_path / "transfer"}, [], repeats=1)
