@@ -4,7 +4,7 @@ import html
 import re
 from html.parser import HTMLParser
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
@@ -28,6 +28,9 @@ class Words(HTMLParser):
 
 
 @settings(max_examples=40, deadline=None)
+@example("-")
+@example("12) b")
+@example("- - -")
 @given(st.text(max_size=40))
 def test_any_text_survives_html_as_text(text):
     read = Words(document.to_html("title", [document.Paragraph(text)]).split("</h1>")[1])

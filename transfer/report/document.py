@@ -62,8 +62,11 @@ Text = str | Span
 
 def escape_markdown(text: str) -> str:
     """Returns the text such that Markdown shows it as it is, on one line and in one cell."""
-    # Brackets are Markdown only where an address or a definition follows.
-    return re.sub(r"([\\`*_|<>~&$#]|\](?=[(\[:]))", r"\\\1", " ".join(text.split()))
+    # Brackets are Markdown only where an address or a definition follows, and what begins an item
+    # of a list, or a rule, only at the start.
+    marks = r"[\\`*_|<>~&$#]|\](?=[(\[:])|^[-+](?= |$)|^-(?=[- ]*$)"
+    text = re.sub(f"({marks})", r"\\\1", " ".join(text.split()))
+    return re.sub(r"^(\d{1,9})([.)])(?= |$)", r"\1\\\2", text)
 
 
 def span(text: Text) -> Span:
