@@ -105,7 +105,7 @@ def test_colour_images_come_as_gray_to_a_network_that_trains_and_predicts_them(t
     assert "cnn32 sees gray: the colours of the images are left out." in said
     assert "Defaults of cnn32: image_size 28" in said
     parameters = run.model.count_params()
-    assert f"cnn32, {parameters:,} parameters" in said
+    assert "Network: cnn32 and head, " in said
     assert f"{parameters:,}" in (run.run_dir / files.CARD).read_text()
     assert run.evaluate().accuracy > 0.9
 

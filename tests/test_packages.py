@@ -370,12 +370,12 @@ def begun(monkeypatch, index, stripes_npz, tmp_path, capsys):
     def no_answer(*args, **kwargs):
         raise DownloadError("no answer")
 
-    def stop(*args):
+    def stop(*args, **kwargs):
         raise InputError("stopped here")
 
     monkeypatch.setattr("transfer.models.weights.download", no_answer)
     monkeypatch.setattr("transfer.commands.train.load_keras", lambda verbose: None)
-    monkeypatch.setattr("transfer.training.run.prepare_backbone", stop)
+    monkeypatch.setattr("transfer.training.run._train_phases", stop)
 
     def begin(name, folder):
         words = ["--backbone", name, "--data", stripes_npz, "--image-size", 32]

@@ -13,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.conftest import printed, write_copies
+from transfer.acceleration import doors
 from transfer.config import Config
 from transfer.data.geometry import PAD, Geometry
 from transfer.data.pipeline import make_evaluation_dataset, make_training_dataset
@@ -92,7 +93,7 @@ def watched(config, tmp_path_factory):
         kept = capture_classifier(monkeypatch)
         monkeypatch.setattr(phases, "load_features", load_and_remember)
         monkeypatch.setattr(run, "fit_finetune", look_and_finetune)
-        monkeypatch.setattr(phases, "has_accelerator", lambda: False)
+        monkeypatch.setattr(doors, "has_accelerator", lambda: False)
         run_dir = tmp_path_factory.mktemp("watched") / "run"
         counts = []
         result = train(

@@ -45,12 +45,13 @@ def sleep_and_say(path):
 
 
 def test_each_call_has_a_process_and_what_is_shared():
+    before = processes.shared
     with Processes() as calls:
         calls.share({"data": list(range(100_000))})
         first, second = calls.call(own_process), calls.call(own_process)
         assert len({first, second, os.getpid()}) == 3
         assert calls.call(what_is_shared)["data"][-1] == 99_999
-    assert processes.shared is None
+    assert processes.shared is before
 
 
 def test_what_a_call_raises_is_raised_and_a_killed_one_is_told():

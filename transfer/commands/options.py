@@ -195,7 +195,10 @@ def processes_options(command: Callable) -> Callable:
         ("--local-processes", click.IntRange(1), "Train in so many processes on this machine."),
     ):
         metavar = "HOST:PORT" if kind is str else None
-        command = click.option(option, type=kind, metavar=metavar, help=text)(command)
+        default = "one process"
+        command = click.option(option, type=kind, metavar=metavar, show_default=default, help=text)(
+            command
+        )
     return command
 
 

@@ -86,6 +86,14 @@ def add_facts(form: str, path: Path, facts: ModelFacts) -> None:
     (path.parent / FACTS).write_text(text + "\n", encoding="utf-8")
 
 
+def _layers_within(model: "keras.Model") -> Iterator["keras.Layer"]:
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _layers_within(layer)
+        else:
+            yield layer
+
+
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Keeps converters and runtimes from printing, from Python and from C++."""
@@ -181,8 +189,7 @@ def _first_layers(graph: "keras.Model") -> list[str]:
     # of very different ranges: 8 bits harm them the most (docs/deploy.md).
     import keras
 
-    backbone = graph.get_layer("network").get_layer("backbone")
-    layers = [layer for layer in backbone.layers if layer.weights]
+    layers = [layer for layer in _layers_within(graph) if layer.weights]
     for index, layer in enumerate(layers):
         if isinstance(layer, keras.layers.DepthwiseConv2D):
             return [f"/{layer.name}_" for layer in layers[: index + 2]]
