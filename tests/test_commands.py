@@ -635,7 +635,7 @@ def test_an_interruption_is_said_and_its_exit_code_is_the_shells(monkeypatch, ca
 def test_tune_takes_several_backbones_and_what_a_file_says_is_searched(saved):
     names = list(BACKBONES)
     several = [word for name in names[:2] for word in ("--backbone", name)]
-    for words, backbones in (([], tuple(names[-1:])), (several, tuple(names[:2]))):
+    for words, backbones in (([], (OTHER["backbone"],)), (several, tuple(names[:2]))):
         arguments = ["--config", str(saved), "--dropout", "0.3", *words]
         ctx = TUNE.make_context("tune.py", arguments)
         assert ctx.params["backbone"] == backbones
