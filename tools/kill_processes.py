@@ -140,7 +140,7 @@ def _kill_one(training: Training, run_dir: Path, tally: Tally) -> None:
     click.echo(f"{tally.kills}: {seconds:.1f} s, {training.errors.read_text()[:60]!r}", err=True)
     lines = training.errors.read_text().splitlines()
     tells = len(lines) == 1 and (f"--resume {shlex.quote(run_dir.name)}" in lines[0])
-    tally.not_in_one_line += not (tells or lines[0].endswith("The run had not begun."))
+    tally.not_in_one_line += not (tells or "".join(lines).endswith("The run had not begun."))
     tally.lost_epochs += max(0, training.epochs() - _kept(run_dir))
 
 
