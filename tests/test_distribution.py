@@ -186,21 +186,23 @@ def test_options_that_contradict_each_other_are_told(monkeypatch):
     assert "JAX alone" in str(other.exception)
 
 
-def test_a_worker_that_fails_is_told_once(tmp_path, capfd):
+def test_a_worker_that_fails_is_told_once(tmp_path, monkeypatch, capfd):
     def run(code):
         places, script = workers.local_places(2), tmp_path / "work.py"
         script.write_text(f"import os, sys\nnumber = os.environ['{workers._NUMBER}']\n{code}")
         return workers.run_workers([sys.executable, script], places, [], lambda: "Go on so.")
 
-    os.environ.pop("KERAS_BACKEND")
-    try:
-        assert run("print('hello')") == 0
-        assert run("print('Error: no disk', file=sys.stderr); sys.exit(1)") == 1
-        assert run("if number == '0': sys.stdin.read()\nsys.exit('Error: mine')") == 1
-        with pytest.raises(InputError, match="process 1 of 2 was killed .SIGKILL.*Go on so"):
-            run("os.kill(os.getpid(), 9) if number == '1' else sys.exit(75)")
-    finally:
-        os.environ["KERAS_BACKEND"] = "tensorflow"
+    monkeypatch.delenv("KERAS_BACKEND")
+    assert run("print('hello')") == 0
+    assert run("print('Error: no disk', file=sys.stderr); sys.exit(1)") == 1
+    assert run("if number == '0': sys.stdin.read()\nsys.exit('Error: mine')") == 1
+    with pytest.raises(InputError, match="process 1 of 2 was killed .SIGKILL.*Go on so"):
+        run("os.kill(os.getpid(), 9) if number == '1' else sys.exit(75)")
+    monkeypatch.setattr(workers, "_HALTED_SECONDS", 0.5)
+    for number in "01":  # its fellow waits for it
+        with pytest.raises(InputError, match=f"process {number} of 2 was halted.*Go on so"):
+            run(f"os.kill(os.getpid(), 19) if number == '{number}' else sys.stdin.read()")
+    assert run("import time; time.sleep(1.5)") == 0  # slow is not halted
     output, errors = capfd.readouterr()
     assert output == "hello\n" and errors.count("no disk") == 1 and errors.count("mine") == 1
 

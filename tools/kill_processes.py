@@ -125,7 +125,8 @@ def _kill_one(training: Training, run_dir: Path, tally: Tally) -> None:
     if not workers or training.process.poll() is not None:
         return
     halts = len(workers) > 1 and tally.kills % 4 == 3
-    victim, started = workers[tally.kills % len(workers)], time.monotonic()
+    victim = workers[(tally.kills + tally.halts) % len(workers)]  # halts too come to both
+    started = time.monotonic()
     os.kill(victim, signal.SIGSTOP if halts else signal.SIGKILL)
     tally.kills, tally.halts = tally.kills + 1, tally.halts + halts
     try:

@@ -34,6 +34,7 @@ _ADDRESSES, _COUNT, _NUMBER = (
 _POLL_SECONDS = 0.1
 _TOGETHER_SECONDS = 2.0  # within which others fail for the same reason
 _END_SECONDS = 10.0  # that workers have to obey a signal
+_HALTED_SECONDS = 15.0  # after which a worker that stands still (SIGSTOP) is gone
 _TOLD = (1, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of those who said why
 
 
@@ -222,12 +223,21 @@ class _Worker:
         code = self.process.poll()
         return 0 if code is None else code
 
+    def is_halted(self) -> bool:
+        # Which its fellows notice too, but not before all have met.
+        if self.process.poll() is not None or not hasattr(os, "waitid"):  # not on every system
+            return False
+        how = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.process.pid, how) is not None
+
     def has_told(self) -> bool:
         # What it ended with stands on the user's standard error.
         return self._errors is None and self.code() in _TOLD
 
     def tell_end(self) -> str:
         code, name = self.code(), f"process {self.place.process} of {self.place.num_processes}"
+        if self.is_halted():
+            return f"{name} was halted (SIGSTOP) for {_HALTED_SECONDS:.0f} seconds"
         if code == LOST or code == -signal.SIGABRT:  # which is how JAX ends where it misses one
             return "another process is gone" if self.place.process else f"{name} misses another"
         if code < 0:
@@ -268,6 +278,7 @@ def _worker(command: Sequence[str], place: Place, own: Mapping[str, str]) -> Ite
 
 def _wait(workers: Sequence[_Worker]) -> _Worker | None:
     """Returns the worker that failed, None when all have ended well."""
+    moved = time.monotonic()  # when last none was halted
     while True:
         ended = [worker for worker in workers if worker.process.poll() is not None]
         failed = [worker for worker in ended if worker.code()]
@@ -275,6 +286,10 @@ def _wait(workers: Sequence[_Worker]) -> _Worker | None:
             return _first_cause(workers, failed)
         if len(ended) == len(workers):
             return None
+        halted = [worker for worker in workers if worker.is_halted()]
+        moved = moved if halted else time.monotonic()
+        if time.monotonic() - moved > _HALTED_SECONDS:
+            return halted[0]
         time.sleep(_POLL_SECONDS)
 
 

@@ -1,8 +1,9 @@
 """`transfer train`: fine-tune a backbone and keep the result in a run folder."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,8 +11,12 @@ from transfer import console, workers
 from transfer.backend import load_keras
 from transfer.commands import options
 from transfer.commands.cache import say_if_large
+from transfer.config import Config
 from transfer.runs import files
 from transfer.runs.files import RUNS_FOLDER
+
+if TYPE_CHECKING:
+    from transfer.training.result import Result
 
 NEWEST = "the newest unfinished run"
 
@@ -75,42 +80,16 @@ def main(
             return _train_together(*together, folder, verbose)
     console.speak(quiet, verbose)
     load_keras(verbose)
-    from transfer.report.document import show
-    from transfer.report.network import network_section
     from transfer.report.tracking import Tracker
-    from transfer.report.training_report import write_training_report
-    from transfer.runs.folder import newest_unfinished_run
     from transfer.training.distribution import is_first, join_others
-    from transfer.training.repeats import print_repeats, resume_repeats, train_repeats
+    from transfer.training.repeats import print_repeats
     from transfer.training.result import print_summary
 
     join_others()
+    tracker = Tracker() if mlflow and is_first() else None  # missing? said before anything slow
     given = options.given_settings(ctx, settings)
-    # What is missing is said before anything slow.
-    tracker = Tracker() if mlflow and is_first() else None
-    show_network = (lambda counts: show(network_section(counts))) if summary or verbose else None
-    if resume:
-        run_dir = newest_unfinished_run() if resume == NEWEST else Path(resume).expanduser()
-        trained = resume_repeats(
-            run_dir,
-            given=given,
-            offline=offline,
-            describe=write_training_report,
-            show_network=show_network,
-        )
-    else:
-        trained = train_repeats(
-            config,
-            repeats,
-            run_dir=run_dir,
-            offline=offline,
-            command=console.command_line(),
-            given=frozenset(given),
-            describe=write_training_report,
-            show_network=show_network,
-        )
     results = []
-    for result in trained:
+    for result in _train(config, given, repeats, run_dir, resume, offline, summary or verbose):
         print_summary(result)
         if tracker:
             tracker.log(result.run_dir)
@@ -118,6 +97,43 @@ def main(
     print_repeats(results)
     say_if_large()
     return 0
+
+
+def _train(
+    config: Config,
+    given: dict[str, Any],
+    repeats: int,
+    run_dir: Path | None,
+    resume: str | None,
+    offline: bool,
+    shows_network: bool,
+) -> Iterator["Result"]:
+    # Returns the results of runs that are trained one after the other.
+    from transfer.report.document import show
+    from transfer.report.network import network_section
+    from transfer.report.training_report import write_training_report
+    from transfer.runs.folder import newest_unfinished_run
+    from transfer.training.repeats import resume_repeats, train_repeats
+
+    show_network = (lambda counts: show(network_section(counts))) if shows_network else None
+    if resume:
+        return resume_repeats(
+            newest_unfinished_run() if resume == NEWEST else Path(resume).expanduser(),
+            given=given,
+            offline=offline,
+            describe=write_training_report,
+            show_network=show_network,
+        )
+    return train_repeats(
+        config,
+        repeats,
+        run_dir=run_dir,
+        offline=offline,
+        command=console.command_line(),
+        given=frozenset(given),
+        describe=write_training_report,
+        show_network=show_network,
+    )
 
 
 def _train_together(
