@@ -128,9 +128,10 @@ def _write_litert(graph: "keras.Model", path: Path, quantize: str, calibration: 
     path.write_bytes(bytes(quantized))
 
 
-# https://ai.google.dev/edge/litert/models/quantization, as recipes of ai-edge-quantizer. Gray,
-# resizing and the distance are computed in float: 8 bits cannot hold a sum of squares. The matrices
-# of the distance are kept in 8 bits all the same, as its largest part.
+# https://ai.google.dev/edge/litert/models/quantization, as recipes of ai-edge-quantizer. The
+# backbone alone is computed in 8 bits. What is before it costs little in float; behind it 8 bits
+# cannot hold features of several depths, the probabilities' tails and a sum of squares. Of the head
+# and the distance the matrices are kept in 8 bits all the same, as their largest part.
 _STATIC_INT8 = {
     "activation_tensor_config": {
         "num_bits": 8,
@@ -174,13 +175,13 @@ def _recipe(
 
 
 def _int8_recipe(graph: "keras.Model") -> list[dict[str, Any]]:
-    kept = ["known", "preprocessing", *_first_layers(graph)]
+    first = "|".join(_first_layers(graph))
     return [
-        _recipe(".*", "min_max_uniform_quantize", _STATIC_INT8),
-        _recipe(f".*({'|'.join(kept)}).*", "no_quantize"),
-        _recipe(".*known.*", "min_max_uniform_quantize", _INT8_WEIGHTS, "FULLY_CONNECTED"),
-        _recipe(".*", "no_quantize", operation="INPUT"),
-        _recipe(".*", "no_quantize", operation="OUTPUT"),
+        _recipe(".*/backbone_.*", "min_max_uniform_quantize", _STATIC_INT8),
+        *([_recipe(f".*({first}).*", "no_quantize")] if first else []),
+        _recipe(
+            ".*(known|head)_.*", "min_max_uniform_quantize", _INT8_WEIGHTS, "FULLY_CONNECTED"
+        ),
     ]
 
 
