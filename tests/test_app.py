@@ -1,7 +1,9 @@
 """The page of `transfer app`: what it answers, what it refuses, and how it looks in a browser."""
 
+import http.server
 import json
 import shutil
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -79,19 +81,47 @@ def test_what_is_no_photo_is_told(client, photos, tmp_path, kind):
         ask(client, str(tmp_path / "x.png"))
 
 
-def test_no_file_of_the_machine_is_read(served, tmp_path):
-    secret = save_photos(tmp_path, make_framed(1)[0])[0]
-    sent = {"path": secret, "meta": {"_type": "gradio.FileData"}}
+def call_predict(served, data):
+    """Asks the endpoint without a client; returns what it says, as text."""
     request = urllib.request.Request(
         f"{served}gradio_api/call/predict",
-        json.dumps({"data": [sent, "run"]}).encode(),
+        json.dumps({"data": data}).encode(),
         {"Content-Type": "application/json"},
     )
     event = json.load(urllib.request.urlopen(request))["event_id"]
-    text = urllib.request.urlopen(f"{served}gradio_api/call/predict/{event}").read().decode()
+    return urllib.request.urlopen(f"{served}gradio_api/call/predict/{event}").read().decode()
+
+
+def test_no_file_of_the_machine_is_read(served, tmp_path):
+    secret = save_photos(tmp_path, make_framed(1)[0])[0]
+    sent = {"path": secret, "meta": {"_type": "gradio.FileData"}}
+    text = call_predict(served, [sent, "run"])
     assert "event: error" in text and "ranked" not in text
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(f"{served}gradio_api/file={secret}")
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_nothing_is_fetched_from_an_address(served, is_stream):
+    asked = []
+
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+    elsewhere = http.server.HTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+    for host in (f"127.0.0.1:{elsewhere.server_port}", "photos.example"):
+        sent = {"path": f"http://{host}/x.png", "is_stream": is_stream}
+        sent["meta"] = {"_type": "gradio.FileData"}
+        told = call_predict(served, [sent, "run"])
+        assert "event: error" in told and "its address, which is not fetched" in told
+    elsewhere.shutdown()
+    elsewhere.server_close()
+    assert not asked
 
 
 def test_the_most_similar_training_images_are_those_of_its_class(framed_run):
@@ -184,7 +214,8 @@ def test_in_a_browser(served, framed_run, photos, tmp_path):
         view.set_input_files(upload, str(tmp_path / "gray.png"))
         view.wait_for_selector("#verdict >> text=unknown", timeout=60_000)
         view.set_input_files(upload, str(tmp_path / "broken.png"))
-        view.wait_for_selector("[data-testid=toast-body] >> text=no photo", timeout=60_000)
+        view.wait_for_selector("#verdict >> text=not readable", timeout=60_000)
+        assert known.predicted not in view.inner_text("#bars")  # nothing of the photo before it
         browser.close()
     elsewhere = {url for url in asked if not url.startswith((served, "data:", "blob:"))}
     assert not elsewhere

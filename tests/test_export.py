@@ -108,6 +108,10 @@ def test_an_export_answers_as_its_run(exports, framed_run, photos, form, quantiz
     np.testing.assert_allclose(found.y_prob, expected.y_prob, atol=tolerance)
     if quantize == "none":
         np.testing.assert_allclose(found.distance, expected.distance, rtol=1e-2, atol=0.02)
+    noise = np.random.default_rng(0).integers(0, 256, images.shape, np.uint8)
+    near, far = (np.median(opened.outputs(one).distance) for one in (images, noise))
+    expected_far = np.median(run.outputs(noise).distance)
+    assert far > 2 * near and abs(far / expected_far - 1) < 0.3  # in 8 bits too
 
 
 def test_int8_keeps_the_matrices_of_the_distance_in_8_bits_too(exports):
@@ -417,13 +421,14 @@ def test_no_other_file_is_read_as_weights(tmp_path, monkeypatch, place):
     assert "\n" not in str(told.value) and "0.75" not in str(told.value)
 
 
-@pytest.mark.parametrize("greedy", ["memory", "time"])
+@pytest.mark.parametrize("greedy", ["memory", "some memory", "output", "time"])
 def test_a_graph_that_wants_too_much_is_ended(tmp_path, monkeypatch, greedy):
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     array = onnx.numpy_helper.from_array
-    if greedy == "memory":
+    if greedy != "time":
         nodes = [("ConstantOfShape", ["s"], ["answer"], {})]
-        numbers = [array(np.int64([1 << 20, 1 << 20]), "s")]
+        sides = {"memory": 1 << 20, "some memory": 18_500, "output": 1 << 10}  # 4 TB, 1.4 GB, 4 MB
+        numbers = [array(np.int64([1, sides[greedy] ** 2]), "s")]
     else:
         monkeypatch.setattr(engine_process, "SECONDS", 3)
         make, kinds = onnx.helper, onnx.TensorProto

@@ -351,6 +351,20 @@ def test_folders_of_classes_stay_in_their_folder():
         assert not name.startswith(".") and name.lower() != "unknown"
 
 
+@pytest.mark.parametrize("letter", ["\U0001f600", "\u00e4", "x"])
+def test_names_as_long_as_a_disk_takes_are_kept_apart(tmp_path, letter):
+    stem = answering.fit_name(letter * 255, ".png").removesuffix(".png")
+    answers = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        Image.new("L", (8, 8)).save(folder / f"{stem}.png")
+        named = (letter * 300, 0.9), ("other", 0.1)
+        answers.append(Answer(str(folder / f"{stem}.png"), named, answered=True))
+    into = tmp_path / "into"
+    assert answering.sort_photos(answers, (letter * 300, letter * 301), into, link=False) == 2
+    assert len(list(into.glob("*/*.png"))) == 2 and len(list(into.iterdir())) == 1
+
+
 def test_pictures_say_where(framed_run, photos, tmp_path):
     finished = invoke(framed_run, *photos[:2], "--explain", tmp_path / "why")
     assert finished.exit_code == 0, finished.output

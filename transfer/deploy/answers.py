@@ -15,6 +15,7 @@ from transfer.storage.csv_text import csv_text
 
 UNKNOWN = "unknown"
 MOST_SHOWN = 40  # photos in a terminal
+MOST_NAME_BYTES = 255  # of a file's name, on nearly every disk
 COLUMNS = (
     "path",
     "predicted",
@@ -137,18 +138,25 @@ def folder_names(class_names: Sequence[str]) -> dict[str, str]:
     taken = {UNKNOWN}
     for class_name in class_names:
         plain = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", class_name)[:100].strip(". ") or "_"
-        name, number = plain, 2
+        name, number = fit_name(plain), 2
         while name.lower() in taken:
-            name, number = f"{plain}-{number}", number + 1
+            name, number = fit_name(plain, f"-{number}"), number + 1
         taken.add(name.lower())
         names[class_name] = name
     return names
 
 
+def fit_name(stem: str, ending: str = "") -> str:
+    """Returns a file's name, of whose stem so much is left that a disk takes it."""
+    while stem and len(os.fsencode(stem + ending)) > MOST_NAME_BYTES:
+        stem = stem[:-1]
+    return stem + ending
+
+
 def _place(photo: Path, folder: Path, link: bool) -> None:
     number = 1
     while True:
-        name = photo.name if number == 1 else f"{photo.stem}-{number}{photo.suffix}"
+        name = photo.name if number == 1 else fit_name(photo.stem, f"-{number}{photo.suffix}")
         with contextlib.suppress(FileExistsError):
             if link:
                 (folder / name).symlink_to(photo.resolve())

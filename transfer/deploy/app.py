@@ -30,6 +30,7 @@ from transfer.deploy.predict import (
 )
 from transfer.errors import InputError
 from transfer.runs import files
+from transfer.storage.remote import is_url
 from transfer.storage.untrusted import read_regular
 
 if TYPE_CHECKING:
@@ -45,7 +46,11 @@ TOP = 5
 _KEPT_SECONDS = 3600  # that photos lie on the disk
 # As many similar images in a row as have room: six on a desk, two on a phone.
 _CSS = """
-#nearest .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) !important }
+#nearest .grid-container {
+    grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) !important;
+    grid-template-rows: none !important;
+}
+#nearest .grid-wrap { min-height: 0 !important }
 """
 WHY = {
     UNSURE: "unknown: not sure enough",
@@ -157,6 +162,7 @@ def _build_one(gradio: Any, page: Page, model: Any, answerer: "_Answerer") -> No
             )
             # Gradio would decode and convert it before anybody has looked at its size.
             photo.preprocess = lambda sent: sent.path if sent else None
+            _take_no_address(photo)
             if page.examples:
                 gradio.Examples([[path] for path in page.examples], photo, label="Test images")
         with gradio.Column():
@@ -186,6 +192,27 @@ def _build_one(gradio: Any, page: Page, model: Any, answerer: "_Answerer") -> No
     hidden.click(answerer.to_json, [photo, model], answer, api_name="predict")
 
 
+def _take_no_address(sent: Any) -> None:
+    # Gradio fetches what a program names by its address in place of a file.
+    move = sent.async_move_resource_to_block_cache
+
+    async def refuse(path: str | Path | None) -> Any:
+        _check_no_address(path)
+        return await move(path)
+
+    sent.async_move_resource_to_block_cache = refuse
+
+
+def _check_no_address(path: str | Path | None) -> None:
+    import gradio
+
+    if is_url(str(path)):
+        raise gradio.Error(
+            "A photo should be sent. Received: its address, which is not fetched.",
+            print_exception=False,
+        )
+
+
 def _build_nearest(gradio: Any, page: Page) -> Any:
     counts = " or ".join(dict.fromkeys(f"{len(one):,}" for one in page.training.values()))
     # The gallery's own label lies over its first pictures.
@@ -207,9 +234,14 @@ def _build_several(gradio: Any, model: Any, answerer: "_Answerer") -> None:
     photos = gradio.File(
         file_count="multiple", label=f"Up to {MOST_PHOTOS} photos", elem_id="photos"
     )
+    _take_no_address(photos)
     count = gradio.Markdown(elem_id="count")
     table = gradio.Dataframe(
-        headers=["photo", "answer", "confidence"], interactive=False, elem_id="table"
+        headers=["photo", "answer", "confidence"],
+        interactive=False,
+        elem_id="table",
+        wrap=True,
+        column_widths=["40%", "40%", "20%"],
     )
     written = gradio.File(label="All answers as CSV", elem_id="csv")
     photos.change(
@@ -228,6 +260,8 @@ class _Answerer:
         """Returns the answers, and puts what the page shows beside one into `beside`."""
         import gradio
 
+        for path in paths:
+            _check_no_address(path)
         if name not in self._page.classifiers:
             raise gradio.Error("There is no such model.", print_exception=False)
         classifier = self._page.classifiers[name]
@@ -242,23 +276,26 @@ class _Answerer:
             except InputError as error:
                 raise gradio.Error(str(error), print_exception=False) from error
 
-    def one(self, name: str, path: str | None, beside: "_Beside | None" = None) -> Answer:
+    def one(self, name: str, path: str | None) -> Answer:
         """Returns the answer for one photo, or tells why it cannot be read."""
         import gradio
 
         if not path:
             raise gradio.Error("A photo should be sent. Received: none.", print_exception=False)
-        (answer,) = self.answers(name, [path], beside)
+        (answer,) = self.answers(name, [path])
         if answer.error:
             raise gradio.Error(f"This is no photo: {answer.error}.", print_exception=False)
         return answer
 
     def show(self, name: str, path: str | None) -> tuple[Any, ...]:
-        """Returns verdict, bars, overlay and the most similar training images."""
+        """Returns verdict, bars, overlay and the most similar training images.
+
+        Of what cannot be read it says so there: an error would leave the answer before it.
+        """
         if not path:
             return "", None, None, None
         beside = _Beside()
-        answer = self.one(name, path, beside)
+        (answer,) = self.answers(name, [path], beside)
         return verdict(answer), dict(answer.ranked), beside.overlay, beside.nearest
 
     def to_json(self, path: str | None, name: str) -> dict[str, Any]:
@@ -314,7 +351,8 @@ class _Beside:
 def verdict(answer: Answer, *, plain: bool = False) -> str:
     """Returns what a person reads first, as Markdown or plain."""
     if answer.error:
-        return f"not readable: {answer.error}"
+        start = "not readable: " if plain else "## not readable\n\n"
+        return start + (answer.error if plain else _escape(answer.error))
     text = answer.predicted if answer.answered else WHY[answer.unknown_because]
     if plain:
         return text

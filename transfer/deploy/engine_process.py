@@ -18,9 +18,13 @@ from typing import IO
 
 import numpy as np
 
+from transfer.data.splits import MOST_CLASSES
+
 SECONDS = 120  # to load, and for each batch
-_LEAST_MEMORY = 4 << 30
-_TIMES_FILE = 16
+MOST_NUMBERS = MOST_CLASSES + 1  # that it gives for a photo: probabilities and the distance
+_LEAST_MEMORY = 5 << 28  # 1.25 GB, of what it computes in
+_LEAST_ADDRESSES = 4 << 30  # with its libraries, and what they only reserve
+_TIMES_FILE = 8
 
 
 def write_frame(file: IO[bytes], content: bytes) -> None:
@@ -52,9 +56,13 @@ def _bound(path: Path) -> None:
 
         from transfer.machine import usable_memory
 
-        wanted = _LEAST_MEMORY + _TIMES_FILE * path.stat().st_size
-        most = min(usable_memory(), wanted)
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        of_file, machine = _TIMES_FILE * path.stat().st_size, usable_memory()
+        for kind, least in (
+            (resource.RLIMIT_DATA, _LEAST_MEMORY),
+            (resource.RLIMIT_AS, _LEAST_ADDRESSES),
+        ):
+            most = min(machine, least + of_file)
+            resource.setrlimit(kind, (most, most))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it writes into pipes alone
 
 
@@ -85,6 +93,8 @@ def main() -> None:
         _bound_time(seconds)
         images = np.load(io.BytesIO(frame), allow_pickle=False)
         outputs = [output.reshape(len(images), -1) for output in engine.run(images)]
+        if sum(output.shape[1] for output in outputs) > MOST_NUMBERS:
+            return
         write_frame(given, to_bytes(np.concatenate(outputs, axis=1).astype(np.float32)))
 
 

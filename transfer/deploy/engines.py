@@ -20,7 +20,7 @@ from transfer.deploy.facts import MOST_BYTES
 from transfer.errors import InputError
 
 FACTS = "model_facts.json"  # the name under which each format keeps the facts
-MOST_MODEL_BYTES = 2 << 30
+MOST_MODEL_BYTES = 1 << 29
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +61,14 @@ def load_engine(path: Path) -> Engine:
     except InputError:
         raise
     except Exception as error:  # each runtime has errors of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} is damaged: {reason[:200]}.") from error
+        raise InputError(f"{path} is damaged: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    # The first line that says something: OpenVINO begins with where it stands in its source.
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
+    return (told or lines or [type(error).__name__])[0].strip().rstrip(".")[:200]
 
 
 def _in_order(engine: Engine) -> Engine:
@@ -82,7 +88,7 @@ def check_size(path: Path) -> None:
         except OSError as error:
             raise InputError(f"{file} cannot be read: {error.strerror}.") from error
         if size > MOST_MODEL_BYTES:
-            raise InputError(f"{file} should have at most 2 GB. Received: {size:,} bytes.")
+            raise InputError(f"{file} should have at most 512 MiB. Received: {size:,} bytes.")
 
 
 def _load_litert(runtime: Any, path: Path) -> Engine:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from transfer.deploy.answers import fit_name
 from transfer.deploy.photos import Photos
 from transfer.errors import InputError
 from transfer.evaluation.explain import can_explain, class_activation_maps
@@ -33,7 +34,8 @@ def explain_into(run: FinishedRun, folder: Path) -> Explainer:
                 photos.indices, explain_images(run, photos.images, classes), strict=True
             ):
                 written += 1
-                picture.save(folder / f"{written:06d}-{Path(paths[index]).stem[:100]}.png")
+                stem = f"{written:06d}-{Path(paths[index]).stem[:100]}"
+                picture.save(folder / fit_name(stem, ".png"))
         except OSError as error:
             raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
 

@@ -6,6 +6,7 @@ report is all that is left.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from transfer.errors import InputError
 from transfer.evaluation.answering import Answering, settle_answering
 from transfer.evaluation.calibration import fit_calibration
 from transfer.evaluation.outliers import SHARE_KNOWN
-from transfer.evaluation.predictions import predict_run
+from transfer.evaluation.predictions import predict_first
 from transfer.formatting import format_bytes, format_percent
 from transfer.report.document import Table
 from transfer.runs import files
@@ -98,7 +99,7 @@ class Exporter:
         self._answering: Answering = settle_answering(run)
         self._graph: keras.Model = build_graph(run, self._answering)
         self._facts = describe_model(run, self._answering)
-        self._expected = predict_run(run)
+        self._expected = functools.cache(functools.partial(predict_first, run))
 
     def export(self, options: ExportOptions, output: Path | None = None) -> Export:
         """Exports and verifies in one format; "auto" is int8, float16 where that is refused.
@@ -143,7 +144,7 @@ class Exporter:
             path,
             test.images[:count],
             test.labels[:count],
-            self._expected.y_prob[:count],
+            self._expected(count).y_prob,
         )
         values = to_json(verification) | {"quantize": quantize, "model_sha256": self._model()}
         text = json.dumps(values, indent=2) + "\n"

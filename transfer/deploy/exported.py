@@ -19,12 +19,13 @@ import numpy as np
 import transfer
 from transfer.deploy import engine_process
 from transfer.deploy.classifiers import Classifier, Outputs
-from transfer.deploy.engine_process import read_frame, to_bytes, write_frame
+from transfer.deploy.engine_process import MOST_NUMBERS, read_frame, to_bytes, write_frame
 from transfer.deploy.engines import ENGINES, check_size
 from transfer.deploy.facts import MOST_BYTES, ModelFacts, parse_model_facts
 from transfer.errors import InputError, printable
 
 AT_A_TIME = 32  # photos
+_HEADER = 4096  # bytes before an array
 _SUM_TOLERANCE = 0.05  # of probabilities that came out of 8 bits
 
 
@@ -113,7 +114,7 @@ class _Process:
         """Runs a batch, uint8 (B, H, W, 3), to float32 (B, C + 1)."""
         try:
             write_frame(self._given, to_bytes(images))
-            frame = read_frame(self._taken, 1 << 30)
+            frame = read_frame(self._taken, 4 * MOST_NUMBERS * len(images) + _HEADER)
         except OSError:  # it has ended
             frame = None
         if frame is None:

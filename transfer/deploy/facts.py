@@ -18,7 +18,7 @@ from transfer.runs.checked import Reader
 DARK, LIGHT = "dark", "light"
 GROUNDS = (DARK, LIGHT, "")
 MOST_BYTES = 8 << 20  # of the facts in a file
-MOST_PIXELS = 1 << 26  # of a photo, as the model takes it
+MOST_PIXELS = 1 << 22  # of a photo, as the model takes it: four times what training can
 _HIGHEST_TEMPERATURE = 100.0
 _MIDDLE = 127.5  # level of gray
 

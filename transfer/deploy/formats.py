@@ -179,9 +179,7 @@ def _int8_recipe(graph: "keras.Model") -> list[dict[str, Any]]:
     return [
         _recipe(".*/backbone_.*", "min_max_uniform_quantize", _STATIC_INT8),
         *([_recipe(f".*({first}).*", "no_quantize")] if first else []),
-        _recipe(
-            ".*(known|head)_.*", "min_max_uniform_quantize", _INT8_WEIGHTS, "FULLY_CONNECTED"
-        ),
+        _recipe(".*(known|head)_.*", "min_max_uniform_quantize", _INT8_WEIGHTS, "FULLY_CONNECTED"),
     ]
 
 

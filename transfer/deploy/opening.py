@@ -21,6 +21,7 @@ def open_classifier(model: str | Path) -> Classifier:
         InputError: it is none of these, or is damaged.
     """
     path = _model_of(Path(model))
+    _refuse_saved_model(path)
     if str(model) != INCLUDED and not path.is_dir():
         return open_exported(path)
     from transfer.runs.folder import check_finished
@@ -40,6 +41,15 @@ def _model_of(path: Path) -> Path:
     # The folder of an export stands for the model in it.
     found = [path / f"model{suffix}" for suffix in ENGINES] if (path / FACTS).is_file() else []
     return next((one for one in found if one.is_file()), path)
+
+
+def _refuse_saved_model(path: Path) -> None:
+    # It may read and write files, and a stranger's would do so here.
+    if (path / "saved_model.pb").is_file() or (path / "saved_model").is_dir():
+        raise InputError(
+            f"{path} is a SavedModel, for TensorFlow's serving; to name photos take the run, or "
+            f"its export as {', '.join(ENGINES)}."
+        )
 
 
 def open_fastest(model: str | Path) -> Classifier:

@@ -74,7 +74,7 @@ def _named(names: Iterable[str]) -> Iterator[str]:
         text = sys.stdin.read(_LONGEST_LIST + 1)
         if len(text) > _LONGEST_LIST:
             raise InputError(f"the list on stdin should have at most {_LONGEST_LIST:,} characters.")
-        yield from (line for line in text.splitlines() if line.strip())
+        yield from (line for line in text.split("\n") if line.strip())
 
 
 def _stored_below(name: str) -> list[str]:

@@ -43,6 +43,25 @@ def prediction_batch_size(config: Config) -> int:
     return max(1, min(config.batch_size, MOST_PIXELS // config.image_size**2))
 
 
+def predict_first(run: FinishedRun, count: int | None) -> Predictions:
+    """Predicts the first test images of a run, or reads them back; of some nothing is kept.
+
+    Args:
+        run: a finished run.
+        count: of the images; None for all.
+
+    Raises:
+        InputError: as `predict_run`.
+    """
+    test = run.images(TEST)
+    is_kept = load_predictions(run.run_dir, run.facts) is not None
+    if count is None or count >= test.num_images or is_kept:
+        whole = predict_run(run)
+        return Predictions(whole.y_true[:count], whole.y_prob[:count])
+    some = test.take(np.arange(count))
+    return Predictions(some.labels, _predict(run, some, TEST))
+
+
 def predict_run(run: FinishedRun, part: str = TEST) -> Predictions:
     """Predicts each image of a part of a run's data once and keeps the result in the run folder.
 

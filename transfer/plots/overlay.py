@@ -17,13 +17,16 @@ def draw_overlay(image: np.ndarray, one_map: np.ndarray) -> Image.Image:
         one_map: float (h, w) in [0, 1].
 
     Returns:
-        RGB, at least `LEAST_SIDE` pixels on its shorter side.
+        RGB, at least `LEAST_SIDE` pixels on its shorter side; where nothing speaks for the class,
+        the image alone.
     """
     height, width = image.shape[:2]
     times = max(1, -(-LEAST_SIDE // min(height, width)))
     size = (width * times, height * times)
     pixels = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
     photo = Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
+    if not one_map.any():
+        return photo
     levels = Image.fromarray((255 * one_map).astype(np.uint8)).resize(
         size, Image.Resampling.BILINEAR
     )
