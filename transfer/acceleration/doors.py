@@ -5,6 +5,7 @@ What imports TensorFlow is imported here only when it is taken.
 
 import contextlib
 import importlib.metadata
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -71,6 +72,13 @@ def make_adamw(learning_rate: float, **options: Any) -> keras.optimizers.Optimiz
     from transfer.acceleration.adam import AdamW
 
     return AdamW(learning_rate, **options)
+
+
+def forget_networks() -> None:
+    """Frees what passes keep of the networks they ran; a later pass prepares its own again."""
+    for name in ("inference", "openvino_pass"):
+        if module := sys.modules.get(f"transfer.acceleration.{name}"):
+            module.forget_networks()
 
 
 OPENVINO = "openvino"

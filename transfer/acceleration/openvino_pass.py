@@ -42,6 +42,11 @@ def predict_batches(
     return told(model, _whole(parts, batch_size), callbacks)
 
 
+def forget_networks() -> None:
+    """Frees the networks that were compiled last."""
+    _compile.cache_clear()
+
+
 def _parts(images: Any, batch_size: int, flipped: bool) -> Iterator[np.ndarray]:
     # Whatever the batch size, as many as are fast; read, or decoded, a batch at a time.
     size = max(batch_size // AT_A_TIME, 1) * AT_A_TIME

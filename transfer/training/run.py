@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from transfer import console
 from transfer.acceleration.doors import (
+    forget_networks,
     pass_engine,
     pass_libraries,
     passes_as_with,
@@ -244,6 +245,7 @@ def _train_phases(
             folds = cross_validate(classifier, features, splits, run, policy)
         fit_head(last, features, splits, run)
         del features
+        forget_networks()
         gc.collect()  # up to gigabytes, held by nothing but cycles
     if run.config.finetune_epochs:
         before = HeadPhaseWeights(classifier, run.recorder, run.checkpoint)
