@@ -1,6 +1,8 @@
 """The wall: every fast way beside its plain twin, and what a fast way promises by itself."""
 
+import gc
 import threading
+import weakref
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ from transfer.acceleration.batch_norm import (
     fuse_batch_norm,
 )
 from transfer.acceleration.doors import (
+    forget_networks,
     make_adam,
     make_adamw,
     pass_engine,
@@ -300,6 +303,17 @@ def test_weights_that_changed_since_are_used(model, split):
         [outputs] = predict_batches(changing, few, SIZE, BATCH)
         expected = changing(resize(few.images, SIZE))
         np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.usefixtures("device")
+def test_a_network_whose_passes_are_over_is_freed(model, split):
+    copy = keras.models.clone_model(model)
+    list(predict_batches(copy, split.take(np.arange(3)), SIZE, BATCH))
+    ours = weakref.ref(copy)
+    del copy
+    forget_networks()
+    gc.collect()
+    assert ours() is None
 
 
 @pytest.mark.parametrize("flipped", [False, True])

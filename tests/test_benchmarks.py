@@ -19,6 +19,7 @@ import benchmarks.__main__ as command
 from benchmarks import (
     few_shot,
     interleaved,
+    operations,
     photos,
     precision,
     processes,
@@ -113,6 +114,38 @@ def test_the_command_measures_and_prints_medians_and_ratios(tiny_backbone, monke
     ratios = re.findall(r"^ +[\d.]+ times as fast: ", done.output, re.MULTILINE)
     told = sum(len(m["times_as_fast"]) for m in results["measurements"].values())
     assert len(ratios) == told >= 10
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("_MklNativeConv2DWithBias", "convolutions, forward"),
+        ("Conv2DBackpropFilter", "convolutions, gradient of the kernel"),
+        (
+            "_MklNativeDepthwiseConv2dNativeBackpropInput",
+            "depthwise convolutions, gradient of the input",
+        ),
+        ("Relu6Grad", "activations and their gradients"),
+        ("ResourceApplyAdam", "optimizer and other arithmetic"),
+        ("Softmax", "others"),
+    ],
+)
+def test_operations_have_a_kind(operation, kind):
+    assert operations.kind_of(operation) == kind
+
+
+def test_a_step_is_divided_into_its_operations(tiny_backbone, monkeypatch):
+    choice = next(option for option in operations.main.params if option.name == "backbone")
+    monkeypatch.setattr(choice.type, "choices", [tiny_backbone])
+    words = ["--backbone", tiny_backbone, "--image-size", 32, "--batch-size", 8, "--steps", 2]
+    done = CliRunner().invoke(operations.main, [*map(str, words), "--json"])
+    assert done.exit_code == 0, done.output
+    rows = {row.pop("kind"): row for row in json.loads(done.output)}
+    assert sum(row["share"] for row in rows.values()) == pytest.approx(1)
+    assert rows["convolutions, gradient of the kernel"]["milliseconds"] > 0
+    assert all(
+        (row["of_peak"] is not None) == ("convolutions" in kind) for kind, row in rows.items()
+    )
 
 
 # --- Photos -----------------------------------------------------------------------------------
