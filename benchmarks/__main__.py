@@ -77,6 +77,12 @@ def _split_names(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     show_default="none",
     help="Write the JSON to this file as well.",
 )
+@click.option(
+    "--history",
+    type=click.Path(path_type=Path, dir_okay=False),
+    show_default="none",
+    help="Compare with the last such run on this machine that this file has, and add this one.",
+)
 @click.pass_context
 def main(
     ctx: click.Context,
@@ -86,6 +92,7 @@ def main(
     quick: bool,
     as_json: bool,
     output: Path | None,
+    history: Path | None,
     **sizes: int,
 ) -> None:
     """Measure training, inference, input pipeline and the whole recipe on this machine."""
@@ -120,8 +127,19 @@ def main(
         results["measurements"][part] = measurement.to_json()
         if output:
             write_json(output, results)  # after each part: the next takes minutes
+    if history:
+        _compare(history, results, {"backbone": backbone, "quick": quick, **sizes})
     if as_json:
         click.echo(json.dumps(results, indent=2))
+
+
+def _compare(path: Path, results: dict, settings: dict) -> None:
+    from benchmarks.history import compare, describe, note
+
+    entry = describe(results, settings)
+    for line in compare(path, entry):
+        console.show(line)
+    note(path, entry)
 
 
 def _present(against: tuple[str, ...], backbone: str) -> frozenset[str]:

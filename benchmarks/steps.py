@@ -96,10 +96,15 @@ def count_multiply_adds(model: keras.Model) -> int:
     kernel has numbers for its channel.
     """
     return sum(
-        math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
+        multiply_adds_of(layer)
         for layer in model.layers
         if getattr(layer, "kernel", None) is not None
     )
+
+
+def multiply_adds_of(layer: keras.Layer) -> int:
+    """Returns those of a convolution or dense layer."""
+    return math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
 
 
 def operations_per_image(multiply_adds: int, *, training: bool) -> int:

@@ -18,7 +18,9 @@ from PIL import Image
 import benchmarks.__main__ as command
 from benchmarks import (
     few_shot,
+    history,
     interleaved,
+    operations,
     photos,
     precision,
     processes,
@@ -99,6 +101,7 @@ def test_the_command_measures_and_prints_medians_and_ratios(tiny_backbone, monke
     path = tmp_path / "benchmarks.json"
     words = ["--backbone", tiny_backbone, "--quick", "--num-images", 100, "--output", path]
     words += [word for part in MEASURED for word in ("--only", part)]
+    words += ["--history", tmp_path / "history.jsonl"]
     done = CliRunner().invoke(command.main, [str(word) for word in words])
     assert done.exit_code == 0, done.output
     assert "PyTorch is left out" in done.output
@@ -113,6 +116,71 @@ def test_the_command_measures_and_prints_medians_and_ratios(tiny_backbone, monke
     ratios = re.findall(r"^ +[\d.]+ times as fast: ", done.output, re.MULTILINE)
     told = sum(len(m["times_as_fast"]) for m in results["measurements"].values())
     assert len(ratios) == told >= 10
+    [entry] = map(json.loads, (tmp_path / "history.jsonl").read_text().splitlines())
+    assert entry["settings"]["backbone"] == tiny_backbone
+    assert any(name.startswith("steps: training: here") for name in entry["ratios"])
+    assert all("Keras" in name.split(" / ")[1] for name in entry["ratios"])
+
+
+def make_results(ratio, processor="one"):
+    pair = {"contender": "here", "as": "Keras", "ratio": ratio}
+    other = pair | {"as": "PyTorch"}
+    machine = {"processor": processor, "cores": 2, "versions": {}}
+    return {"machine": machine, "measurements": {"fit": {"times_as_fast": [pair, other]}}}
+
+
+def test_a_run_is_compared_with_the_last_one_like_it_on_the_same_machine(tmp_path):
+    path = tmp_path / "history.jsonl"
+    for ratio, processor, size in (
+        (1.0, "one", 32),
+        (2.0, "one", 32),
+        (8, "two", 32),
+        (9, "one", 64),
+    ):
+        entry = history.describe(make_results(ratio, processor), {"image_size": size})
+        history.note(path, entry)
+    now = history.describe(make_results(3.0), {"image_size": 32})
+    [line] = history.compare(path, now)
+    assert line.startswith("fit: here / Keras: 3.00, 2.00 on 2") and line.endswith("(+50 %)")
+    assert history.compare(tmp_path / "none", now) == []
+    for content in ("no json", '{"machine": {}}', "[]"):
+        path.write_text(content)
+        with pytest.raises(InputError, match="should hold a line of JSON for each run"):
+            history.compare(path, now)
+    with pytest.raises(InputError, match="--history"):
+        history.note(tmp_path / "nowhere" / "file", now)
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("_MklNativeConv2DWithBias", "convolutions, forward"),
+        ("Conv2DBackpropFilter", "convolutions, gradient of the kernel"),
+        (
+            "_MklNativeDepthwiseConv2dNativeBackpropInput",
+            "depthwise convolutions, gradient of the input",
+        ),
+        ("Relu6Grad", "activations and their gradients"),
+        ("ResourceApplyAdam", "optimizer and other arithmetic"),
+        ("Softmax", "others"),
+    ],
+)
+def test_operations_have_a_kind(operation, kind):
+    assert operations.kind_of(operation) == kind
+
+
+def test_a_step_is_divided_into_its_operations(tiny_backbone, monkeypatch):
+    choice = next(option for option in operations.main.params if option.name == "backbone")
+    monkeypatch.setattr(choice.type, "choices", [tiny_backbone])
+    words = ["--backbone", tiny_backbone, "--image-size", 32, "--batch-size", 8, "--steps", 2]
+    done = CliRunner().invoke(operations.main, [*map(str, words), "--json"])
+    assert done.exit_code == 0, done.output
+    rows = {row.pop("kind"): row for row in json.loads(done.output)}
+    assert sum(row["share"] for row in rows.values()) == pytest.approx(1)
+    assert rows["convolutions, gradient of the kernel"]["milliseconds"] > 0
+    assert all(
+        (row["of_peak"] is not None) == ("convolutions" in kind) for kind, row in rows.items()
+    )
 
 
 # --- Photos -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import ast
 import gc
+import importlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from click.testing import CliRunner
 
 import transfer
 from tests.conftest import make_facts
-from transfer import console
+from transfer import backend, console
 from transfer.backend import load_keras
 from transfer.commands import cache, exit_codes, options
 from transfer.commands.main import COMMANDS, load_command
@@ -566,6 +567,32 @@ def test_what_the_user_said_of_the_garbage_collector_stays(enabled):
         assert gc.isenabled() == enabled
     finally:
         gc.enable() if before else gc.disable()
+
+
+def test_in_a_command_keras_finds_nothing_that_it_loads_for_others(monkeypatch):
+    seen, load = [], importlib.import_module
+    names = ("jax", "pandas", "matplotlib")
+
+    def look(name):
+        seen.append({each for each in names if sys.modules.get(each, 0) is None})
+        return load("keras" if name == "jax" else name)
+
+    monkeypatch.setattr(backend, "_process_is_ours", False)
+    monkeypatch.setattr(importlib, "import_module", look)
+    for each in names:
+        monkeypatch.delitem(sys.modules, each, raising=False)
+    load_keras()
+    assert seen and not any(seen)  # a notebook's Keras is not ours
+    backend.claim_process()
+    seen.clear()
+    load_keras()
+    assert seen and all(hidden == set(names) for hidden in seen)
+    assert not any(each in sys.modules for each in names)  # and now they are there again
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(backend, "_check_backend", lambda there, wanted: None)
+    seen.clear()
+    load_keras()
+    assert seen[0] == {"pandas", "matplotlib"}
 
 
 def test_missing_libraries_are_told_with_the_mend(monkeypatch, capfd):

@@ -6,13 +6,26 @@ import importlib
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from transfer.errors import InputError
 
 BACKENDS = ("tensorflow", "jax")
+# What Keras and TensorFlow load where it is installed, for users who hand it to them: a quarter of
+# their time, and nothing of it is used here before something is drawn.
+_LOADED_FOR_OTHERS = ("jax", "pandas", "matplotlib")
 INSTALL = 'run `pip install -r requirements.txt`, or `pip install "transfer[train]"`'
+
+
+_process_is_ours = False
+
+
+def claim_process() -> None:
+    """Says that this process is a command of ours: nobody else uses its Keras."""
+    global _process_is_ours
+    _process_is_ours = True
 
 
 def load_keras(verbose: bool = False) -> None:
@@ -39,7 +52,11 @@ def load_keras(verbose: bool = False) -> None:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        with contextlib.nullcontext() if verbose else _silent_stderr(), _no_collections():
+        with (
+            contextlib.nullcontext() if verbose else _silent_stderr(),
+            _no_collections(),
+            _leaving_out(backend),
+        ):
             keras = importlib.import_module("keras")
             # Whatever computes, the input pipeline is TensorFlow's.
             for name in {backend, "tensorflow"} if has_tensorflow else {backend}:
@@ -77,6 +94,18 @@ def has_computed() -> bool:
     from tensorflow.python.eager import context  # TensorFlow says so nowhere else
 
     return context.context()._context_handle is not None
+
+
+@contextlib.contextmanager
+def _leaving_out(backend: str) -> Iterator[None]:
+    # To them it is as if these were not installed; whoever imports one later finds it.
+    names = set(_LOADED_FOR_OTHERS) - {backend} - set(sys.modules) if _process_is_ours else set()
+    sys.modules |= dict.fromkeys(names)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,11 @@ def predict_batches(
     return told(model, batches, callbacks)
 
 
+def forget_networks() -> None:
+    """Frees the network that was compiled last."""
+    _compile.cache_clear()
+
+
 def _compute(model: keras.Model, images: tf.data.Dataset) -> tf.data.Dataset:
     forward = _compile(model, fingerprint_variables(model.variables))
     return without_tuner(images.map(forward, num_parallel_calls=AT_A_TIME))

@@ -13,7 +13,7 @@ import sys
 import click
 
 from transfer import signals, workers
-from transfer.backend import INSTALL
+from transfer.backend import INSTALL, claim_process
 from transfer.commands.hints import improve
 from transfer.commands.streams import Steady, steady_streams
 from transfer.errors import (
@@ -36,6 +36,7 @@ def run(command: click.Command, name: str | None = None) -> None:
         name: what its usage line calls it; None for the script's name.
     """
     signals.raise_on_stop()
+    claim_process()
     os.environ.pop("MPLBACKEND", None)  # of windows and notebooks; commands write files
     workers.begin()
     with steady_streams() as output:

@@ -9,6 +9,7 @@ search itself: its threads would not be there after a fork, and what waits for t
 
 import contextlib
 import gc
+import importlib
 import multiprocessing
 import pickle
 import signal
@@ -28,6 +29,9 @@ _POLL_SECONDS = 0.2  # after which a signal is noticed at the latest
 # macOS has one, after which its own libraries may wait for ever.
 _HAS_FORK = "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
 
+# What a trial would otherwise import anew: they write its log for TensorBoard.
+_OF_EVERY_TRIAL = ("tensorflow.summary", "tensorboard.summary.writer.event_file_writer")
+
 shared: Any = None  # what `Processes.share` was given, in the process of a call
 
 
@@ -45,6 +49,9 @@ class Processes:
     def __enter__(self) -> Self:
         self._connection: Connection | None = None
         if _HAS_FORK and not has_computed():
+            for name in _OF_EVERY_TRIAL:
+                with contextlib.suppress(ImportError):  # which is told where it is needed
+                    importlib.import_module(name)
             self._connection, theirs = multiprocessing.Pipe()
             self._server = _fork(_serve, theirs, self._connection)
             theirs.close()
@@ -96,6 +103,7 @@ def _serve(connection: Connection, others: Connection) -> None:
     global shared
     others.close()  # else the end of the search would not be heard
     signals.ignore()  # the search decides what they mean
+    gc.freeze()  # no child looks through what it has from here
     with contextlib.suppress(EOFError, OSError):
         while True:
             function, value = connection.recv()
