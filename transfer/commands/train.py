@@ -158,11 +158,9 @@ def _find_learning_rate(
     for test in tests:
         option = f"--{'head' if test.phase == 'head' else 'finetune'}-learning-rate"
         told = f"{option} {test.suggested:g}" if test.suggested else "no suggestion"
-        why = (
-            f"a tenth of {test.least:.2g}, where the loss is least"
-            if test.least
-            else f"none of {STEPS} rates has the loss least and is followed by a rise"
-        )
+        why = f"none of {STEPS} rates raises the loss"
+        if test.highest:
+            why = f"a third of {test.highest:.2g}, the highest that does not raise the loss"
         console.say(f"{test.phase}: {told} ({why}; now {test.now:g})")
     console.say(f"Plot: {folder / PLOT}")
     return 0

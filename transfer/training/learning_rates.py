@@ -1,9 +1,8 @@
 """The learning-rate finder: a few steps along rates that rise, and the loss at each of them.
 
-Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.01186, section 3.3. As a
-network that learns at too high a rate unlearns, the loss falls and then rises; a tenth of the rate
-at which it is least is a good one to begin with (Howard and Gugger, "fastai: A Layered API for
-Deep Learning", arXiv:2002.04688).
+Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.01186, section 3.3: the
+loss falls, or stays, up to the highest rate at which a network learns, and rises from there; a
+third of that rate is one to begin with.
 """
 
 import csv
@@ -49,7 +48,8 @@ STEPS = 100
 LOWEST, HIGHEST = 1e-6, 1.0
 _NEIGHBOURS = 3.0  # steps, the deviation of the average's weights
 _BEGINNING = 10  # steps, whose rates change nothing yet
-_FALLS = 0.95  # of the loss of the beginning; what is less than that is noise
+_FALLS = 0.5  # of the loss of the beginning: then there was something to learn
+_RISES = 1.1  # times the least loss; what is less than that is noise
 _TOO_HIGH = 3.0  # times the loss of the beginning: the rest need not be seen
 
 
@@ -68,16 +68,19 @@ class RateTest:
         return gaussian_filter1d(self.losses, _NEIGHBOURS, mode="nearest")
 
     @property
-    def least(self) -> float | None:
-        """The rate of the least loss; None where no rate lowered it, or even the highest did."""
-        step = int(np.argmin(self.smoothed))
-        fell = self.smoothed[step] < _FALLS * float(np.mean(self.losses[:_BEGINNING]))
-        return float(self.rates[step]) if fell and _BEGINNING < step < STEPS - 1 else None
+    def highest(self) -> float | None:
+        """The highest rate that does not yet raise the loss; None where even the last did not."""
+        smoothed, beginning = self.smoothed, float(np.mean(self.losses[:_BEGINNING]))
+        least = float(smoothed.min())
+        # What a network has learnt already, as a head before it is fine-tuned, falls little.
+        lowest = least if least < _FALLS * beginning else beginning
+        step = int(np.flatnonzero(smoothed <= _RISES * lowest)[-1])
+        return float(self.rates[step]) if step < len(smoothed) - 1 else None
 
     @property
     def suggested(self) -> float | None:
-        """A rate to begin with, to two digits: a tenth of `least`."""
-        return None if self.least is None else float(f"{self.least / 10:.1e}")
+        """A rate to begin with, to two digits: a third of `highest`."""
+        return None if self.highest is None else float(f"{self.highest / 3:.1e}")
 
 
 class _RisingRate(keras.callbacks.Callback):
