@@ -49,6 +49,11 @@ NEWEST = "the newest unfinished run"
     is_flag=True,
     help="Show the network before it trains: layers, parameters, what each phase trains, cost.",
 )
+@click.option(
+    "--find-learning-rate",
+    is_flag=True,
+    help="Train nothing: try rising learning rates in each phase, plot the loss, suggest one.",
+)
 @options.processes_options
 @options.mlflow_option
 @options.conduct_options
@@ -60,6 +65,7 @@ def main(
     repeats: int,
     resume: str | None,
     summary: bool,
+    find_learning_rate: bool,
     local_processes: int | None,
     coordinator: str | None,
     num_processes: int | None,
@@ -73,6 +79,11 @@ def main(
     """Fine-tune a pretrained backbone on images and keep the result in a run folder."""
     _check(resume, run_dir, repeats)
     config = options.make_config(settings)
+    given = options.given_settings(ctx, settings)
+    if find_learning_rate:
+        _check_finder(resume, repeats, local_processes or coordinator)
+        console.speak(quiet, verbose)
+        return _find_learning_rate(config, given, run_dir, offline, verbose)
     if not workers.is_worker():
         together = options.places_of(local_processes, coordinator, num_processes, process_id)
         if together is not None:
@@ -87,7 +98,6 @@ def main(
 
     join_others()
     tracker = Tracker() if mlflow and is_first() else None  # missing? said before anything slow
-    given = options.given_settings(ctx, settings)
     results = []
     for result in _train(config, given, repeats, run_dir, resume, offline, summary or verbose):
         print_summary(result)
@@ -136,6 +146,26 @@ def _train(
     )
 
 
+def _find_learning_rate(
+    config: Config, given: dict[str, Any], run_dir: Path | None, offline: bool, verbose: bool
+) -> int:
+    load_keras(verbose)
+    from transfer.training.learning_rates import PLOT, STEPS, find_learning_rates
+
+    folder, tests = find_learning_rates(
+        config, run_dir=run_dir, offline=offline, given=frozenset(given)
+    )
+    for test in tests:
+        option = f"--{'head' if test.phase == 'head' else 'finetune'}-learning-rate"
+        told = f"{option} {test.suggested:g}" if test.suggested else "no suggestion"
+        why = f"none of {STEPS} rates raises the loss"
+        if test.highest:
+            why = f"a third of {test.highest:.2g}, the highest that does not raise the loss"
+        console.say(f"{test.phase}: {told} ({why}; now {test.now:g})")
+    console.say(f"Plot: {folder / PLOT}")
+    return 0
+
+
 def _train_together(
     places: list[workers.Place], words: list[str], folder: Path | None, verbose: bool
 ) -> int:
@@ -161,3 +191,11 @@ def _check(resume: str | None, run_dir: Path | None, repeats: int) -> None:
         raise click.UsageError("--resume goes on in the run's own folder; leave --run-dir out.")
     if resume and repeats > 1:
         raise click.UsageError("--resume also goes on with the repeats; leave --repeats out.")
+
+
+def _check_finder(resume: str | None, repeats: int, together: Any) -> None:
+    if resume or repeats > 1 or together:
+        raise click.UsageError(
+            "--find-learning-rate trains nothing, in one process; leave --resume, --repeats, "
+            "--local-processes and --coordinator out."
+        )

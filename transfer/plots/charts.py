@@ -22,6 +22,7 @@ from transfer.plots.style import BLUE, GRAY, LONGEST_LABEL, SPLIT_COLOURS, VERMI
 
 if TYPE_CHECKING:
     from transfer.evaluation.calibration import RejectCurve  # loads scikit-learn
+    from transfer.training.learning_rates import RateTest
 
 MOST_CELLS_WITH_NUMBERS = 40  # classes; beyond, numbers in the cells are too small to read
 FEWEST_IN_BIN = 10  # images; of fewer an accuracy says nothing
@@ -114,6 +115,31 @@ def _mark_changes(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
             style = boundary if new_phase else drop
             axes.axvline(i + 0.5, lw=1.2, **style)
             style["label"] = None  # one entry in the legend is enough
+
+
+def plot_learning_rates(tests: "Sequence[RateTest]") -> Figure:
+    """Plots the loss of each step against its learning rate, a plot for each phase.
+
+    Returns:
+        A figure; thin the loss of each batch, thick their average; lines at the rate of the
+        settings and at the one suggested.
+    """
+    figure = PlainFigure(figsize=(8, 3.5 * max(1, len(tests))), layout="constrained")
+    figure.suptitle("Loss at rising learning rates")
+    for axes, test in zip(figure.subplots(len(tests), 1, squeeze=False)[:, 0], tests, strict=True):
+        axes.plot(test.rates, test.losses, color=GRAY, lw=0.7, label="a batch")
+        axes.plot(test.rates, test.smoothed, color=BLUE, lw=2, label="average")
+        axes.axvline(test.now, color="black", ls=":", label=f"now: {test.now:g}")
+        if test.suggested:
+            label = f"suggested: {test.suggested:g}"
+            axes.axvline(test.suggested, color=VERMILLION, ls="--", label=label)
+        axes.set(title=f"{test.phase} phase", ylabel="cross-entropy (nats)", xscale="log")
+        axes.xaxis.set_major_formatter(LogFormatter())  # Matplotlib's own writes formulas
+        axes.set_ylim(0, 2.5 * test.smoothed[0])
+        axes.grid(alpha=0.3)
+        axes.legend()
+    axes.set_xlabel("learning rate")
+    return figure
 
 
 def _epochs_label(history: Sequence[Mapping[str, Any]]) -> str:

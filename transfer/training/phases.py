@@ -131,11 +131,8 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     With flips on, an epoch takes each image or its mirror image at random.
     """
     config, num_classes = run.config, len(splits.class_names)
-    steps = steps_per_epoch(splits.train.num_images, config.batch_size)
-    rate = make_schedule(config, config.head_learning_rate, steps * config.head_epochs)
-    optimizer = make_optimizer(config.optimizer, rate, weight_decay=config.weight_decay)
-    (own, own_validation), images_in = _share(splits, config, HEAD_VALIDATION_BATCH)
-    _compile(head, config, optimizer, images_in, steps_at_a_time=HEAD_STEPS_AT_A_TIME)
+    compile_head(head, features, splits, config)
+    (own, own_validation), _ = _share(splits, config, HEAD_VALIDATION_BATCH)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
     begin_epoch = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda number, logs: epoch.assign(number)
@@ -143,13 +140,28 @@ def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run
     batches = make_feature_dataset(
         features.views, splits.train.labels, config, num_classes, epoch, own
     )
-    if features.scaler:
-        standardize_features(head, features.scaler)
     targets = keras.utils.to_categorical(splits.validation.labels, num_classes)
     validation = tf.data.Dataset.from_tensor_slices((features.validation, targets))
     validation = without_tuner(validation.batch(HEAD_VALIDATION_BATCH).map(own_validation.split))
     validation = _weigh_validation(validation, splits.validation, config, num_classes)
     _fit(head, HEAD, batches, validation, splits.train, run, [begin_epoch])
+
+
+def compile_head(
+    head: keras.Model,
+    features: HeadFeatures,
+    splits: Splits,
+    config: Config,
+    steps_at_a_time: int = HEAD_STEPS_AT_A_TIME,
+) -> None:
+    """Makes a head ready to train on features: optimizer, loss, and what standardizes them."""
+    steps = steps_per_epoch(splits.train.num_images, config.batch_size)
+    rate = make_schedule(config, config.head_learning_rate, steps * config.head_epochs)
+    optimizer = make_optimizer(config.optimizer, rate, weight_decay=config.weight_decay)
+    _, images_in = _share(splits, config, HEAD_VALIDATION_BATCH)
+    _compile(head, config, optimizer, images_in, steps_at_a_time=steps_at_a_time)
+    if features.scaler:
+        standardize_features(head, features.scaler)
 
 
 def fit_small(classifier: keras.Model, splits: Splits, run: Run, before: HeadPhaseWeights) -> None:
@@ -164,7 +176,7 @@ def fit_small(classifier: keras.Model, splits: Splits, run: Run, before: HeadPha
         before: the weights of the head phase, kept in the checkpoints.
     """
     config = dataclasses.replace(run.config, image_size=run.config.small_image_size)
-    _compile_unfrozen(classifier, config, splits)
+    compile_unfrozen(classifier, config, splits)
     _fit_unfrozen(classifier, SMALL, splits, dataclasses.replace(run, config=config), before)
 
 
@@ -190,7 +202,7 @@ def fit_finetune(
     Returns:
         The classifier.
     """
-    _compile_unfrozen(classifier, run.config, splits)
+    compile_unfrozen(classifier, run.config, splits)
     if small is not None and not run.config.ema_momentum:
         pairs = zip(classifier.optimizer.variables, small.optimizer.variables, strict=True)
         for variable, value in pairs:
@@ -200,7 +212,8 @@ def fit_finetune(
     return classifier
 
 
-def _compile_unfrozen(classifier: keras.Model, config: Config, splits: Splits) -> None:
+def compile_unfrozen(classifier: keras.Model, config: Config, splits: Splits) -> None:
+    """Unfreezes what the fine-tune phase trains and makes it ready: optimizer and loss."""
     backbone = classifier.get_layer("backbone")
     unfreeze_backbone(
         config.backbone, backbone, config.unfreeze, train_batch_norm=config.train_batch_norm

@@ -10,6 +10,7 @@ import gc
 import time
 import zlib
 from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -118,18 +119,9 @@ def train(
     started = time.perf_counter()
     if distribution.is_first():
         check_new(run_dir)
-    check_image_size(config.backbone, config.image_size)
-    check_folds(config)
-    check_weights(config.weights)
-    data = data or load_data(config, offline)
-    config = _suit_size(config, data, given)
-    distribution.check_batch_size(config)
-    policy, reason = choose_precision(config.backbone, config.precision)
-    backbone, weights = _load_backbone(config, config.weights, policy, offline)
-    settled = settle(config, weights, data.splits.geometry)
-    _say_settings(settled, weights, policy, reason)
-    _say_colours(settled, data.splits)
-    _check_memory(settled, backbone, policy)
+    start = prepare(config, data=data, given=given, offline=offline)
+    config, settled, data = start.config, start.settled, start.data
+    backbone, weights, policy = start.backbone, start.weights, start.policy
     make = functools.partial(create_run, config.backbone, run_dir)
     with (
         distribution.folder_of_run(make) as run_dir,
@@ -138,7 +130,7 @@ def train(
     ):
         location = _keep_arrays(data, run_dir)
         sha256 = fingerprint_variables(backbone.weights)  # before they know the images
-        classifier = _build(settled, backbone, data.splits, policy)
+        classifier = build(settled, backbone, data.splits, policy)
         counts = _count(settled, classifier)
         describe_run(
             config,
@@ -216,7 +208,7 @@ def resume(
         _check_same_data(run_dir, facts, data)
         backbone = _load_backbone_again(run_dir, facts, checkpoint, offline)
         _check_memory(facts.settled, backbone, facts.precision)
-        classifier = _build(facts.settled, backbone, data.splits, facts.precision)
+        classifier = build(facts.settled, backbone, data.splits, facts.precision)
         _say_network(facts.settled, _count(facts.settled, classifier), show_network)
         recorder = HistoryRecorder(own_dir)
         if checkpoint:
@@ -265,7 +257,7 @@ def _fit_small(
     # Trains a network of the same weights on smaller images and gives them back to the classifier.
     config = dataclasses.replace(run.config, image_size=run.config.small_image_size)
     backbone, _ = _load_backbone(config, "none", policy, offline=True)
-    small = _build(config, backbone, splits, policy)
+    small = build(config, backbone, splits, policy)
     if [each.shape for each in small.weights] != [each.shape for each in classifier.weights]:
         raise InputError(
             f"the head sees other outputs of {config.backbone} at {config.image_size} pixels than "
@@ -285,6 +277,47 @@ def _copy_variables(source: keras.Model, target: keras.Model) -> None:
 
 
 # --- Before the phases ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with."""
+
+    config: Config  # as the user gave it, suited to the number of images
+    settled: Config  # "auto" settled
+    data: Data
+    backbone: keras.Model
+    weights: Weights
+    policy: str  # Keras's dtype policy
+
+
+def prepare(
+    config: Config, *, data: Data | None, given: Container[str] | None, offline: bool
+) -> Start:
+    """Loads data and backbone, settles what the user left open, and says all of it.
+
+    Args:
+        config: the settings.
+        data: what `load_data` gave for these settings; None to load it now.
+        given: names of the settings that must stay as they are; None for all.
+        offline: never use the network.
+
+    Raises:
+        InputError: data or weights cannot be used, or there is not enough memory.
+    """
+    check_image_size(config.backbone, config.image_size)
+    check_folds(config)
+    check_weights(config.weights)
+    data = data or load_data(config, offline)
+    config = _suit_size(config, data, given)
+    distribution.check_batch_size(config)
+    policy, reason = choose_precision(config.backbone, config.precision)
+    backbone, weights = _load_backbone(config, config.weights, policy, offline)
+    settled = settle(config, weights, data.splits.geometry)
+    _say_settings(settled, weights, policy, reason)
+    _say_colours(settled, data.splits)
+    _check_memory(settled, backbone, policy)
+    return Start(config, settled, data, backbone, weights, policy)
 
 
 def _load_backbone(
@@ -356,7 +389,15 @@ def _keep_arrays(data: Data, run_dir: Path) -> str | None:
     return files.DATA
 
 
-def _build(settled: Config, backbone: keras.Model, splits: Splits, policy: str) -> keras.Model:
+def build(settled: Config, backbone: keras.Model, splits: Splits, policy: str) -> keras.Model:
+    """Returns the classifier that is trained, its head untrained.
+
+    Args:
+        settled: the settings, "auto" settled.
+        backbone: with its weights.
+        splits: the images.
+        policy: Keras's dtype policy.
+    """
     backbone = prepare_backbone(settled, backbone, splits, policy)
     num_classes, trains = len(splits.class_names), settled.train_batch_norm
     with dtype_policy(policy):
