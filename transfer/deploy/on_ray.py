@@ -9,6 +9,7 @@ were not written yet, and finds the others done when it comes again.
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,8 +37,13 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-# As Ray does by itself on Windows and macOS: nothing listens but on 127.0.0.1.
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# As Ray does by itself on Windows and macOS: nothing listens but on 127.0.0.1. Its token for this
+# cluster alone; Ray itself would leave one in the user's home, for all clusters to come.
+_LOCAL_SETTINGS = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
 _CONNECT_SECONDS = 10
 _NEEDS = "pip install 'transfer[ray]'"
 
@@ -117,7 +123,7 @@ def connected(address: str) -> Iterator[int]:
         InputError: Ray is missing, or no cluster answers there.
     """
     _check_address(address)
-    for name, value in (_SETTINGS | (_LOOPBACK if address == LOCAL else {})).items():
+    for name, value in (_SETTINGS | (_LOCAL_SETTINGS if address == LOCAL else {})).items():
         os.environ.setdefault(name, value)
     try:
         import ray
