@@ -26,19 +26,21 @@ from tools.kill_processes import MOST_SECONDS, OPTIONS, ROOT, losses_differ
 from tools.kill_shards import SHARD_PHOTOS, SHARDS, read_shards, write_model, write_photos
 from tools.kill_training import told_epochs, write_inputs
 from tools.namespaces import ADDRESSES, FIRST, Namespaces, two_namespaces
+from transfer.commands.predict import main as predict
 
 TRAIN, PREDICT = "train", "predict"
 COORDINATOR = f"{FIRST}:4242"
 RAY = f"{FIRST}:6399"
-TOKEN = "0" * 64  # that the nodes and the command show each other
+# A token that the nodes and the command show each other; workers as urgent as all else here.
+RAY_SETTINGS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64, "RAY_worker_niceness": "0"}
 CUT_EPOCHS = 2  # that are told before the link is cut
 _START_SECONDS = 120  # of a process or a node
 
 
 def start(words: list[str], folder: Path, output: Path) -> subprocess.Popen:
     """Starts a command in a folder; `output` takes what it says, with `.errors` what goes wrong."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(folder / "keras")}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    environment = {name: one for name, one in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"PYTHONPATH": str(ROOT), "KERAS_HOME": str(folder / "keras"), **RAY_SETTINGS}
     environment.pop("KERAS_BACKEND", None)
     with open(output, "wb") as told, open(output.with_suffix(".errors"), "wb") as errors:
         return subprocess.Popen(words, cwd=folder, env=environment, stdout=told, stderr=errors)
@@ -171,22 +173,23 @@ def predict_on_two(both: Namespaces, folder: Path) -> bool:
     write_photos(folder / "photos", SHARDS * SHARD_PHOTOS)
     for name in ("alone", "ray"):
         (folder / name).mkdir()
-    _predict(both, folder, "alone", "--shard", "1/1")
+    words = [str(word) for word in _job(folder, "alone")]
+    predict(words[1:] + ["--shard", "1/1"], standalone_mode=False)
     with ray_cluster(both, folder):
-        click.echo(_predict(both, folder, "ray", "--ray", RAY).strip())
+        output = folder / "ray.txt"
+        command = [sys.executable, "-m", "tools.shards_job", *_job(folder, "ray"), "--ray", RAY]
+        if start(both.command(0, command), folder, output).wait():
+            raise click.ClickException(output.with_suffix(".errors").read_text())
+        click.echo(output.read_text().strip())
     answers = [read_shards(folder / name / "a.csv") for name in ("ray", "alone")]
     nodes = sorted(each.name for each in (folder / "nodes").iterdir())
     good = _tell(f"nodes that answered: {', '.join(nodes)}", nodes == list(ADDRESSES))
     return good & _tell(f"{len(answers[1])} answers are those of one", answers[0] == answers[1])
 
 
-def _predict(both: Namespaces, folder: Path, name: str, *words: str) -> str:
-    command = [sys.executable, "-m", "tools.shards_job", "predict", folder / "model.tflite"]
-    command += [folder / "photos", "--csv", folder / name / "a.csv", *words]
-    output = folder / f"{name}.txt"
-    if start(both.command(0, command), folder, output).wait():
-        raise click.ClickException(output.with_suffix(".errors").read_text())
-    return output.read_text()
+def _job(folder: Path, name: str) -> list[object]:
+    model, photos = folder / "model.tflite", folder / "photos"
+    return ["predict", model, photos, "--csv", folder / name / "a.csv"]
 
 
 @click.command()

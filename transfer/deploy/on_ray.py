@@ -134,8 +134,7 @@ def connected(address: str) -> Iterator[int]:
             options = {"include_dashboard": False} if address == LOCAL else {}
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:  # Ray has many
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise _no_cluster(address, reason) from error
+        raise _no_cluster(address, _reason(error)) from error
     try:
         if address == LOCAL and (host := ray.util.get_node_ip_address()) != LOOPBACK:
             raise InputError(
@@ -169,6 +168,18 @@ def _check_address(address: str) -> None:
         socket.create_connection((parts.hostname, parts.port), _CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
         raise _no_cluster(address, str(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    chain: BaseException | None = error
+    while chain is not None:
+        if "InvalidAuthToken" in str(chain):
+            return (
+                "it wants a token; set RAY_AUTH_MODE=token, and have the token of its head in "
+                "RAY_AUTH_TOKEN or ~/.ray/auth_token"
+            )
+        chain = chain.__cause__ or chain.__context__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _no_cluster(address: str, reason: str) -> InputError:
