@@ -5,7 +5,8 @@
     python -m benchmarks.distribution --only speed --plot docs/processes.png
 
 Losses: a small network with both phases, on 205 images in batches of 32, the last of which four
-processes cannot divide; turned, mixed (mixup), erased, with class weights.
+processes cannot divide; turned, mixed (mixup), erased, with class weights; float32 throughout. "2
+devices" are halves of one process's processor, which JAX takes for two devices, as it would GPUs.
 
 Speed: steps of training, and of the backbone alone, of one process on one core and on two, of two
 and four on two, which speak by loopback; and, for root on Linux with iproute2, of two with a core
@@ -39,16 +40,29 @@ ROOT = Path(__file__).parents[1]
 LOSSES = (
     "--backbone tiny --data stripes.npz --weights tiny.weights.h5 --image-size 32 --batch-size 32 "
     "--limit 205 --head-epochs 2 --finetune-epochs 2 --finetune-learning-rate 0.01 --offline "
-    "--rotation-degrees 20 --mixup-alpha 0.4 --erase-probability 0.3 --class-weights"
+    "--rotation-degrees 20 --mixup-alpha 0.4 --erase-probability 0.3 --class-weights "
+    "--precision float32"
 ).split()
 SPEED = {"cnn32": (32, 128), "mobilenetv2": (64, 32)}  # image size, images a step
 MEASURE_SECONDS = 2.0  # about, of each number
 LINKS = {"link, unshaped": 0.0, "10 Gbit/s": 10.0, "1 Gbit/s": 1.0}
 
 
-def train(folder: Path, name: str, words: list[str], backend: str, processes: int) -> Path:
-    """Trains in a process of its own, or several, and returns the run folder."""
+def train(
+    folder: Path, name: str, words: list[str], backend: str, processes: int = 0, devices: int = 1
+) -> Path:
+    """Trains in a process of its own, or several, and returns the run folder.
+
+    Args:
+        folder: with what `tools.kill_training.write_inputs` writes.
+        name: of the run folder.
+        words: of the command.
+        backend: Keras's, of a single process.
+        processes: how many; 0: one that is not watched.
+        devices: into which JAX divides the processor of each process, as if they were GPUs.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(folder / "keras")}
+    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     several = ["--local-processes", str(processes)] if processes else []
     environment |= {} if processes else {"KERAS_BACKEND": backend}
     script = str(ROOT / "tests" / "tiny_train.py")
@@ -82,12 +96,13 @@ def print_losses(folder: Path, dropout: float) -> None:
     """Prints how far each way of training is from JAX in one process."""
     write_inputs(folder)
     words = [*LOSSES, "--dropout", str(dropout)]
-    ways = {f"JAX, {n} processes": ("jax", n) for n in (2, 4)}
+    ways: dict[str, tuple] = {f"JAX, {n} processes": ("jax", n) for n in (2, 4)}
+    ways["JAX, 2 devices"] = ("jax", 0, 2)
     if not dropout:  # whose random numbers TensorFlow draws otherwise
-        ways["TensorFlow"] = ("tensorflow", 0)
-    one = train(folder, "one", words, "jax", 0)
-    for way, (backend, processes) in ways.items():
-        other = train(folder, f"{backend}{processes}", words, backend, processes)
+        ways["TensorFlow"] = ("tensorflow",)
+    one = train(folder, "one", words, "jax")
+    for way, how in ways.items():
+        other = train(folder, way, words, *how)
         apart = [
             max(abs(float(a[name]) - float(b[name])) for name in ("loss", "val_loss"))
             for a, b in zip(read_history(one), read_history(other), strict=True)

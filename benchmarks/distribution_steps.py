@@ -8,6 +8,7 @@ line of standard input with one of its own: "step N" with the seconds of N train
 with those in which the backbone alone looks at its own share of N batches.
 """
 
+import os
 import sys
 import time
 
@@ -19,6 +20,8 @@ from transfer.backend import load_keras
 def main() -> None:
     """Compile, and time what is asked for."""
     name, image_size, batch_size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    answers = open(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # where Gloo and others speak
     load_keras()
     import keras
 
@@ -46,12 +49,12 @@ def main() -> None:
         look = {"step": step, "pass": lambda count: _look(other, images, count)}
         for one in look.values():
             one(2)  # compiles
-        print("ready", model.count_params(), flush=True)
+        print("ready", model.count_params(), file=answers)
         for line in sys.stdin:
             what, count = line.split()
             started = time.perf_counter()
             look[what](int(count))
-            print(time.perf_counter() - started, flush=True)
+            print(time.perf_counter() - started, file=answers)
 
 
 def _look(backbone, images: np.ndarray, count: int) -> None:

@@ -41,6 +41,7 @@ add_tiny_backbone()
 from transfer.commands.train import main
 one, two, *options = sys.argv[1:]
 main([*options, "--run-dir", one], standalone_mode=False)
+sys.stdin.read()  # until the other is there to go on with
 main(["--resume", two], standalone_mode=False)
 import transfer
 run = transfer.load(two)
@@ -202,12 +203,12 @@ def test_a_worker_that_fails_is_told_once(tmp_path, monkeypatch, capfd):
     assert run("if number == '0': sys.stdin.read()\nsys.exit('Error: mine')") == 1
     with pytest.raises(InputError, match="process 1 of 2 was killed .SIGKILL.*Go on so"):
         run("os.kill(os.getpid(), 9) if number == '1' else sys.exit(75)")
-    monkeypatch.setattr(workers, "_HALTED_SECONDS", 0.5)
+    monkeypatch.setattr(workers, "_HALTED_SECONDS", 0.3)
     monkeypatch.setattr(workers, "_TOGETHER_SECONDS", 0.5)
     for number in "01":  # its fellow waits for it
         with pytest.raises(InputError, match=f"process {number} of 2 was halted.*Go on so"):
             run(f"os.kill(os.getpid(), 19) if number == '{number}' else sys.stdin.read()")
-    assert run("import time; time.sleep(1.5)") == 0  # slow is not halted
+    assert run("import time; time.sleep(0.8)") == 0  # slow is not halted
     output, errors = capfd.readouterr()
     assert output == "hello\n" and errors.count("no disk") == 1 and errors.count("mine") == 1
 
@@ -226,6 +227,7 @@ def start(folder, arguments, **backend):
         [sys.executable, *map(str, arguments)],
         cwd=folder,
         env=environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -245,6 +247,7 @@ def test_two_processes_train_as_one_and_go_on_as_one(command_inputs, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     several = ["--run-dir", two, "--local-processes", "2"]
     together = start(folder, [script, *OPTIONS, *several])
+    alone = start(folder, ["-c", ALONE, one, two, *OPTIONS], KERAS_BACKEND="jax")
     told = []
     for line in together.stdout:
         told.append(line)
@@ -258,7 +261,6 @@ def test_two_processes_train_as_one_and_go_on_as_one(command_inputs, tmp_path):
     assert errors.count("\n") == 1 and "process 1 of 2 was killed" in errors, errors
     assert f"--resume {two} --local-processes 2" in errors
     assert sum(line.startswith("Run folder") for line in told) == 1
-    alone = start(folder, ["-c", ALONE, one, two, *OPTIONS], KERAS_BACKEND="jax")
     _, errors = alone.communicate(timeout=300)
     assert alone.returncode == 0, errors
     np.testing.assert_allclose(losses(one), losses(two), atol=1e-5)

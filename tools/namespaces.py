@@ -6,6 +6,7 @@ loopback, and nothing else of the network; files and processors are those of thi
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,15 +52,22 @@ class Namespaces:
                 _run("tc", "-n", name, "qdisc", "replace", "dev", end, "root", "noqueue")
 
 
-def _run(*words: str) -> None:
+def _run(*words: str) -> str:
     finished = subprocess.run(words, capture_output=True, text=True)
     if finished.returncode:
         raise OSError(f"`{' '.join(words)}`: {finished.stderr.strip()}")
+    return finished.stdout
+
+
+def _end(pids: Sequence[str]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
 
 
 @contextlib.contextmanager
 def two_namespaces() -> Iterator[Namespaces]:
-    """Yields two namespaces that see each other and nothing else.
+    """Yields two namespaces that see each other and nothing else; what still runs there is killed.
 
     Raises:
         OSError: iproute2 is missing, or this process may not make them.
@@ -79,4 +87,5 @@ def two_namespaces() -> Iterator[Namespaces]:
     finally:
         for name in both.names:  # the link goes with them
             with contextlib.suppress(OSError):
+                _end(_run("ip", "netns", "pids", name).split())
                 _run("ip", "netns", "del", name)

@@ -11,13 +11,11 @@ two nodes with one processor each, one in each namespace, answers in shards; bot
 answered, and the answers must be those of one process.
 """
 
-import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -34,7 +32,7 @@ RAY = f"{FIRST}:6399"
 # A token that the nodes and the command show each other; workers as urgent as all else here.
 RAY_SETTINGS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64, "RAY_worker_niceness": "0"}
 CUT_EPOCHS = 2  # that are told before the link is cut
-_START_SECONDS = 120  # of a process or a node
+_START_SECONDS = 120
 
 
 def start(words: list[str], folder: Path, output: Path) -> subprocess.Popen:
@@ -66,7 +64,11 @@ class Training:
 
     def wait_for(self, epochs: int) -> None:
         """Waits until so many are told."""
-        _wait_until(lambda: len(told_epochs(self.outputs[0])) >= epochs, self.processes)
+        deadline = time.monotonic() + _START_SECONDS
+        while len(told_epochs(self.outputs[0])) < epochs:
+            if time.monotonic() > deadline or any(one.poll() for one in self.processes):
+                raise click.ClickException(f"it should begin. Received: {self.errors()}")
+            time.sleep(0.05)
 
     def wait(self, seconds: float = _START_SECONDS) -> list[float]:
         """Returns after how many seconds each of the two had ended; those that hang are killed."""
@@ -89,14 +91,6 @@ class Training:
         self.wait()
         if any(process.returncode for process in self.processes):
             raise click.ClickException(f"it should end well. Received: {self.errors()}")
-
-
-def _wait_until(ready: Callable[[], bool], processes: list[subprocess.Popen]) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while not ready():
-        if time.monotonic() > deadline or any(one.poll() is not None for one in processes):
-            raise click.ClickException(f"{[one.args for one in processes]} did not begin")
-        time.sleep(0.05)
 
 
 def train_on_two(both: Namespaces, folder: Path) -> bool:
@@ -136,31 +130,15 @@ def _tell(what: str, holds: bool) -> bool:
 # --- Ray ----------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def ray_cluster(both: Namespaces, folder: Path) -> Iterator[None]:
-    """Runs a Ray cluster of two nodes with one processor each, one in each namespace."""
+def start_ray(both: Namespaces, folder: Path) -> None:
+    """Starts a Ray cluster of two nodes with one processor each; it ends with its namespaces."""
     head = ["--head", "--port", RAY.rpartition(":")[2], "--include-dashboard", "false"]
-    with contextlib.ExitStack() as stack:
-        for number, words in enumerate((head, ["--address", RAY])):
-            stack.enter_context(_node(both, number, folder, words))
-        yield
-
-
-@contextlib.contextmanager
-def _node(both: Namespaces, number: int, folder: Path, words: list[str]) -> Iterator[None]:
-    # `--block`: the command ends what it started when it ends.
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "1"]
-    command += ["--node-ip-address", ADDRESSES[number], "--disable-usage-stats", *words]
-    output = folder / f"node{number}.txt"
-    process = start(both.command(number, command), folder, output)
-    try:
-        _wait_until(lambda: "Ray runtime started" in output.read_text(), [process])
-        yield
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
+    for number, words in enumerate((head, ["--address", RAY])):
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus", "1"]
+        command += ["--node-ip-address", ADDRESSES[number], "--disable-usage-stats", *words]
+        output = folder / f"node{number}.txt"
+        if start(both.command(number, command), folder, output).wait():
+            raise click.ClickException(output.with_suffix(".errors").read_text())
 
 
 def predict_on_two(both: Namespaces, folder: Path) -> bool:
@@ -175,12 +153,12 @@ def predict_on_two(both: Namespaces, folder: Path) -> bool:
         (folder / name).mkdir()
     words = [str(word) for word in _job(folder, "alone")]
     predict(words[1:] + ["--shard", "1/1"], standalone_mode=False)
-    with ray_cluster(both, folder):
-        output = folder / "ray.txt"
-        command = [sys.executable, "-m", "tools.shards_job", *_job(folder, "ray"), "--ray", RAY]
-        if start(both.command(0, command), folder, output).wait():
-            raise click.ClickException(output.with_suffix(".errors").read_text())
-        click.echo(output.read_text().strip())
+    start_ray(both, folder)
+    output = folder / "ray.txt"
+    command = [sys.executable, "-m", "tools.shards_job", *_job(folder, "ray"), "--ray", RAY]
+    if start(both.command(0, command), folder, output).wait():
+        raise click.ClickException(output.with_suffix(".errors").read_text())
+    click.echo(output.read_text().strip())
     answers = [read_shards(folder / name / "a.csv") for name in ("ray", "alone")]
     nodes = sorted(each.name for each in (folder / "nodes").iterdir())
     good = _tell(f"nodes that answered: {', '.join(nodes)}", nodes == list(ADDRESSES))
