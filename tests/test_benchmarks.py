@@ -20,6 +20,7 @@ from benchmarks import (
     few_shot,
     history,
     interleaved,
+    on_paper,
     operations,
     photos,
     precision,
@@ -31,6 +32,7 @@ from benchmarks import (
     start_process,
     steps,
 )
+from benchmarks.distribution_plot import plot_speed
 from benchmarks.interleaved import KERAS, Measurement, Settings, take_turns
 from benchmarks.processes import Finished, Line
 from benchmarks.torch_process import torch_training
@@ -333,12 +335,16 @@ def use_tiny_networks(set_item=dict.__setitem__, set_attribute=setattr):
 def small_commands(monkeypatch):
     """Runs the scripts in processes without TensorFlow's import, on small networks."""
     use_tiny_networks(monkeypatch.setitem, monkeypatch.setattr)
-    asked = []
+    asked, ran = [], {}
 
     def run_small(script, arguments, folder):
         words = [str(word) for word in arguments]
         asked.append((script, words))
-        done = commands.run(script, words, folder, use_tiny_networks)
+        # What differs in its batch size alone is trained once.
+        at = words.index("--batch-size") if "--batch-size" in words else len(words)
+        same = (script, *words[:at], *words[at + 2 :])
+        done = ran.get(same) or commands.run(script, words, folder, use_tiny_networks)
+        ran[same] = done
         assert done.returncode == 0, done.stdout + done.stderr
         lines = done.stdout.splitlines()
         told = [Line(float(i), 10**9 + i, line) for i, line in enumerate(lines, 1)]
@@ -371,7 +377,7 @@ def test_without_pretrained_weights_there_is_no_recipe(small_commands, tiny_back
 
 def test_every_part_of_scale_is_measured_and_plotted(small_commands, stripes_npz, tmp_path):
     path, picture = tmp_path / "scale.json", tmp_path / "scale.png"
-    sizes = "--images 60 --image-size 32 --pixels 48 --num-images 60"
+    sizes = "--images 60 --image-size 48 --pixels 48 --num-images 60"
     more = "--files 100 --folder-image-size 48 --epochs 3"
     words = [*sizes.split(), *more.split(), "--data", stripes_npz, "--output", path]
     for part in (scale.FOLDER, scale.EPOCHS):  # one after the other, into one file
@@ -387,6 +393,30 @@ def test_every_part_of_scale_is_measured_and_plotted(small_commands, stripes_npz
     assert len(results["epochs"]["memory_bytes"]) == 3
     assert results["epochs"]["growth_bytes"] == 1  # see small_commands: a byte a line
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_steps_of_several_processes_are_plotted():
+    network = {"network": "cnn32", "parameters": 10**6, "batch_size": 128, "pass": 9_000.0}
+    rows = [
+        network | {"processes": processes, "cores": cores, "link": link, "step": 1000.0 * cores}
+        for processes, cores, link in (
+            (1, 1, "loopback"),
+            (1, 2, "loopback"),
+            (2, 2, "loopback"),
+            (2, 2, "10 Gbit/s"),
+        )
+    ]
+    left, right = plot_speed(rows).axes
+    assert [list(line.get_ydata()) for line in left.lines[:2]] == [[1.0, 1.0], [1.0, 1.0]]
+    assert [bar.get_height() for bar in right.patches] == [64, 64]
+
+
+def test_gradients_take_longer_on_a_slow_link_and_with_many_processes():
+    assert on_paper.gradient_seconds(1, 1.0) == 0
+    assert on_paper.gradient_seconds(2, 1.0) > on_paper.gradient_seconds(2, 10.0)
+    assert on_paper.gradient_seconds(64, 1.0) > on_paper.gradient_seconds(2, 1.0)
+    told = CliRunner().invoke(on_paper.main, ["--disk", "1", "--memory", "17.1"]).output
+    assert told.count("| 1,000,000,000 | 64 |") == 1 and "at 100,000,000 images" in told
 
 
 def test_costs_are_read_from_what_train_says():

@@ -34,12 +34,17 @@ OPTIONS = (
     "--limit 205 --head-epochs 1 --finetune-epochs 2 --finetune-learning-rate 0.05 --dropout 0.5 "
     "--rotation-degrees 20 --mixup-alpha 0.4 --class-weights --offline"
 ).split()
-AFTERWARDS = """
+ALONE = """
 import sys
 from tests.tiny_train import add_tiny_backbone
 add_tiny_backbone()
+from transfer.commands.train import main
+one, two, *options = sys.argv[1:]
+main([*options, "--run-dir", one], standalone_mode=False)
+sys.stdin.read()  # until the other is there to go on with
+main(["--resume", two], standalone_mode=False)
 import transfer
-run = transfer.load(sys.argv[1])
+run = transfer.load(two)
 assert run.report().is_file() and run.evaluate().accuracy > 0.4
 """
 
@@ -198,11 +203,12 @@ def test_a_worker_that_fails_is_told_once(tmp_path, monkeypatch, capfd):
     assert run("if number == '0': sys.stdin.read()\nsys.exit('Error: mine')") == 1
     with pytest.raises(InputError, match="process 1 of 2 was killed .SIGKILL.*Go on so"):
         run("os.kill(os.getpid(), 9) if number == '1' else sys.exit(75)")
-    monkeypatch.setattr(workers, "_HALTED_SECONDS", 0.5)
+    monkeypatch.setattr(workers, "_HALTED_SECONDS", 0.3)
+    monkeypatch.setattr(workers, "_TOGETHER_SECONDS", 0.5)
     for number in "01":  # its fellow waits for it
         with pytest.raises(InputError, match=f"process {number} of 2 was halted.*Go on so"):
             run(f"os.kill(os.getpid(), 19) if number == '{number}' else sys.stdin.read()")
-    assert run("import time; time.sleep(1.5)") == 0  # slow is not halted
+    assert run("import time; time.sleep(0.8)") == 0  # slow is not halted
     output, errors = capfd.readouterr()
     assert output == "hello\n" and errors.count("no disk") == 1 and errors.count("mine") == 1
 
@@ -210,25 +216,22 @@ def test_a_worker_that_fails_is_told_once(tmp_path, monkeypatch, capfd):
 # --- The same numbers ---------------------------------------------------------------------------
 
 
-def start(folder, arguments, backend=""):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend}
+def start(folder, arguments, **backend):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | backend
     if not backend:
         del environment["KERAS_BACKEND"]
-    words = [sys.executable, *map(str, arguments)]
+    # What is compiled once is compiled for all.
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     return subprocess.Popen(
-        words,
+        [sys.executable, *map(str, arguments)],
         cwd=folder,
         env=environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def finish(process):
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return output
 
 
 def losses(run_dir):
@@ -242,8 +245,9 @@ def test_two_processes_train_as_one_and_go_on_as_one(command_inputs, tmp_path):
     pytest.importorskip("jax")
     script, folder = ROOT / "tests" / "tiny_train.py", command_inputs
     one, two = tmp_path / "one", tmp_path / "two"
-    finish(start(folder, [script, *OPTIONS, "--run-dir", one], "jax"))
-    together = start(folder, [script, *OPTIONS, "--run-dir", two, "--local-processes", "2"])
+    several = ["--run-dir", two, "--local-processes", "2"]
+    together = start(folder, [script, *OPTIONS, *several])
+    alone = start(folder, ["-c", ALONE, one, two, *OPTIONS], KERAS_BACKEND="jax")
     told = []
     for line in together.stdout:
         told.append(line)
@@ -257,10 +261,10 @@ def test_two_processes_train_as_one_and_go_on_as_one(command_inputs, tmp_path):
     assert errors.count("\n") == 1 and "process 1 of 2 was killed" in errors, errors
     assert f"--resume {two} --local-processes 2" in errors
     assert sum(line.startswith("Run folder") for line in told) == 1
-    finish(start(folder, [script, "--resume", two], "jax"))
+    _, errors = alone.communicate(timeout=300)
+    assert alone.returncode == 0, errors
     np.testing.assert_allclose(losses(one), losses(two), atol=1e-5)
     weights = [keras.models.load_model(each / "model.keras").get_weights() for each in (one, two)]
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     assert json.loads((two / "config.json").read_text())["command"].endswith("--local-processes 2")
-    finish(start(folder, ["-c", AFTERWARDS, two], "jax"))

@@ -369,12 +369,12 @@ def test_a_streamed_run_is_the_same_as_one_in_memory(
     from transfer.training.run import resume, train
 
     data = tmp_path / "train.tar"
-    data.write_bytes(tar_bytes(examples(150)))
+    data.write_bytes(tar_bytes(examples(100)))
     config = Config(
         **(tiny_inputs | {"data": str(data)}),
         image_size=32,
         batch_size=16,
-        head_epochs=3,
+        head_epochs=2,
         finetune_epochs=0,
         flip=True,
     )
@@ -383,7 +383,7 @@ def test_a_streamed_run_is_the_same_as_one_in_memory(
     monkeypatch.setattr(features, "MEMORY_SHARE", 0)  # read from the disk
     monkeypatch.setattr(features, "_FORMAT", 99)  # computed again
     with monkeypatch.context() as stopping:
-        stopping.setattr(PhaseProgress, "on_epoch_end", stop_after_two)
+        stopping.setattr(PhaseProgress, "on_epoch_end", stop_after_one)
         with pytest.raises(Interrupted):
             train(config, run_dir=tmp_path / "streamed")
     resumed = resume(tmp_path / "streamed")
@@ -391,8 +391,8 @@ def test_a_streamed_run_is_the_same_as_one_in_memory(
     assert "decoded anew" in read_facts(resumed.run_dir).data.provenance
 
 
-def stop_after_two(progress, epoch, logs=None):
-    if epoch == 1:
+def stop_after_one(progress, epoch, logs=None):
+    if epoch == 0:
         raise KeyboardInterrupt
 
 

@@ -124,7 +124,7 @@ def _run_job(
 
 
 def _start(folder: Path, out: Path, *words: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tools.kill_shards_job", "predict", folder / "model.tflite"]
+    command = [sys.executable, "-m", "tools.shards_job", "predict", folder / "model.tflite"]
     command += [folder / "photos", "--csv", out, *words]
     return subprocess.Popen(
         list(map(str, command)),

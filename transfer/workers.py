@@ -278,7 +278,7 @@ def _worker(command: Sequence[str], place: Place, own: Mapping[str, str]) -> Ite
 
 def _wait(workers: Sequence[_Worker]) -> _Worker | None:
     """Returns the worker that failed, None when all have ended well."""
-    moved = time.monotonic()  # when last none was halted
+    halted_polls = 0  # in a row; where this process was halted as well, it does not count on
     while True:
         ended = [worker for worker in workers if worker.process.poll() is not None]
         failed = [worker for worker in ended if worker.code()]
@@ -287,8 +287,8 @@ def _wait(workers: Sequence[_Worker]) -> _Worker | None:
         if len(ended) == len(workers):
             return None
         halted = [worker for worker in workers if worker.is_halted()]
-        moved = moved if halted else time.monotonic()
-        if time.monotonic() - moved > _HALTED_SECONDS:
+        halted_polls = halted_polls + 1 if halted else 0
+        if halted_polls * _POLL_SECONDS > _HALTED_SECONDS:
             return halted[0]
         time.sleep(_POLL_SECONDS)
 

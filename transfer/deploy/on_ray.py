@@ -9,6 +9,7 @@ were not written yet, and finds the others done when it comes again.
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,8 +37,13 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-# As Ray does by itself on Windows and macOS: nothing listens but on 127.0.0.1.
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# As Ray does by itself on Windows and macOS: nothing listens but on 127.0.0.1. Its token for this
+# cluster alone; Ray itself would leave one in the user's home, for all clusters to come.
+_LOCAL_SETTINGS = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
 _CONNECT_SECONDS = 10
 _NEEDS = "pip install 'transfer[ray]'"
 
@@ -117,7 +123,7 @@ def connected(address: str) -> Iterator[int]:
         InputError: Ray is missing, or no cluster answers there.
     """
     _check_address(address)
-    for name, value in (_SETTINGS | (_LOOPBACK if address == LOCAL else {})).items():
+    for name, value in (_SETTINGS | (_LOCAL_SETTINGS if address == LOCAL else {})).items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -128,8 +134,7 @@ def connected(address: str) -> Iterator[int]:
             options = {"include_dashboard": False} if address == LOCAL else {}
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:  # Ray has many
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise _no_cluster(address, reason) from error
+        raise _no_cluster(address, _reason(error)) from error
     try:
         if address == LOCAL and (host := ray.util.get_node_ip_address()) != LOOPBACK:
             raise InputError(
@@ -163,6 +168,18 @@ def _check_address(address: str) -> None:
         socket.create_connection((parts.hostname, parts.port), _CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
         raise _no_cluster(address, str(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    chain: BaseException | None = error
+    while chain is not None:
+        if "InvalidAuthToken" in str(chain):
+            return (
+                "it wants a token; set RAY_AUTH_MODE=token, and have the token of its head in "
+                "RAY_AUTH_TOKEN or ~/.ray/auth_token"
+            )
+        chain = chain.__cause__ or chain.__context__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _no_cluster(address: str, reason: str) -> InputError:

@@ -1,0 +1,32 @@
+"""The command of the tools that try Ray: `transfer` with shards of a few photos.
+
+Which machines answered is written beside the model, in the folder `nodes`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.kill_shards import SHARD_PHOTOS
+from transfer.commands import main
+from transfer.commands.exit_codes import run
+from transfer.deploy import on_ray
+
+
+class Witness(on_ray.Worker):
+    """A worker that leaves the address of its machine; Ray carries it there, as a script's own."""
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what a worker returns."""
+        import ray
+
+        nodes = Path(row["work"].models[0]).parent / "nodes"
+        nodes.mkdir(exist_ok=True)
+        (nodes / ray.util.get_node_ip_address()).touch()
+        return super().__call__(row)
+
+
+if __name__ == "__main__":
+    on_ray.SHARD_PHOTOS = SHARD_PHOTOS
+    on_ray.Worker = Witness  # type: ignore[misc]
+    run(main.main, "transfer")
