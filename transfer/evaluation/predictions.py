@@ -57,9 +57,9 @@ def predict_first(run: FinishedRun, count: int | None) -> Predictions:
     is_kept = load_predictions(run.run_dir, run.facts) is not None
     if count is None or count >= test.num_images or is_kept:
         whole = predict_run(run)
-        return Predictions(whole.y_true[:count], whole.y_prob[:count])
+        return Predictions(whole.y_true[:count], whole.y_prob[:count], whole.engine)
     some = test.take(np.arange(count))
-    return Predictions(some.labels, _predict(run, some, TEST))
+    return _predict(run, some, TEST)
 
 
 def predict_run(run: FinishedRun, part: str = TEST) -> Predictions:
