@@ -26,6 +26,7 @@ from transfer.data.pipeline import (
     make_training_dataset,
     steps_per_epoch,
 )
+from transfer.errors import InputError
 from transfer.plots.charts import plot_learning_rates
 from transfer.plots.style import png
 from transfer.runs.folder import check_new, create_run
@@ -174,6 +175,11 @@ def _try(model: keras.Model, phase: str, batches: tf.data.Dataset, now: float) -
             batches, steps_per_epoch=STEPS, callbacks=[rising, stop], shuffle=False, verbose=0
         )
     losses = np.array(rising.losses)
+    if not len(losses):
+        raise InputError(
+            f"the loss of the {phase} phase is no number at its first step, at a rate of "
+            f"{LOWEST:g}: take other --weights, or look at the images (transfer look)."
+        )
     return RateTest(phase, rising.rates[: len(losses)], losses, now)
 
 
