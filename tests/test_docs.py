@@ -240,6 +240,7 @@ def test_every_option_named_is_one_of_a_command():
         "--only",
         "--kills",
         "--stops",
+        "--history",
     }  # of tools
     for name in group.COMMANDS:
         for parameter in group.load_command(name).params:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from transfer.commands import train as command
 from transfer.config import Config
 from transfer.errors import InputError
+from transfer.report.learning_rates import write_learning_rates
 from transfer.training import learning_rates
 from transfer.training.learning_rates import RateTest, find_learning_rates
 
@@ -51,7 +52,8 @@ def test_each_phase_is_tried_and_no_run_is_made(tiny_inputs, tiny_backbone, tmp_
 
         monkeypatch.setattr(learning_rates, name, spy)
     config = Config(**tiny_inputs, image_size=32, batch_size=32, head_epochs=2, schedule="cosine")
-    folder, tests = find_learning_rates(config, run_dir=tmp_path / "rates")
+    tests = find_learning_rates(config)
+    folder = write_learning_rates(tests, tmp_path / "rates")
     assert [test.phase for test in tests] == ["head", "fine-tune"]
     assert tests[0].suggested  # stripes are easy, and at the highest rates nothing is learnt
     for test in tests:
@@ -69,7 +71,7 @@ def test_each_phase_is_tried_and_no_run_is_made(tiny_inputs, tiny_backbone, tmp_
     with pytest.raises(InputError, match="exists"):
         find_learning_rates(config, run_dir=folder)
     alone = dataclasses.replace(config, head_epochs=0)
-    _, [only] = find_learning_rates(alone, run_dir=tmp_path / "alone")
+    [only] = find_learning_rates(alone)
     assert only.phase == "fine-tune"
 
 

@@ -150,11 +150,11 @@ def _find_learning_rate(
     config: Config, given: dict[str, Any], run_dir: Path | None, offline: bool, verbose: bool
 ) -> int:
     load_keras(verbose)
-    from transfer.training.learning_rates import PLOT, STEPS, find_learning_rates
+    from transfer.report.learning_rates import PLOT, write_learning_rates
+    from transfer.training.learning_rates import STEPS, find_learning_rates
 
-    folder, tests = find_learning_rates(
-        config, run_dir=run_dir, offline=offline, given=frozenset(given)
-    )
+    tests = find_learning_rates(config, run_dir=run_dir, offline=offline, given=frozenset(given))
+    folder = write_learning_rates(tests, run_dir)
     for test in tests:
         option = f"--{'head' if test.phase == 'head' else 'finetune'}-learning-rate"
         told = f"{option} {test.suggested:g}" if test.suggested else "no suggestion"

@@ -22,7 +22,6 @@ from transfer.plots.style import BLUE, GRAY, LONGEST_LABEL, SPLIT_COLOURS, VERMI
 
 if TYPE_CHECKING:
     from transfer.evaluation.calibration import RejectCurve  # loads scikit-learn
-    from transfer.training.learning_rates import RateTest
 
 MOST_CELLS_WITH_NUMBERS = 40  # classes; beyond, numbers in the cells are too small to read
 FEWEST_IN_BIN = 10  # images; of fewer an accuracy says nothing
@@ -117,8 +116,11 @@ def _mark_changes(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
             style["label"] = None  # one entry in the legend is enough
 
 
-def plot_learning_rates(tests: "Sequence[RateTest]") -> Figure:
+def plot_learning_rates(tests: Sequence[Any]) -> Figure:
     """Plots the loss of each step against its learning rate, a plot for each phase.
+
+    Args:
+        tests: of each phase, with `phase`, `rates`, `losses`, `smoothed`, `now` and `suggested`.
 
     Returns:
         A figure; thin the loss of each batch, thick their average; lines at the rate of the

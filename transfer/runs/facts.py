@@ -249,7 +249,6 @@ def describe_run(
     command: str = "",
     repeats: RepeatsFacts | None = None,
     counts: ClassifierCounts | None = None,
-    libraries: Mapping[str, str] | None = None,
 ) -> Facts:
     """Returns what config.json holds of a run that begins now.
 
@@ -263,7 +262,6 @@ def describe_run(
         command: as it was typed.
         repeats: what binds it to other runs.
         counts: how large the classifier is.
-        libraries: as for `versions`.
     """
     return Facts(
         config,
@@ -271,7 +269,7 @@ def describe_run(
         data,
         WeightsFacts(weights.name, weights.provenance, weights_sha256),
         policy,
-        versions(libraries or {}),
+        versions(),
         command,
         datetime.now(UTC).isoformat(timespec="seconds"),
         repeats,
@@ -279,20 +277,15 @@ def describe_run(
     )
 
 
-def versions(libraries: Mapping[str, str]) -> dict[str, str]:
-    """Returns the versions of Python, of this package and of what it computes with.
-
-    Args:
-        libraries: the version of what computes besides the backend, by name.
-    """
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, of this package and of what it computes with."""
     import keras
 
-    names = (keras.backend.backend(), "keras", "numpy")
+    libraries = (keras.backend.backend(), "keras", "numpy")
     return {
         "transfer": __version__,
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in names},
-        **libraries,
+        **{name: importlib.metadata.version(name) for name in libraries},
     }
 
 

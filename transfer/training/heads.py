@@ -12,7 +12,6 @@ from pathlib import Path
 
 import keras
 
-from transfer.acceleration.doors import pass_libraries
 from transfer.config import Config
 from transfer.models.classifier import build_classifier
 from transfer.models.fingerprints import fingerprint_variables
@@ -94,13 +93,7 @@ def train_head(config: Config, data: Data, start: HeadStart, run_dir: Path) -> R
     with one_line_for_every_end(run_dir, config), lock_new_run(run_dir):
         described = describe_data(data.splits, data.fingerprints)
         describe_run(
-            config,
-            settled,
-            described,
-            start.weights,
-            start.weights_sha256,
-            start.policy,
-            libraries=pass_libraries(),
+            config, settled, described, start.weights, start.weights_sha256, start.policy
         ).write(run_dir)
         random.setstate(start.random_state)  # from which the head's weights are drawn
         with dtype_policy(start.policy):

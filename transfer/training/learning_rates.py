@@ -5,9 +5,7 @@ loss falls, or stays, up to the highest rate at which a network learns, and rise
 third of that rate is one to begin with.
 """
 
-import csv
 import dataclasses
-import io
 import time
 from collections.abc import Container
 from dataclasses import dataclass
@@ -27,10 +25,8 @@ from transfer.data.pipeline import (
     steps_per_epoch,
 )
 from transfer.errors import InputError
-from transfer.plots.charts import plot_learning_rates
-from transfer.plots.style import png
-from transfer.runs.folder import check_new, create_run
-from transfer.storage.atomic import scratch_folder, write_atomically
+from transfer.runs.folder import check_new
+from transfer.storage.atomic import scratch_folder
 from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
 from transfer.training.interruption import StopAfterStep, one_line_for_every_end
 from transfer.training.optimizers import PLATEAU
@@ -44,7 +40,6 @@ from transfer.training.phases import (
 )
 from transfer.training.run import Start, build, prepare
 
-PLOT, TABLE = "learning_rates.png", "learning_rates.csv"
 STEPS = 100
 LOWEST, HIGHEST = 1e-6, 1.0
 _NEIGHBOURS = 3.0  # steps, the deviation of the average's weights
@@ -111,19 +106,19 @@ def find_learning_rates(
     run_dir: Path | None = None,
     offline: bool = False,
     given: Container[str] | None = None,
-) -> tuple[Path, list[RateTest]]:
-    """Tries rising rates in each phase that the settings have, and keeps a plot and a table.
+) -> list[RateTest]:
+    """Tries rising rates in each phase that the settings have.
 
     The fine-tune phase is tried from where a whole head phase ends. No run is made.
 
     Args:
         config: the settings; their rates are what is told beside those suggested.
-        run_dir: the folder to make, or None for `runs/<time>-learning-rates`.
+        run_dir: a folder that must not be there yet; None for any.
         offline: never use the network.
         given: as `train` takes it.
 
     Returns:
-        The folder with `learning_rates.png` and `learning_rates.csv`, and the tests of the phases.
+        The tests of the phases, in order.
 
     Raises:
         InputError: as `train`.
@@ -133,11 +128,7 @@ def find_learning_rates(
     start = prepare(config, data=None, given=given, offline=offline)
     with scratch_folder() as scratch, one_line_for_every_end(scratch, config):
         run = Run(start.settled, HistoryRecorder(scratch), time.perf_counter())
-        tests = _try_phases(start, run)
-    folder = create_run("learning-rates", run_dir)
-    write_atomically(folder / TABLE, _table(tests))
-    write_atomically(folder / PLOT, png(plot_learning_rates(tests)))
-    return folder, tests
+        return _try_phases(start, run)
 
 
 def _try_phases(start: Start, run: Run) -> list[RateTest]:
@@ -181,15 +172,3 @@ def _try(model: keras.Model, phase: str, batches: tf.data.Dataset, now: float) -
             f"{LOWEST:g}: take other --weights, or look at the images (transfer look)."
         )
     return RateTest(phase, rising.rates[: len(losses)], losses, now)
-
-
-def _table(tests: list[RateTest]) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["phase", "learning_rate", "loss", "smoothed_loss"])
-    for test in tests:
-        for row in zip(
-            test.rates.tolist(), test.losses.tolist(), test.smoothed.tolist(), strict=True
-        ):
-            rows.writerow([test.phase, *(f"{number:.6g}" for number in row)])
-    return text.getvalue()
