@@ -152,14 +152,15 @@ def compile_head(
     features: HeadFeatures,
     splits: Splits,
     config: Config,
-    steps_at_a_time: int = HEAD_STEPS_AT_A_TIME,
+    steps_at_a_time: int | None = None,  # as many as are fast
 ) -> None:
     """Makes a head ready to train on features: optimizer, loss, and what standardizes them."""
     steps = steps_per_epoch(splits.train.num_images, config.batch_size)
     rate = make_schedule(config, config.head_learning_rate, steps * config.head_epochs)
     optimizer = make_optimizer(config.optimizer, rate, weight_decay=config.weight_decay)
     _, images_in = _share(splits, config, HEAD_VALIDATION_BATCH)
-    _compile(head, config, optimizer, images_in, steps_at_a_time=steps_at_a_time)
+    at_a_time = steps_at_a_time or HEAD_STEPS_AT_A_TIME
+    _compile(head, config, optimizer, images_in, steps_at_a_time=at_a_time)
     if features.scaler:
         standardize_features(head, features.scaler)
 
