@@ -159,15 +159,16 @@ def predict_on_two(both: Namespaces, folder: Path) -> bool:
     if start(both.command(0, command), folder, output).wait():
         raise click.ClickException(output.with_suffix(".errors").read_text())
     click.echo(output.read_text().strip())
-    answers = [read_shards(folder / name / "a.csv") for name in ("ray", "alone")]
+    answers = [read_shards(folder / name / "answers.csv") for name in ("ray", "alone")]
     nodes = sorted(each.name for each in (folder / "nodes").iterdir())
     good = _tell(f"nodes that answered: {', '.join(nodes)}", nodes == list(ADDRESSES))
-    return good & _tell(f"{len(answers[1])} answers are those of one", answers[0] == answers[1])
+    same = len(answers[1]) == SHARDS * SHARD_PHOTOS and answers[0] == answers[1]
+    return good & _tell(f"{len(answers[0])} answers are those of one", same)
 
 
 def _job(folder: Path, name: str) -> list[object]:
     model, photos = folder / "model.tflite", folder / "photos"
-    return ["predict", model, photos, "--csv", folder / name / "a.csv"]
+    return ["predict", model, photos, "--csv", folder / name / "answers.csv"]
 
 
 @click.command()
