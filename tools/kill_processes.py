@@ -89,8 +89,8 @@ class Training:
         return len(told_epochs(self.output))
 
     def wait_for(self, epochs: int) -> bool:
-        """Waits until so many are told; returns False where it ended before."""
-        while self.epochs() < epochs and self.process.poll() is None:
+        """Waits until workers are there and so many are told; False where it ended before."""
+        while self.process.poll() is None and not (self.workers() and self.epochs() >= epochs):
             time.sleep(0.05)
         return self.process.poll() is None
 

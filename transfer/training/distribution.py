@@ -256,6 +256,11 @@ def any_says(value: bool) -> bool:
     return any(_numbers(int(value)))
 
 
+def first_says(value: bool) -> bool:
+    """Returns what the first process says, where others may see a folder earlier or later."""
+    return any_says(value and is_first())
+
+
 def _numbers(value: int) -> list[int]:
     if num_processes() == 1:
         return [value]

@@ -20,7 +20,7 @@ from transfer.formatting import format_spread
 from transfer.runs import files
 from transfer.runs.facts import Facts, RepeatsFacts, read_facts
 from transfer.runs.folder import check_new, default_run_dir, is_tidy
-from transfer.training import run
+from transfer.training import distribution, run
 from transfer.training.result import Describe, Result
 
 
@@ -69,7 +69,7 @@ def train_repeats(
     base = run_dir or default_run_dir(config.backbone)
     seeds = range(config.seed, config.seed + count)
     folders = {seed: base.with_name(f"{base.name}-seed{seed}") for seed in seeds}
-    for folder in folders.values():
+    for folder in folders.values() if distribution.is_first() else ():
         check_new(folder)
     yield from _train_missing(config, folders, offline, command, describe, given, show_network)
 
@@ -147,12 +147,12 @@ def _train_missing(
     """Finishes what has begun and begins what has not, in the order of the seeds."""
     bound = RepeatsFacts(min(folders), len(folders))
     for number, (seed, folder) in enumerate(folders.items(), start=1):
-        if is_tidy(folder):
+        if distribution.first_says(is_tidy(folder)):
             continue
         keras.backend.clear_session()  # frees the network before
         console.say(f"Repeat {number} of {len(folders)}: seed {seed}")
         with _say_how_to_go_on(folder, folders):
-            if (folder / files.CONFIG).is_file():
+            if distribution.first_says((folder / files.CONFIG).is_file()):
                 result = run.resume(folder, offline=offline, describe=describe)
             else:
                 result = run.train(
