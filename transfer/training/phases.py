@@ -237,7 +237,8 @@ def _fit_unfrozen(
     (own, own_validation), _ = _share(splits, config, config.batch_size)
 
     def batches_from(epoch: int, share: Share) -> tf.data.Dataset:
-        epochs = range(begun + epoch, begun + run.epochs(phase))
+        # One at least: on JAX `fit` looks at a batch also where no epoch is left to train.
+        epochs = range(begun + epoch, begun + max(epoch + 1, run.epochs(phase)))
         return make_training_dataset(splits.train, config, num_classes, epochs, share)
 
     validation = make_evaluation_dataset(
