@@ -156,8 +156,7 @@ def _find_learning_rate(
     tests = find_learning_rates(config, run_dir=run_dir, offline=offline, given=frozenset(given))
     folder = write_learning_rates(tests, run_dir)
     for test in tests:
-        option = f"--{'head' if test.phase == 'head' else 'finetune'}-learning-rate"
-        told = f"{option} {test.suggested:g}" if test.suggested else "no suggestion"
+        told = f"{test.option} {test.suggested:g}" if test.suggested else "no suggestion"
         why = f"none of {STEPS} rates raises the loss"
         if test.highest:
             why = f"a third of {test.highest:.2g}, the highest that does not raise the loss"
@@ -193,7 +192,7 @@ def _check(resume: str | None, run_dir: Path | None, repeats: int) -> None:
         raise click.UsageError("--resume also goes on with the repeats; leave --repeats out.")
 
 
-def _check_finder(resume: str | None, repeats: int, together: Any) -> None:
+def _check_finder(resume: str | None, repeats: int, together: int | str | None) -> None:
     if resume or repeats > 1 or together:
         raise click.UsageError(
             "--find-learning-rate trains nothing, in one process; leave --resume, --repeats, "

@@ -59,6 +59,11 @@ class RateTest:
     now: float  # what the settings have
 
     @property
+    def option(self) -> str:
+        """What sets the rate."""
+        return f"--{'head' if self.phase == HEAD else 'finetune'}-learning-rate"
+
+    @property
     def smoothed(self) -> np.ndarray:
         """The losses, each averaged with its neighbours: each is of another batch."""
         return gaussian_filter1d(self.losses, _NEIGHBOURS, mode="nearest")
