@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -34,6 +35,7 @@ from transfer.storage.atomic import (
 )
 from transfer.storage.cache import CHECKSUM, FolderCache, keras_home
 from transfer.storage.csv_text import csv_text, original_cell, plain_cell
+from transfer.storage.sizes import folder_bytes
 
 STALE = atomic._STALE_SECONDS
 LINKS = pytest.mark.skipif(sys.platform == "win32", reason="symbolic links")
@@ -650,3 +652,22 @@ def test_formulas_of_any_kind_get_an_apostrophe():
         assert plain_cell(text) == f"'{text}"
     for text in ("a=1", "'a", "", " =1", "p =1"):
         assert plain_cell(text) == text
+
+
+def test_a_folders_bytes_are_counted_while_others_write_in_it(tmp_path, monkeypatch):
+    for name, size in {"a": 1, "goes/b": 10, "stays/c": 100, "stays/below/d": 1000}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(size))
+    (tmp_path / "link").symlink_to(tmp_path / "stays", target_is_directory=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    assert folder_bytes(tmp_path) == 1111
+    scan = os.scandir
+
+    def scan_after_it_went(place):
+        if str(place).endswith("goes"):
+            shutil.rmtree(place)
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", scan_after_it_went)
+    assert folder_bytes(tmp_path) == 1101
+    assert folder_bytes(tmp_path / "goes") == 0

@@ -15,6 +15,7 @@ from transfer.deploy.exported import as_rgb, batched
 from transfer.deploy.facts import ModelFacts
 from transfer.deploy.formats import quietly
 from transfer.evaluation.metrics import wilson_interval
+from transfer.storage.sizes import folder_bytes
 
 BATCHES = (1, 32)  # that are timed
 _SECONDS = 1.0  # for each
@@ -126,7 +127,7 @@ def outputs_of(run: Run, facts: ModelFacts, path: Path, images: np.ndarray) -> O
 def count_bytes(path: Path) -> int:
     """Returns the size of a model: of its file, of both of OpenVINO's, or of all in its folder."""
     if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return folder_bytes(path)
     others = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
     return sum(file.stat().st_size for file in (path, *others))
 

@@ -4,9 +4,9 @@ Reads small files, and of evaluated runs the model's checksum, so that a folder 
 listed in seconds; a run that is damaged is a row too, and says so.
 """
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from transfer.errors import InputError
 from transfer.runs import files
 from transfer.runs.facts import Facts, read_facts, read_summary
 from transfer.runs.folder import is_finished, is_locked
+from transfer.storage.sizes import folder_bytes
 
 FINISHED, TRAINING, UNFINISHED, DAMAGED = "finished", "training", "unfinished", "damaged"
 
@@ -57,15 +58,16 @@ def list_runs(folder: Path = files.RUNS_FOLDER) -> list[RunRow]:
         received = "a file" if folder.exists() else "no such folder"
         raise InputError(f"{folder} should be a folder of runs. Received: {received}.")
     now = time.time()
-    found = [path.parent for path in folder.glob(f"*/{files.CONFIG}") if path.exists()]
-    rows = [_row(run_dir, now) for run_dir in found]
+    rows = []
+    for config in folder.glob(f"*/{files.CONFIG}"):
+        with contextlib.suppress(FileNotFoundError):  # the run is being deleted
+            rows.append(_row(config.parent, now - config.stat().st_mtime))
     return sorted(rows, key=lambda row: (row.age_seconds, row.name))
 
 
-def _row(run_dir: Path, now: float) -> RunRow:
-    began = (run_dir / files.CONFIG).stat().st_mtime
+def _row(run_dir: Path, age_seconds: float) -> RunRow:
     row = RunRow(
-        run_dir.name, _state(run_dir), "", "", "", None, None, _num_bytes(run_dir), now - began
+        run_dir.name, _state(run_dir), "", "", "", None, None, folder_bytes(run_dir), age_seconds
     )
     try:
         facts = read_facts(run_dir)
@@ -97,15 +99,3 @@ def _test_accuracy(run_dir: Path, facts: Facts) -> float | None:
 
     kept = load_predictions(run_dir, facts)
     return None if kept is None else float((kept.y_prob.argmax(axis=1) == kept.y_true).mean())
-
-
-def _num_bytes(folder: Path) -> int:
-    def sizes() -> Iterator[int]:
-        for path in folder.rglob("*"):
-            try:
-                if path.is_file() and not path.is_symlink():
-                    yield path.stat().st_size
-            except OSError:
-                continue  # it went while we looked
-
-    return sum(sizes())

@@ -4,7 +4,6 @@
 one member is taken out and checked; nothing of it is imported or run.
 """
 
-import contextlib
 import hashlib
 import importlib.util
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from transfer.storage.atomic import scratch_folder
 from transfer.storage.downloads import DownloadError, is_offline
+from transfer.storage.sizes import folder_bytes
 
 _POLL_SECONDS = 0.1
 
@@ -89,19 +89,11 @@ def _wait(process: subprocess.Popen, folder: Path, answer_seconds: float) -> Non
     # pip's own limit does not reach the look-up of a name.
     size, since = 0, time.monotonic()
     while process.poll() is None:
-        if (now := _size(folder)) != size:
+        if (now := folder_bytes(folder)) != size:
             size, since = now, time.monotonic()
         if time.monotonic() - since > answer_seconds:
             raise DownloadError(f"no answer from the package index within {answer_seconds:g} s")
         time.sleep(_POLL_SECONDS)
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # pip moves its files meanwhile
-            total += path.stat().st_size
-    return total
 
 
 def _tell_failure(returncode: int, log: str) -> str:
