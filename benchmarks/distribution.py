@@ -9,9 +9,10 @@ processes cannot divide; turned, mixed (mixup), erased, with class weights; floa
 devices" are halves of one process's processor, which JAX takes for two devices, as it would GPUs.
 
 Speed: steps of training, and of the backbone alone, of one process on one core and on two, of two
-and four on two, which speak by loopback; and, for root on Linux with iproute2, of two with a core
-each in two network namespaces, the link between them as fast as it can be, or shaped to 10 and 1
-Gbit/s. A step has as many images of all processes together, however many there are.
+and four on two, which speak by loopback; and, for root on Linux with iproute2, of two in two
+network namespaces, the link between them as fast as it can be, or shaped to 10 and 1 Gbit/s. A step
+has as many images of all processes together, however many there are. No process is held to a core
+of its own: what waits for an exchange would wait for what computes there, 4 ms for each array.
 """
 
 import contextlib
@@ -44,7 +45,12 @@ LOSSES = (
     "--rotation-degrees 20 --mixup-alpha 0.4 --erase-probability 0.3 --class-weights "
     "--precision float32"
 ).split()
-SPEED = {"cnn32": (32, 128), "mobilenetv2": (64, 32)}  # image size, images a step
+# Network, image size, images a step, and whether BatchNorm trains: then processes exchange the
+# statistics of each such layer, forward and backward, besides the gradients.
+SPEED = {
+    "cnn32": ("cnn32", 32, 128, "trained"),
+    "mobilenetv2": ("mobilenetv2", 64, 32, "frozen"),
+}
 MEASURE_SECONDS = 2.0  # about, of each number
 LINKS = {"link, unshaped": 0.0, "10 Gbit/s": 10.0, "1 Gbit/s": 1.0}
 
@@ -63,6 +69,7 @@ def train(
         devices: into which JAX divides the processor of each process, as if they were GPUs.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(folder / "keras")}
+    environment["START_ALIKE"] = ""  # read by the script
     environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     several = ["--local-processes", str(processes)] if processes else []
     environment |= {} if processes else {"KERAS_BACKEND": backend}
@@ -137,7 +144,7 @@ class Steps:
         if both:
             places = [Place(f"{FIRST}:4242", 2, number) for number in (0, 1)]
         words = [sys.executable, "-m", "benchmarks.distribution_steps"]
-        words += [network, *map(str, SPEED[network])]
+        words += map(str, SPEED[network])
         self.processes = []
         for place, own in zip(places, cores, strict=True):
             command = ["taskset", "-c", ",".join(map(str, own)), *words]
@@ -171,7 +178,7 @@ class Steps:
         """Returns images/s of all processes together, the median of three."""
         count = max(2, round(MEASURE_SECONDS / self._seconds(what, 2) * 2 / 3))
         seconds = statistics.median(self._seconds(what, count) for _ in range(3))
-        return SPEED[self.network][1] * count / seconds
+        return SPEED[self.network][2] * count / seconds
 
     def close(self) -> None:
         """Ends the processes."""
@@ -188,11 +195,11 @@ def measure_speed(networks: Sequence[str]) -> list[dict]:
     """
     rows = []
     for network in networks:
-        for cores in ([[0]], [[0, 1]], [[0], [1]], [[0, 1]] * 4):
+        for cores in ([[0]], [[0, 1]], [[0, 1]] * 2, [[0, 1]] * 4):
             rows += _measure(Steps(network, cores), {"loopback": 0.0}, None)
         try:
             with two_namespaces() as both:
-                rows += _measure(Steps(network, [[0], [1]], both), LINKS, both)
+                rows += _measure(Steps(network, [[0, 1]] * 2, both), LINKS, both)
         except OSError as error:
             click.echo(f"no links: network namespaces are for root, with iproute2: {error}")
     return rows
@@ -208,7 +215,7 @@ def _measure(steps: Steps, links: Mapping[str, float], both: Namespaces | None) 
             row = {
                 "network": steps.network,
                 "parameters": steps.parameters,
-                "batch_size": SPEED[steps.network][1],
+                "batch_size": SPEED[steps.network][2],
                 "processes": len(steps.processes),
                 "cores": steps.num_cores,
                 "link": link,

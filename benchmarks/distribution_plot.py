@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from transfer.plots import style
 
-COLOURS = (style.BLUE, style.VERMILLION)
+COLOURS = (style.BLUE, style.VERMILLION, style.GRAY)
 
 
 def plot_speed(rows: Sequence[Mapping]) -> Figure:
@@ -24,9 +24,9 @@ def plot_speed(rows: Sequence[Mapping]) -> Figure:
     for number, network in enumerate(networks):
         own = [row for row in rows if row["network"] == network]
         _plot_rate(left, own, COLOURS[number])
-        _plot_links(right, own, COLOURS[number], (number - 0.5) * 0.38)
-    left.axhline(1, color="gray", ls="--", lw=1)
-    left.text(1.05, 1.02, "one process on both cores", color="gray", va="bottom")
+        width = 0.8 / len(networks)
+        _plot_links(right, own, COLOURS[number], width, (number - (len(networks) - 1) / 2) * width)
+    left.axhline(1, color="gray", ls="--", lw=1, label="one process on both cores", zorder=0)
     left.set_xticks([1, 2, 4])
     left.set_ylim(0)
     left.set(xlabel="processes on two cores", ylabel="images/s, of those of one process")
@@ -48,13 +48,15 @@ def _plot_rate(axes: Axes, rows: Sequence[Mapping], colour: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def _plot_links(axes: Axes, rows: Sequence[Mapping], colour: str, shift: float) -> None:
+def _plot_links(
+    axes: Axes, rows: Sequence[Mapping], colour: str, width: float, shift: float
+) -> None:
     by_link = {row["link"]: row for row in rows if row["processes"] == 2}
     places = np.arange(len(by_link)) + shift
     milliseconds = [1e3 * row["batch_size"] / row["step"] for row in by_link.values()]
     megabytes = rows[0]["parameters"] * 4 / 1e6
     label = f"{rows[0]['network']}, {megabytes:.1f} MB of gradients"
-    bars = axes.bar(places, milliseconds, 0.36, color=colour, label=label)
+    bars = axes.bar(places, milliseconds, 0.95 * width, color=colour, label=label)
     axes.bar_label(bars, fmt="{:.0f}")
     axes.set_xticks(np.arange(len(by_link)), list(by_link))
     axes.set_ylim(0, max(axes.get_ylim()[1], 1.25 * max(milliseconds)))

@@ -7,7 +7,8 @@ Nothing is trained here. What one process does was measured (`MEASURED` says by 
 what several do is computed from it: images and features are divided evenly, and each step of
 fine-tuning waits for its gradients. These go around in a ring, as Gloo and NCCL send them: each
 process sends and receives 2 (N - 1) / N times their bytes (Patarasuk and Yuan 2009,
-https://doi.org/10.1016/j.jpdc.2008.09.002).
+https://doi.org/10.1016/j.jpdc.2008.09.002). On CPUs each array of them goes around on its own, and
+takes a time that does not depend on its size: that of two processes, so at least that of more.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ PROCESSES = (1, 8, 64)
 HEAD_EPOCHS, FINETUNE_EPOCHS = 10, 5
 FEATURES = 1280  # of MobileNetV2, two bytes each
 PARAMETERS = 2_270_794  # that have gradients, four bytes each; with a head of ten classes
+ARRAYS = 54  # in which they are, BatchNorm frozen
 
 
 @dataclass(frozen=True)
@@ -26,22 +28,25 @@ class Measured:
     """What one process of two cores does, and where it was measured.
 
     Attributes:
-        pass_rate: images/s of the backbone's pass, MobileNetV2, 96 pixels, on TensorFlow.
+        pass_rate: images/s of the backbone's pass, MobileNetV2, 64 pixels, on JAX.
         step_rate: images/s of fine-tuning, likewise.
+        array_seconds: what two processes take longer for each array of gradients.
         head_rate: images/s of an epoch of the head, from features.
         bytes_an_image: of memory in each process that grow with the images.
     """
 
     pass_rate: float
     step_rate: float
+    array_seconds: float
     head_rate: float
     bytes_an_image: float
 
 
 MEASURED = Measured(
-    pass_rate=3_145,  # `python -m benchmarks`, docs/speed.md
-    step_rate=450,  # the same
-    head_rate=54_000 * 10 / 13,  # the same
+    pass_rate=1_090,  # `python -m benchmarks.distribution --only speed`, docs/scale.md
+    step_rate=97,  # the same
+    array_seconds=(0.460 - 0.329) / ARRAYS,  # the same: loopback, less one process on both cores
+    head_rate=54_000 * 10 / 13,  # `python -m benchmarks`, docs/speed.md
     bytes_an_image=171,  # `python -m benchmarks.larger_than_memory`
 )
 
@@ -74,8 +79,10 @@ def gradient_seconds(processes: int, link: float) -> float:
         processes: how many.
         link: Gbit/s.
     """
+    if processes == 1:
+        return 0.0
     sent = 2 * (processes - 1) / processes * PARAMETERS * 4
-    return sent * 8 / (link * 1e9)
+    return sent * 8 / (link * 1e9) + ARRAYS * MEASURED.array_seconds
 
 
 def costs(images: int, processes: int, machines: Machines) -> dict[str, float]:

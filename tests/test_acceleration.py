@@ -15,6 +15,7 @@ from transfer.acceleration.batch_norm import (
     freeze_batch_norm,
     fuse_batch_norm,
 )
+from transfer.acceleration.depthwise import ShiftedDepthwiseConv2D, with_shifted_depthwise
 from transfer.acceleration.doors import (
     forget_networks,
     make_adam,
@@ -62,6 +63,55 @@ def test_tensorflow_has_fast_ways_and_other_backends_have_not(monkeypatch):
     assert type(make_adamw(0.1)) is keras.optimizers.AdamW
     model = make_model()
     assert with_frozen_batch_norm(model) is model and with_trained_batch_norm(model) is model
+
+
+# --- Depthwise convolutions on JAX --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("size", "kernel"), [((8, 9), 3), ((7, 7), (5, 2))])
+def test_depthwise_as_a_sum_of_shifts_is_that_of_keras(size, kernel, stride, padding):
+    inputs = keras.Input((*size, 4))
+    depthwise = keras.layers.DepthwiseConv2D(
+        kernel, stride, padding, use_bias=stride == 1, name="depthwise"
+    )
+    inner = keras.Model(inputs, keras.layers.ReLU()(depthwise(inputs)))
+    outer = keras.Input((*size, 4))
+    model = randomise(keras.Model(outer, inner(outer)))
+    shifted = with_shifted_depthwise(model)
+    assert type(shifted.layers[1].get_layer("depthwise")) is ShiftedDepthwiseConv2D
+    assert [each.path for each in shifted.weights] == [each.path for each in model.weights]
+    some = np.random.default_rng(2).normal(size=(3, *size, 4)).astype(np.float32)
+    np.testing.assert_allclose(shifted(some), model(some), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"depth_multiplier": 2}, {"dilation_rate": 2}, {"activation": "relu"}],
+)
+def test_a_depthwise_of_another_kind_stays_keras_own(options):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.DepthwiseConv2D(3, **options)(inputs))
+    assert with_shifted_depthwise(model) is model
+
+
+def test_on_jax_networks_train_and_pass_with_shifts(monkeypatch, split):
+    inputs = keras.Input((SIZE, SIZE, 3))
+    depthwise = keras.layers.DepthwiseConv2D(3, name="depthwise")(inputs)
+    pooled = keras.layers.GlobalAveragePooling2D()(depthwise)
+    model = randomise(keras.Model(inputs, pooled))
+    expected = np.concatenate(list(predict_batches(model, split, SIZE, BATCH)))
+    monkeypatch.setattr(doors, "is_fast", lambda: False)
+    for prepare in (with_frozen_batch_norm, with_trained_batch_norm):
+        assert type(prepare(model).get_layer("depthwise")) is ShiftedDepthwiseConv2D
+    found = list(predict_batches(model, split, SIZE, BATCH))
+    np.testing.assert_allclose(np.concatenate(found), expected, rtol=1e-5)
+    randomise(model, seed=1)
+    again = np.concatenate(list(predict_batches(model, split, SIZE, BATCH)))
+    assert abs(again - expected).max() > 0.1  # the weights as they are now
+    monkeypatch.setattr(doors, "has_accelerator", lambda: True)
+    assert with_frozen_batch_norm(model) is model
 
 
 # --- BatchNorm that trains --------------------------------------------------------------------

@@ -141,16 +141,23 @@ def _kill_one(training: Training, run_dir: Path, tally: Tally) -> None:
     tally.hung += seconds > MOST_SECONDS
     if training.process.returncode == 0:  # it was done
         return
-    click.echo(f"{tally.kills}: {seconds:.1f} s, {training.errors.read_text()[:60]!r}", err=True)
+    told, kept = training.epochs(), _kept(run_dir)
+    click.echo(
+        f"{tally.kills}: {seconds:.1f} s, {told} epochs told, {kept} kept, "
+        f"{training.errors.read_text()[:60]!r}",
+        err=True,
+    )
     lines = training.errors.read_text().splitlines()
     tells = len(lines) == 1 and (f"--resume {shlex.quote(run_dir.name)}" in lines[0])
     tally.not_in_one_line += not (tells or "".join(lines).endswith("The run had not begun."))
-    tally.lost_epochs += max(0, training.epochs() - _kept(run_dir))
+    tally.lost_epochs += max(0, told - kept)
 
 
 def _kept(run_dir: Path) -> int:
     from transfer.training.checkpoint import newest_checkpoint
 
+    if (run_dir / "summary.json").exists():  # finished: its checkpoints are gone
+        return len((run_dir / "history.csv").read_text().splitlines()) - 1
     checkpoint = newest_checkpoint(run_dir / "checkpoints", print)
     return checkpoint.state.epoch + 2 * (checkpoint.state.phase != "head") if checkpoint else 0
 

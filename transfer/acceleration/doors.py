@@ -1,8 +1,9 @@
-"""The doors of the wall: each takes the fast way on TensorFlow, else Keras's own.
+"""The doors of the wall: each takes a fast way where the backend has one, else Keras's own.
 
 What imports TensorFlow is imported here only when it is taken.
 """
 
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from transfer.acceleration.depthwise import with_shifted_depthwise
 from transfer.data.splits import Split
 from transfer.machine import has_accelerator
 from transfer.models.batch_norm import MOMENTUM, with_momentum
 
 
 def is_fast() -> bool:
-    """Returns whether the backend is one that has fast ways."""
+    """Returns whether the backend is TensorFlow, which most of the fast ways are written in."""
     return keras.backend.backend() == "tensorflow"
 
 
@@ -37,7 +39,7 @@ def with_trained_batch_norm(model: keras.Model, momentum: float = MOMENTUM) -> k
         momentum: of the moving statistics.
     """
     if not is_fast():
-        return with_momentum(model, momentum)
+        return _for_jax(with_momentum(model, momentum))
     from transfer.acceleration.batch_norm import fuse_batch_norm
 
     return fuse_batch_norm(model, momentum)
@@ -46,10 +48,14 @@ def with_trained_batch_norm(model: keras.Model, momentum: float = MOMENTUM) -> k
 def with_frozen_batch_norm(model: keras.Model) -> keras.Model:
     """Returns a model for training with BatchNorm as in inference; argument as above."""
     if not is_fast():
-        return model
+        return _for_jax(model)
     from transfer.acceleration.batch_norm import freeze_batch_norm
 
     return freeze_batch_norm(model)
+
+
+def _for_jax(model: keras.Model) -> keras.Model:
+    return model if has_accelerator() else with_shifted_depthwise(model)
 
 
 def make_adam(learning_rate: float, **options: Any) -> keras.optimizers.Optimizer:
@@ -74,6 +80,12 @@ def forget_networks() -> None:
     """Frees what passes keep of the network they ran; a later pass prepares its own again."""
     if module := sys.modules.get("transfer.acceleration.inference"):
         module.forget_networks()
+    _prepared.cache_clear()
+
+
+@functools.lru_cache(maxsize=1)  # it is compiled when it is first called
+def _prepared(model: keras.Model) -> keras.Model:
+    return _for_jax(model)
 
 
 def predict_batches(
@@ -99,6 +111,9 @@ def predict_batches(
     if not is_fast() or has_accelerator():  # a dataset's own operations are computed by the CPU
         from transfer.models.inference import predict_batches as predict_plainly
 
+        if not is_fast():
+            model, weights = _prepared(model), model.get_weights()
+            model.set_weights(weights)  # which may have changed since
         return predict_plainly(model, split, image_size, batch_size, **options)
     from transfer.acceleration.inference import predict_batches as predict_fast
 
