@@ -3,6 +3,8 @@
 All run the same network on the same noise, in the size that it takes: so nothing is resized.
 """
 
+import contextlib
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +14,12 @@ import numpy as np
 
 from benchmarks.interleaved import Measurement, Settings, take_turns
 from benchmarks.steps import build_untrained
+from transfer.acceleration.doors import pass_libraries, passes_as_with
+from transfer.acceleration.openvino_core import openvino_core
 from transfer.config import Config
 from transfer.data.splits import Split
 from transfer.deploy.choices import INT8, LITERT, NONE, ONNX, OPENVINO
-from transfer.deploy.engines import load_engine, openvino_core, run_litert
+from transfer.deploy.engines import load_engine, run_litert
 from transfer.deploy.formats import missing_modules, write_export
 from transfer.deploy.graph import keep_constants
 from transfer.evaluation.predictions import predict_split
@@ -24,7 +28,7 @@ from transfer.models.precision import choose_inference_precision
 
 BATCHES = (1, 32, 128)
 LEAST_IMAGES = 256  # of a turn
-HERE = "here"
+HERE, IN_TENSORFLOW = "here", "here, in TensorFlow"
 Run = Callable[[np.ndarray], object]  # of a batch, uint8 (B, S, S, 3)
 
 
@@ -36,9 +40,8 @@ def measure_engines(settings: Settings) -> Measurement:
         contenders: dict[str, Callable[[], int]] = {}
         for size in BATCHES:
             images = _make_noise(settings, size)
-            contenders[f"batch {size}: {HERE}"] = lambda images=images, size=size: ours(
-                images, size
-            )
+            for name in (HERE, *([IN_TENSORFLOW] if pass_libraries() else [])):
+                contenders[f"batch {size}: {name}"] = functools.partial(ours, name, images, size)
             for name, run in engines.items():
                 contenders[f"batch {size}: {name}"] = _in_batches(run, images, size)
         rates = take_turns(contenders, settings.repeats)
@@ -63,13 +66,15 @@ def _in_batches(run: Run, images: np.ndarray, size: int) -> Callable[[], int]:
     return work
 
 
-def _build_pass(settings: Settings) -> Callable[[np.ndarray, int], int]:
+def _build_pass(settings: Settings) -> Callable[[str, np.ndarray, int], int]:
     precision = choose_inference_precision(settings.backbone)[0]
     folded = fold_classifier(build_untrained(settings), precision)
 
-    def work(images: np.ndarray, size: int) -> int:
+    def work(name: str, images: np.ndarray, size: int) -> int:
         config = Config(backbone=settings.backbone, image_size=settings.image_size, batch_size=size)
-        return len(predict_split(folded, Split(images, np.zeros(len(images), np.int64)), config))
+        split = Split(images, np.zeros(len(images), np.int64))
+        with passes_as_with({}) if name == IN_TENSORFLOW else contextlib.nullcontext():
+            return len(predict_split(folded, split, config))
 
     return work
 

@@ -20,12 +20,16 @@ from transfer.acceleration.doors import (
     forget_networks,
     make_adam,
     make_adamw,
+    pass_engine,
+    pass_libraries,
+    passes_as_with,
     predict_batches,
     with_frozen_batch_norm,
     with_trained_batch_norm,
 )
 from transfer.data.augment import resize
 from transfer.data.splits import Split
+from transfer.errors import InputError
 from transfer.models.batch_norm import batch_norm_layers
 from transfer.models.folding import fold_batch_norm
 from transfer.models.precision import dtype_policy
@@ -319,10 +323,14 @@ def model():
     return keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(x)))
 
 
-@pytest.fixture(params=["CPU", "accelerator", "another backend"])
+@pytest.fixture(params=["CPU", "OpenVINO", "accelerator", "another backend"])
 def device(request, monkeypatch):
+    if request.param == "OpenVINO":
+        pytest.importorskip("openvino")
     monkeypatch.setattr(doors, "has_accelerator", lambda: request.param == "accelerator")
     monkeypatch.setattr(doors, "is_fast", lambda: request.param != "another backend")
+    with passes_as_with({"openvino": ""} if request.param == "OpenVINO" else {}):
+        yield
 
 
 @pytest.mark.usefixtures("device")
@@ -365,7 +373,8 @@ def test_predicting_twins_agree(plain, model, split, flipped, monkeypatch):
         inference, "predict_batches", lambda *a, **o: taken.append(1) or fast_way(*a, **o)
     )
     monkeypatch.setattr(doors, "has_accelerator", lambda: False)
-    fast = list(predict_batches(model, split, SIZE, BATCH, flipped=flipped))
+    with passes_as_with({}):
+        fast = list(predict_batches(model, split, SIZE, BATCH, flipped=flipped))
     assert taken == [1]
     slow = plain(predict_batches, model, split, SIZE, BATCH, flipped=flipped)
     assert taken == [1] and len(fast) == len(slow) == 16
@@ -420,7 +429,48 @@ def test_on_a_cpu_batches_are_computed_side_by_side(split):
     inputs = keras.Input((SIZE, SIZE, 3))
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(Meet()(inputs)))
     even = Split(split.images[: 4 * BATCH], split.labels[: 4 * BATCH])
-    assert sum(len(batch) for batch in predict_batches(model, even, SIZE, BATCH)) == 4 * BATCH
+    with passes_as_with({}):
+        assert sum(len(batch) for batch in predict_batches(model, even, SIZE, BATCH)) == 4 * BATCH
+
+
+@pytest.fixture
+def openvino(monkeypatch):
+    monkeypatch.setattr(doors, "has_accelerator", lambda: False)
+    return pytest.importorskip("openvino")
+
+
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_openvino_says_what_tensorflow_says_whatever_the_batch(model, split, policy):
+    def clone(layer):
+        return type(layer).from_config(layer.get_config() | {"dtype": policy})
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    few = split.take(np.arange(41))
+    assert pass_libraries() and pass_engine().startswith("openvino ")
+    batches = {size: list(predict_batches(copy, few, SIZE, size)) for size in (1, 16, 20)}
+    assert [len(batch) for batch in batches[20]] == [20, 20, 1]
+    first, *others = (np.concatenate(each) for each in batches.values())
+    for other in others:  # to the last bit
+        np.testing.assert_array_equal(first, other)
+    with passes_as_with({}):
+        assert not pass_libraries() and pass_engine().startswith("tensorflow ")
+        expected = np.concatenate(list(predict_batches(model, few, SIZE, 20)))
+    tolerance = 1e-5 if policy == "float32" else 0.02
+    np.testing.assert_allclose(first, expected, atol=tolerance * np.abs(expected).max())
+
+
+def test_a_network_that_openvino_does_not_take_is_told_in_one_line(openvino, split, monkeypatch):
+    def fail(traced, **options):
+        raise RuntimeError("no rule for this\nat some place")
+
+    monkeypatch.setattr(openvino, "convert_model", fail)
+    inputs = keras.Input((SIZE, SIZE, 3))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    with pytest.raises(InputError, match="no rule for this; install another version") as told:
+        list(predict_batches(model, split, SIZE, BATCH))
+    assert openvino.__version__ in str(told.value) and "\n" not in str(told.value)
 
 
 # --- Adam -------------------------------------------------------------------------------------

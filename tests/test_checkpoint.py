@@ -10,18 +10,21 @@ import pytest
 
 from tests.conftest import printed
 from transfer import console
+from transfer.acceleration import doors
+from transfer.acceleration.doors import pass_libraries
 from transfer.config import Config
 from transfer.errors import InputError, Interrupted
 from transfer.evaluation.predictions import predict_run
 from transfer.models.backbones import build_backbone
 from transfer.report.training_report import write_training_report
 from transfer.runs import files
-from transfer.runs.facts import read_summary
+from transfer.runs.facts import read_facts, read_summary
 from transfer.runs.finished import FinishedRun
 from transfer.runs.folder import newest_unfinished_run
 from transfer.runs.history import read_history
 from transfer.training import checkpoint as checkpoints
 from transfer.training import phases, result
+from transfer.training import run as training
 from transfer.training.checkpoint import (
     CheckpointError,
     State,
@@ -317,6 +320,28 @@ def test_a_changed_setting_is_named_and_refused(killed):
     run_dir = killed("1-head-0001")
     with pytest.raises(InputError, match=r"--batch-size 32 \(received: 64\)"):
         resume(run_dir, given={"batch_size": 64, "dropout": 0.5})
+
+
+@pytest.mark.parametrize("installed", ["", "2.0"])
+def test_a_run_goes_on_with_the_engine_of_its_passes_or_says_what_there_is(
+    killed, monkeypatch, capsys, installed
+):
+    taken = []
+    monkeypatch.setattr(doors, "has_accelerator", lambda: False)
+    monkeypatch.setattr(doors, "installed_openvino", lambda: installed)
+    monkeypatch.setattr(
+        training, "_load_data_again", lambda *_: taken.append(pass_libraries()) or 1 / 0
+    )
+    for name, began in (("1-head-0001", {}), ("2-fine-tune-0001", {"openvino": "1.0"})):
+        run_dir = killed(name)
+        facts = read_facts(run_dir)
+        others = {name: value for name, value in facts.versions.items() if name != "openvino"}
+        dataclasses.replace(facts, versions=others | began).write(run_dir)
+        with console.speaking(), pytest.raises(ZeroDivisionError):
+            resume(run_dir)
+    assert taken == [{}, {"openvino": installed} if installed else {}]
+    assert f"began with openvino 1.0 (here {installed or 'none'})" in capsys.readouterr().out
+    assert pass_libraries() == ({"openvino": installed} if installed else {})
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import keras
 import numpy as np
@@ -86,7 +87,13 @@ def in_bfloat16():
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(nested(inputs)))
 
 
+def by_another_engine():
+    with mock.patch.object(cache, "pass_libraries", lambda: {"openvino": "1.0"}):
+        return load_features(make_extractor(), make_split(70), CONFIG)
+
+
 OTHERS = {
+    "engine": by_another_engine,
     "number format": lambda: load_features(in_bfloat16(), make_split(70), CONFIG),
     "images": lambda: load_features(make_extractor(), make_split(71), CONFIG),
     "mirror images": lambda: load_features(make_extractor(), make_split(70), CONFIG, flipped=True),

@@ -3,15 +3,19 @@
 What imports TensorFlow is imported here only when it is taken.
 """
 
+import contextlib
 import functools
+import importlib.metadata
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 import numpy as np
 
 from transfer.acceleration.depthwise import with_shifted_depthwise
+from transfer.acceleration.openvino_core import installed_openvino
 from transfer.data.splits import Split
 from transfer.machine import has_accelerator
 from transfer.models.batch_norm import MOMENTUM, with_momentum
@@ -77,15 +81,51 @@ def make_adamw(learning_rate: float, **options: Any) -> keras.optimizers.Optimiz
 
 
 def forget_networks() -> None:
-    """Frees what passes keep of the network they ran; a later pass prepares its own again."""
-    if module := sys.modules.get("transfer.acceleration.inference"):
-        module.forget_networks()
+    """Frees what passes keep of the networks they ran; a later pass prepares its own again."""
+    for name in ("inference", "openvino_pass"):
+        if module := sys.modules.get(f"transfer.acceleration.{name}"):
+            module.forget_networks()
     _prepared.cache_clear()
 
 
 @functools.lru_cache(maxsize=1)  # it is compiled when it is first called
 def _prepared(model: keras.Model) -> keras.Model:
     return _for_jax(model)
+
+
+OPENVINO = "openvino"
+_may_take_openvino = ContextVar("may_take_openvino", default=True)
+
+
+def pass_libraries() -> dict[str, str]:
+    """Returns what computes passes besides the backend of Keras: nothing, or OpenVINO.
+
+    One rule: OpenVINO, in the number format of the pass, where it is installed and TensorFlow
+    would compute on a CPU (`python -m benchmarks --only engines`).
+
+    Returns:
+        Its version by name.
+    """
+    if not (_may_take_openvino.get() and installed_openvino()):
+        return {}
+    return {OPENVINO: installed_openvino()} if is_fast() and not has_accelerator() else {}
+
+
+def pass_engine() -> str:
+    """Returns what computes passes, and its version, such as "openvino 2026.4.1"."""
+    backend = keras.backend.backend()
+    engine = pass_libraries() or {backend: importlib.metadata.version(backend)}
+    return " ".join(*engine.items())
+
+
+@contextlib.contextmanager
+def passes_as_with(versions: Mapping[str, str]) -> Iterator[None]:
+    """Lets passes be computed as in a run that began with these versions of libraries."""
+    before = _may_take_openvino.set(OPENVINO in versions)
+    try:
+        yield
+    finally:
+        _may_take_openvino.reset(before)
 
 
 def predict_batches(
@@ -115,6 +155,10 @@ def predict_batches(
             model, weights = _prepared(model), model.get_weights()
             model.set_weights(weights)  # which may have changed since
         return predict_plainly(model, split, image_size, batch_size, **options)
+    if pass_libraries():
+        from transfer.acceleration.openvino_pass import predict_batches as predict_by_openvino
+
+        return predict_by_openvino(model, split, image_size, batch_size, **options)
     from transfer.acceleration.inference import predict_batches as predict_fast
 
     return predict_fast(model, split, image_size, batch_size, **options)

@@ -4,7 +4,6 @@ An engine is a row of `ENGINES`. Files of strangers are run in a process of thei
 (`engine_process.py`); what has just been exported is verified in this one.
 """
 
-import functools
 import importlib
 import os
 import zipfile
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer.acceleration.openvino_core import openvino_core
 from transfer.datasets.formats.checks import regular_size
 from transfer.deploy.facts import MOST_BYTES
 from transfer.errors import InputError
@@ -144,19 +144,6 @@ def _load_onnx(runtime: Any, path: Path) -> Engine:
     return Engine(
         facts, tuple(taken.shape[1:]), lambda images: session.run(None, {taken.name: images})
     )
-
-
-@functools.cache
-def openvino_core() -> Any:
-    """Returns OpenVINO's core, the only one of the process.
-
-    The first network that one compiles gives the thread a stack for signals, taken away with the
-    core. Of two cores that end in another order than they began, the memory of the first stays
-    set, and the next signal ends the process with a segmentation fault (OpenVINO 2026.4).
-    """
-    import openvino
-
-    return openvino.Core()
 
 
 def _load_openvino(runtime: Any, path: Path) -> Engine:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transfer.acceleration.openvino_core import openvino_core
 from transfer.deploy.choices import FLOAT16, INT8, LITERT, NONE, ONNX, OPENVINO, SAVED_MODEL
-from transfer.deploy.engines import FACTS, openvino_core
+from transfer.deploy.engines import FACTS
 from transfer.deploy.facts import ModelFacts
 from transfer.errors import InputError
 

@@ -57,9 +57,9 @@ def predict_first(run: FinishedRun, count: int | None) -> Predictions:
     is_kept = load_predictions(run.run_dir, run.facts) is not None
     if count is None or count >= test.num_images or is_kept:
         whole = predict_run(run)
-        return Predictions(whole.y_true[:count], whole.y_prob[:count])
+        return Predictions(whole.y_true[:count], whole.y_prob[:count], whole.engine)
     some = test.take(np.arange(count))
-    return Predictions(some.labels, _predict(run, some, TEST))
+    return _predict(run, some, TEST)
 
 
 def predict_run(run: FinishedRun, part: str = TEST) -> Predictions:
@@ -84,7 +84,7 @@ def predict_run(run: FinishedRun, part: str = TEST) -> Predictions:
     if is_kept and path.exists():
         console.say(f"{path} is damaged or not of this model and these images: predicted again")
     split = run.images(VALIDATION if part == VALIDATION else TEST)
-    predictions = Predictions(split.labels, _predict(run, split, part))
+    predictions = _predict(run, split, part)
     if not is_kept:
         return predictions
     try:
@@ -107,8 +107,9 @@ def _check_kept(kept: Predictions, run: FinishedRun, part: str) -> None:
         ) from error
 
 
-def _predict(run: FinishedRun, split: Split, part: str) -> np.ndarray:
+def _predict(run: FinishedRun, split: Split, part: str) -> Predictions:
     load_keras(console.is_verbose())
+    from transfer.acceleration.doors import pass_engine
     from transfer.data.pipeline import steps_per_epoch
     from transfer.progress import PhaseProgress
 
@@ -117,9 +118,10 @@ def _predict(run: FinishedRun, split: Split, part: str) -> np.ndarray:
         num_images=split.num_images,
         steps=steps_per_epoch(split.num_images, prediction_batch_size(run.settings)),
     )
-    return predict_split(
+    y_prob = predict_split(
         run.predictor, split, run.settings, flipped=part == FLIPPED, callbacks=[progress]
     )
+    return Predictions(split.labels, y_prob, pass_engine())
 
 
 def predict_split(

@@ -363,6 +363,7 @@ def _provenance(evaluated: EvaluatedRun) -> list[tuple[str, document.Text]]:
         ("Training precision", facts.precision),
         ("Command", document.Span(facts.command, "code")),
         ("Started", facts.started),
+        ("Predicted by", evaluated.predictions.engine),
         ("Versions", ", ".join(f"{name} {value}" for name, value in facts.versions.items())),
     ]
     return [(name, text) for name, text in items if text and text != document.Span("", "code")]

@@ -249,6 +249,7 @@ def describe_run(
     command: str = "",
     repeats: RepeatsFacts | None = None,
     counts: ClassifierCounts | None = None,
+    libraries: Mapping[str, str] | None = None,
 ) -> Facts:
     """Returns what config.json holds of a run that begins now.
 
@@ -262,6 +263,7 @@ def describe_run(
         command: as it was typed.
         repeats: what binds it to other runs.
         counts: how large the classifier is.
+        libraries: as for `versions`.
     """
     return Facts(
         config,
@@ -269,7 +271,7 @@ def describe_run(
         data,
         WeightsFacts(weights.name, weights.provenance, weights_sha256),
         policy,
-        versions(),
+        versions(libraries or {}),
         command,
         datetime.now(UTC).isoformat(timespec="seconds"),
         repeats,
@@ -277,15 +279,20 @@ def describe_run(
     )
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of Python, of this package and of what it computes with."""
+def versions(libraries: Mapping[str, str]) -> dict[str, str]:
+    """Returns the versions of Python, of this package and of what it computes with.
+
+    Args:
+        libraries: the version of what computes besides the backend, by name.
+    """
     import keras
 
-    libraries = (keras.backend.backend(), "keras", "numpy")
+    names = (keras.backend.backend(), "keras", "numpy")
     return {
         "transfer": __version__,
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in libraries},
+        **{name: importlib.metadata.version(name) for name in names},
+        **libraries,
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from transfer.datasets.formats.npz import read_arrays
-from transfer.errors import InputError
+from transfer.errors import InputError, printable
 from transfer.runs import files
 from transfer.runs.facts import Facts
 from transfer.storage.atomic import whole_file
@@ -24,7 +24,8 @@ FILES = {
     VALIDATION: files.VALIDATION_PREDICTIONS,
     FLIPPED: files.FLIPPED_PREDICTIONS,
 }
-_BINDING = "sha256"
+_BINDING, _ENGINE = "sha256", "engine"
+_MOST_ENGINE = 100  # bytes of a name
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Predictions:
 
     y_true: np.ndarray  # int64 (N,)
     y_prob: np.ndarray  # float32 (N, num_classes), rows sum to 1
+    engine: str = ""  # that computed them, and its version; "" of a mean of several
 
 
 def load_predictions(run_dir: Path, facts: Facts, part: str = TEST) -> Predictions | None:
@@ -44,8 +46,9 @@ def load_predictions(run_dir: Path, facts: Facts, part: str = TEST) -> Predictio
         part: "test", "validation", or "flipped" for the test images mirrored left to right.
     """
     try:
-        arrays = read_arrays(run_dir / FILES[part], ("y_true", "y_prob", _BINDING))
-        kept = Predictions(arrays["y_true"], arrays["y_prob"])
+        arrays = read_arrays(run_dir / FILES[part], ("y_true", "y_prob", _ENGINE, _BINDING))
+        engine = arrays[_ENGINE][:_MOST_ENGINE].tobytes().decode("utf-8", "replace")
+        kept = Predictions(arrays["y_true"], arrays["y_prob"], printable(engine))
         bound = arrays[_BINDING].tobytes() == _binding(run_dir, facts, part, kept).tobytes()
     except (InputError, OSError, TypeError, ValueError):  # texts, where numbers should stand
         return None
@@ -61,17 +64,19 @@ def keep_predictions(run_dir: Path, facts: Facts, predictions: Predictions, part
         OSError: the disk is full, or the folder cannot be written.
     """
     arrays = {"y_true": predictions.y_true, "y_prob": predictions.y_prob}
+    arrays[_ENGINE] = np.frombuffer(predictions.engine.encode(), np.uint8)
     arrays[_BINDING] = _binding(run_dir, facts, part, predictions)
     with whole_file(run_dir / FILES[part]) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def _binding(run_dir: Path, facts: Facts, part: str, predictions: Predictions) -> np.ndarray:
-    # uint8 (32,): SHA-256 of the model's file, of the images and of what was said of them.
+    # uint8 (32,): SHA-256 of the model's file, of the images, of what was said of them
+    # and of the engine that said it.
     with open_regular(run_dir / files.MODEL) as file:
         digest = hashlib.sha256(hashlib.file_digest(file, "sha256").digest())
     images = facts.data.fingerprints[VALIDATION if part == VALIDATION else TEST]
-    digest.update(f"{part} {images} {predictions.y_prob.shape}\n".encode())
+    digest.update(f"{part} {images} {predictions.y_prob.shape} {predictions.engine}\n".encode())
     digest.update(np.ascontiguousarray(predictions.y_true, np.int64).data)
     digest.update(np.ascontiguousarray(predictions.y_prob, np.float32).data)
     return np.frombuffer(digest.digest(), np.uint8)

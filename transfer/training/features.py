@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from transfer import console
-from transfer.acceleration.doors import is_fast, predict_batches
+from transfer.acceleration.doors import is_fast, pass_libraries, predict_batches
 from transfer.config import Config
 from transfer.data.fingerprints import fingerprint
 from transfer.data.splits import Split
@@ -180,6 +180,7 @@ def _key(extractor: keras.Model, split: Split, config: Config, flipped: bool) ->
         config.image_size,
         list(_number_formats(extractor)),
         *([] if is_fast() else [keras.backend.backend()]),  # other kernels, other last digits
+        *(f"{name} {version}" for name, version in pass_libraries().items()),
         fingerprint_variables(extractor.variables),
     )
 

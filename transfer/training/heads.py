@@ -12,6 +12,7 @@ from pathlib import Path
 
 import keras
 
+from transfer.acceleration.doors import pass_libraries
 from transfer.config import Config
 from transfer.models.classifier import build_classifier
 from transfer.models.fingerprints import fingerprint_variables
@@ -93,7 +94,13 @@ def train_head(config: Config, data: Data, start: HeadStart, run_dir: Path) -> R
     with one_line_for_every_end(run_dir, config), lock_new_run(run_dir):
         described = describe_data(data.splits, data.fingerprints)
         describe_run(
-            config, settled, described, start.weights, start.weights_sha256, start.policy
+            config,
+            settled,
+            described,
+            start.weights,
+            start.weights_sha256,
+            start.policy,
+            libraries=pass_libraries(),
         ).write(run_dir)
         random.setstate(start.random_state)  # from which the head's weights are drawn
         with dtype_policy(start.policy):

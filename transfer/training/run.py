@@ -21,6 +21,9 @@ import tensorflow as tf
 from transfer import console
 from transfer.acceleration.doors import (
     forget_networks,
+    pass_engine,
+    pass_libraries,
+    passes_as_with,
     with_frozen_batch_norm,
     with_trained_batch_norm,
 )
@@ -139,6 +142,7 @@ def train(
             command=command,
             repeats=repeats,
             counts=counts,
+            libraries=pass_libraries(),
         ).write(run_dir)
         _say_network(settled, counts, show_network)
         console.say(f"Run folder: {run_dir}")
@@ -187,6 +191,7 @@ def resume(
         distribution.folder_of_run(lambda: run_dir) as own_dir,
         one_line_for_every_end(run_dir, facts.settings),
         lock_run(own_dir),
+        passes_as_with(facts.versions),
     ):
         if is_finished(run_dir):
             return tidy_up(run_dir, describe)
@@ -350,6 +355,8 @@ def _say_settings(settled: Config, weights: Weights, policy: str, reason: str) -
         )
     inference, why = choose_inference_precision(settled.backbone, settled.precision)
     other = "" if inference == policy else f"; without gradients {inference}"
+    if pass_libraries():
+        other = f"; without gradients {inference} by {pass_engine()}"
     if console.is_verbose():
         policy, other = f"{policy}, {reason}", f"{other}, {why}" if other else ""
     console.say(f"Precision: {policy}{other}")
@@ -461,8 +468,12 @@ def _refuse_changes(run_dir: Path, config: Config, given: Mapping[str, Any]) -> 
 
 
 def _warn_of_other_versions(facts: Facts) -> None:
-    now = versions()
-    other = [f"{name} {was}" for name, was in facts.versions.items() if now.get(name) != was]
+    now = versions(pass_libraries())
+    other = [
+        f"{name} {was} (here {now.get(name, 'none')})"
+        for name, was in facts.versions.items()
+        if now.get(name) != was
+    ]
     if other:
         console.say(
             f"Warning: the run began with {', '.join(other)}; with other versions its numbers may "
