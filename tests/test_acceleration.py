@@ -1,6 +1,7 @@
 """The wall: every fast way beside its plain twin, and what a fast way promises by itself."""
 
 import gc
+import sys
 import threading
 import weakref
 
@@ -27,6 +28,7 @@ from transfer.acceleration.doors import (
     with_frozen_batch_norm,
     with_trained_batch_norm,
 )
+from transfer.acceleration.openvino_core import installed_openvino
 from transfer.data.augment import resize
 from transfer.data.splits import Split
 from transfer.errors import InputError
@@ -470,7 +472,10 @@ def test_a_network_that_openvino_does_not_take_is_told_in_one_line(openvino, spl
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
     with pytest.raises(InputError, match="no rule for this; install another version") as told:
         list(predict_batches(model, split, SIZE, BATCH))
-    assert openvino.__version__ in str(told.value) and "\n" not in str(told.value)
+    assert installed_openvino() in str(told.value) and "\n" not in str(told.value)
+    monkeypatch.setitem(sys.modules, "openvino", None)  # it is there, and cannot be imported
+    with pytest.raises(InputError, match="import of openvino halted"):
+        list(predict_batches(model, split, SIZE, BATCH))
 
 
 # --- Adam -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from transfer.acceleration.openvino_core import openvino_core
+from transfer.acceleration.openvino_core import installed_openvino, openvino_core
 from transfer.data.augment import resize
 from transfer.data.splits import Split
 from transfer.errors import InputError
@@ -130,14 +130,14 @@ def _compile(model: keras.Model, shape: tuple[int, ...]) -> Any:
         "INFERENCE_PRECISION_HINT": "bf16" if is_half else "f32",
         "ENABLE_CPU_PINNING": False,  # others may compute on the same cores
     }
-    openvino = importlib.import_module("openvino")
     try:
+        openvino = importlib.import_module("openvino")
         graph = openvino.convert_model(traced.get_concrete_function(), share_weights=False)
         return openvino_core().compile_model(graph, "CPU", how)
     except Exception as error:  # it has errors of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"OpenVINO {openvino.__version__} should run {model.name}. Received: {reason[:200]}; "
+            f"OpenVINO {installed_openvino()} should run {model.name}. Received: {reason[:200]}; "
             "install another version of it, or none: then TensorFlow does."
         ) from error
 
