@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -246,6 +247,22 @@ def test_predictions_that_are_damaged_or_forged_are_made_again_and_that_is_said(
     path.write_bytes(content[:-30])
     assert "predicted again" in printed(predict_run, run, width=300)
     assert printed(predict_run, run) == ""
+
+
+def test_predictions_of_versions_that_named_no_engine_are_read(run_dir, tmp_path):
+    folder = shutil.copytree(run_dir, tmp_path / "older")
+    facts, path = read_facts(folder), folder / files.PREDICTIONS
+    now = predict_run(FinishedRun(folder))
+    assert now.engine and load_predictions(folder, facts).engine == now.engine
+    digest = hashlib.sha256(hashlib.sha256((folder / files.MODEL).read_bytes()).digest())
+    digest.update(f"test {facts.data.fingerprints['test']} {now.y_prob.shape}\n".encode())
+    digest.update(now.y_true.tobytes() + now.y_prob.tobytes())
+    sha256 = np.frombuffer(digest.digest(), np.uint8)
+    np.savez(path, y_true=now.y_true, y_prob=now.y_prob, sha256=sha256)
+    assert load_predictions(folder, facts).engine == ""
+    engine = np.frombuffer(b"another", np.uint8)  # which is bound like all else
+    np.savez(path, y_true=now.y_true, y_prob=now.y_prob, sha256=sha256, engine=engine)
+    assert load_predictions(folder, facts) is None
 
 
 def test_predictions_that_cannot_be_kept_are_a_result_all_the_same(run_dir, monkeypatch):

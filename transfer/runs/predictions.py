@@ -34,7 +34,7 @@ class Predictions:
 
     y_true: np.ndarray  # int64 (N,)
     y_prob: np.ndarray  # float32 (N, num_classes), rows sum to 1
-    engine: str = ""  # that computed them, and its version; "" of a mean of several
+    engine: str = ""  # that computed them, and its version; "" of several, and where not known
 
 
 def load_predictions(run_dir: Path, facts: Facts, part: str = TEST) -> Predictions | None:
@@ -46,8 +46,10 @@ def load_predictions(run_dir: Path, facts: Facts, part: str = TEST) -> Predictio
         part: "test", "validation", or "flipped" for the test images mirrored left to right.
     """
     try:
-        arrays = read_arrays(run_dir / FILES[part], ("y_true", "y_prob", _ENGINE, _BINDING))
-        engine = arrays[_ENGINE][:_MOST_ENGINE].tobytes().decode("utf-8", "replace")
+        required = ("y_true", "y_prob", _BINDING)
+        arrays = read_arrays(run_dir / FILES[part], required, (_ENGINE,))
+        name = arrays.get(_ENGINE, np.zeros(0, np.uint8))  # older versions kept none
+        engine = name[:_MOST_ENGINE].tobytes().decode("utf-8", "replace")
         kept = Predictions(arrays["y_true"], arrays["y_prob"], printable(engine))
         bound = arrays[_BINDING].tobytes() == _binding(run_dir, facts, part, kept).tobytes()
     except (InputError, OSError, TypeError, ValueError):  # texts, where numbers should stand
@@ -76,7 +78,8 @@ def _binding(run_dir: Path, facts: Facts, part: str, predictions: Predictions) -
     with open_regular(run_dir / files.MODEL) as file:
         digest = hashlib.sha256(hashlib.file_digest(file, "sha256").digest())
     images = facts.data.fingerprints[VALIDATION if part == VALIDATION else TEST]
-    digest.update(f"{part} {images} {predictions.y_prob.shape} {predictions.engine}\n".encode())
+    engine = f" {predictions.engine}" if predictions.engine else ""
+    digest.update(f"{part} {images} {predictions.y_prob.shape}{engine}\n".encode())
     digest.update(np.ascontiguousarray(predictions.y_true, np.int64).data)
     digest.update(np.ascontiguousarray(predictions.y_prob, np.float32).data)
     return np.frombuffer(digest.digest(), np.uint8)
