@@ -27,7 +27,7 @@ from transfer.models.folding import fold_classifier
 from transfer.models.precision import choose_inference_precision
 
 BATCHES = (1, 32, 128)
-LEAST_IMAGES = 256  # of a turn
+LEAST_IMAGES = 1024  # of a turn: what begins and ends a pass is a small part of it
 HERE, IN_TENSORFLOW = "here", "here, in TensorFlow"
 Run = Callable[[np.ndarray], object]  # of a batch, uint8 (B, S, S, 3)
 

@@ -374,7 +374,10 @@ def resize(images: tf.Tensor, image_size: int, *, flipped: bool = False) -> tf.T
     """
     colored = tf.repeat(images, 3, axis=-1) if images.shape[3] == 1 else images
     turned = tf.reverse(colored, axis=[2]) if flipped else colored
-    return tf.image.resize(tf.cast(turned, tf.float32), (image_size, image_size))
+    pixels = tf.cast(turned, tf.float32)
+    if pixels.shape[1:3] == (image_size, image_size):  # TensorFlow would compute it all the same
+        return pixels
+    return tf.image.resize(pixels, (image_size, image_size))
 
 
 def _pixel_transforms(warps: tf.Tensor, height: int, width: int, image_size: int) -> tf.Tensor:
