@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from transfer.plots import style
 
-COLOURS = (style.BLUE, style.VERMILLION, style.GRAY)
+COLOURS = (style.BLUE, style.VERMILLION)
 
 
 def plot_speed(rows: Sequence[Mapping]) -> Figure:

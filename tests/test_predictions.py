@@ -260,9 +260,9 @@ def test_predictions_of_versions_that_named_no_engine_are_read(run_dir, tmp_path
     sha256 = np.frombuffer(digest.digest(), np.uint8)
     np.savez(path, y_true=now.y_true, y_prob=now.y_prob, sha256=sha256)
     assert load_predictions(folder, facts).engine == ""
-    engine = np.frombuffer(b"another", np.uint8)  # which is bound like all else
-    np.savez(path, y_true=now.y_true, y_prob=now.y_prob, sha256=sha256, engine=engine)
-    assert load_predictions(folder, facts) is None
+    for engine in (np.frombuffer(b"another", np.uint8), np.float64(1)):  # bound like all else
+        np.savez(path, y_true=now.y_true, y_prob=now.y_prob, sha256=sha256, engine=engine)
+        assert load_predictions(folder, facts) is None
 
 
 def test_predictions_that_cannot_be_kept_are_a_result_all_the_same(run_dir, monkeypatch):

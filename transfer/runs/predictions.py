@@ -49,7 +49,7 @@ def load_predictions(run_dir: Path, facts: Facts, part: str = TEST) -> Predictio
         required = ("y_true", "y_prob", _BINDING)
         arrays = read_arrays(run_dir / FILES[part], required, (_ENGINE,))
         name = arrays.get(_ENGINE, np.zeros(0, np.uint8))  # older versions kept none
-        engine = name[:_MOST_ENGINE].tobytes().decode("utf-8", "replace")
+        engine = name.tobytes()[:_MOST_ENGINE].decode("utf-8", "replace")
         kept = Predictions(arrays["y_true"], arrays["y_prob"], printable(engine))
         bound = arrays[_BINDING].tobytes() == _binding(run_dir, facts, part, kept).tobytes()
     except (InputError, OSError, TypeError, ValueError):  # texts, where numbers should stand
