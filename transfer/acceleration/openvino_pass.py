@@ -22,6 +22,8 @@ from transfer.errors import InputError
 from transfer.models.inference import told
 
 AT_A_TIME = 16  # images that a core computes together
+AT_A_TIME_HEAVY = 64  # of networks whose weights, read anew for each part, fill no core's cache
+_HEAVY = 8_000_000  # weights
 
 
 def predict_batches(
@@ -36,7 +38,8 @@ def predict_batches(
     """Yields a network's outputs batch by batch; arguments as of `acceleration.doors`."""
     shape = (*split.images.shape[1:], image_size)
     network = _compiled(model, shape)
-    parts = _compute(network, _parts(split.images, batch_size, flipped))
+    part_size = AT_A_TIME_HEAVY if model.count_params() > _HEAVY else AT_A_TIME
+    parts = _compute(network, _parts(split.images, batch_size, part_size, flipped))
     return told(model, _whole(parts, batch_size), callbacks)
 
 
@@ -68,14 +71,14 @@ def _compiled(model: keras.Model, shape: tuple[int, ...]) -> Any:
     return network
 
 
-def _parts(images: Any, batch_size: int, flipped: bool) -> Iterator[np.ndarray]:
+def _parts(images: Any, batch_size: int, part_size: int, flipped: bool) -> Iterator[np.ndarray]:
     # Whatever the batch size, as many as are fast; read, or decoded, a batch at a time.
-    size = max(batch_size // AT_A_TIME, 1) * AT_A_TIME
+    size = max(batch_size // part_size, 1) * part_size
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         batch = batch[:, :, ::-1] if flipped else batch
-        for first in range(0, len(batch), AT_A_TIME):
-            yield np.ascontiguousarray(batch[first : first + AT_A_TIME])
+        for first in range(0, len(batch), part_size):
+            yield np.ascontiguousarray(batch[first : first + part_size])
 
 
 def _compute(network: Any, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
