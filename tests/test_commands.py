@@ -595,6 +595,23 @@ def test_in_a_command_keras_finds_nothing_that_it_loads_for_others(monkeypatch):
     assert seen[0] == {"pandas", "matplotlib"}
 
 
+@pytest.mark.parametrize("there", [(), ("click",)])
+@pytest.mark.parametrize(
+    "command", [("train.py",), ("evaluate.py",), ("tune.py",), ("-m", "transfer", "train")]
+)
+def test_before_anything_is_installed_every_command_says_how(command, there, tmp_path):
+    for name in there:
+        shutil.copytree(Path(sys.modules[name].__file__).parent, tmp_path / name)
+    bare = [sys.executable, "-S", *command]  # without site-packages
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(bare, cwd=ROOT, env=environment, capture_output=True, text=True)
+    missing = "'click'" if not there else ""
+    assert re.fullmatch(
+        rf"Error: No module named {missing}.*; run `pip install [^\n]+\n", done.stderr
+    )
+    assert done.returncode == 1 and done.stdout == ""
+
+
 def test_missing_libraries_are_told_with_the_mend(monkeypatch, capfd):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")  # restored afterwards
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")

@@ -1,6 +1,7 @@
 """The command `transfer`, also as `python -m transfer`: one file a command, loaded when called."""
 
 import importlib
+from typing import Any
 
 import click
 
@@ -44,6 +45,14 @@ def load_command(name: str) -> click.Command:
     return command
 
 
+class Script(click.Command):
+    """One command, imported when it runs: what is not installed is told in one line then."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the command of this name."""
+        return load_command(self.name or "").main(*args, **kwargs)
+
+
 @click.command(cls=LazyGroup, context_settings={"max_content_width": 100})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
@@ -57,4 +66,4 @@ def entry() -> None:
 
 def run_script(name: str) -> None:
     """Runs one command as the script of its name at the top of the repository."""
-    run(load_command(name), f"{name}.py")
+    run(Script(name), f"{name}.py")
