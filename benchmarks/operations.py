@@ -31,6 +31,7 @@ KINDS = {
     "convolutions, forward": r"Conv2D(?!.*Backprop)",
     "convolutions, gradient of the input": r"Conv2DBackpropInput",
     "convolutions, gradient of the kernel": r"Conv2DBackpropFilter",
+    "dense layers": r"MatMul",
     "offsets and their gradients": r"BiasAdd",
     "activations and their gradients": r"Relu|Sigmoid|Swish|Gelu|Erf",
     "sums of branches and gradients": r"AddV2|AddN",

@@ -165,6 +165,7 @@ def test_a_run_is_compared_with_the_last_one_like_it_on_the_same_machine(tmp_pat
         ("Relu6Grad", "activations and their gradients"),
         ("ResourceApplyAdam", "optimizer and other arithmetic"),
         ("Softmax", "others"),
+        ("_FusedMatMul", "dense layers"),
     ],
 )
 def test_operations_have_a_kind(operation, kind):
