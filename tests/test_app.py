@@ -182,6 +182,19 @@ def test_two_models_of_one_name_are_told_apart(framed_run, tmp_path):
     )
 
 
+def test_another_model_answers_what_lies_on_the_page_anew(framed_run, tmp_path):
+    classifier = open_classifier(framed_run)
+    app = page.build_app(page.make_page([classifier, classifier], tmp_path)).config
+    [model] = [one["id"] for one in app["components"] if one["type"] == "dropdown"]
+    shown = {one["id"] for one in app["components"] if one["type"] in ("label", "dataframe")}
+    told = [
+        set(one["outputs"])
+        for one in app["dependencies"]
+        if [model, "change"] in [list(target) for target in one["targets"]]
+    ]
+    assert len(shown) == 2 and shown <= set().union(*told)
+
+
 def test_a_name_is_no_markdown():
     answer = Answer("x", (("# <b>a</b>", 0.9), ("b", 0.1)), True, inverted=True)
     assert "<b>" not in page.verdict(answer) and "negative" in page.verdict(answer)

@@ -180,7 +180,8 @@ def _build_one(gradio: Any, page: Page, model: Any, answerer: "_Answerer") -> No
                 elem_id="overlay",
             )
     nearest = _build_nearest(gradio, page)
-    photo.change(
+    gradio.on(
+        [photo.change, model.change],  # else another model's answer would stay
         answerer.show,
         [model, photo],
         [verdict, bars, overlay, nearest],
@@ -244,8 +245,12 @@ def _build_several(gradio: Any, model: Any, answerer: "_Answerer") -> None:
         column_widths=["40%", "40%", "20%"],
     )
     written = gradio.File(label="All answers as CSV", elem_id="csv")
-    photos.change(
-        answerer.show_several, [model, photos], [count, table, written], api_visibility="private"
+    gradio.on(
+        [photos.change, model.change],
+        answerer.show_several,
+        [model, photos],
+        [count, table, written],
+        api_visibility="private",
     )
 
 
