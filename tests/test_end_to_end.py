@@ -222,7 +222,11 @@ def answer_of_the_page(line, cwd, photo):
             view.wait_for_selector(upload, state="attached", timeout=60_000)
             view.set_input_files(upload, str(cwd / photo))
             view.wait_for_selector("#verdict h2", timeout=60_000)
-            return view.inner_text("#verdict")
+            answer = view.inner_text("#verdict")
+            malformed = {"data": [1], "fn_index": 99, "session_hash": "a"}
+            assert not view.request.post(f"{address}/gradio_api/queue/join", data=malformed).ok
+        assert "KeyError" in output.read_text() and 'File "' not in output.read_text()
+        return answer
     finally:
         server.terminate()
         server.join(30)

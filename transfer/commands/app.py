@@ -1,6 +1,7 @@
 """`transfer app`: a page on this machine on which photos are named."""
 
 import importlib.util
+import sys
 
 import click
 
@@ -40,4 +41,8 @@ def main(models: tuple[str, ...], host: str, port: int | None, quiet: bool, verb
     with scratch_folder() as folder:
         app = build_app(make_page(classifiers, folder))
         console.say(f"Serving on {launch(app, host, port, block=False)} until Ctrl-C.")
+        if (
+            not verbose
+        ):  # Gradio prints what it makes of a malformed request: no need of the way there
+            sys.tracebacklimit = 0
         app.block_thread()
