@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 _MATRIX_SIDE = 2048
+_ARRAY_BYTES = 256 << 20
 
 
 def describe_machine() -> dict:
@@ -64,3 +65,20 @@ def measure_matrix_peak(repeats: int) -> float:
         tf.linalg.matmul(matrix, matrix).numpy()
         best = min(best, time.perf_counter() - started)
     return 2 * _MATRIX_SIDE**3 / best
+
+
+def measure_memory(repeats: int) -> float:
+    """Returns bytes/s of the fastest of some sums of two arrays that no cache holds.
+
+    Two are read and one of them is written, as in McCalpin's https://www.cs.virginia.edu/stream/.
+    """
+    import tensorflow as tf
+
+    array = tf.ones(_ARRAY_BYTES // 4)
+    total = tf.Variable(array)
+    best = float("inf")
+    for _ in range(2 + repeats):
+        started = time.perf_counter()
+        total.assign_add(array, read_value=False)
+        best = min(best, time.perf_counter() - started)
+    return 3 * _ARRAY_BYTES / best

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -172,18 +173,32 @@ def test_operations_have_a_kind(operation, kind):
     assert operations.kind_of(operation) == kind
 
 
-def test_a_step_is_divided_into_its_operations(tiny_backbone, monkeypatch):
+def test_convolutions_count_for_operations_and_bytes():
+    inputs = keras.Input((8, 8, 2))
+    x = keras.layers.Conv2D(4, 3, padding="same", use_bias=False)(inputs)
+    x = keras.layers.DepthwiseConv2D(3, strides=2, padding="same", use_bias=False)(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    assert operations.count_work(model, 10) == {
+        "convolutions": (2 * 10 * 64 * 9 * 2 * 4, 4 * (10 * 64 * (2 + 4) + 9 * 2 * 4)),
+        "depthwise convolutions": (2 * 10 * 16 * 9 * 4, 4 * (10 * (64 + 16) * 4 + 9 * 4)),
+    }
+
+
+def test_a_step_is_divided_into_its_operations(tiny_backbone, monkeypatch, tmp_path):
     choice = next(option for option in operations.main.params if option.name == "backbone")
     monkeypatch.setattr(choice.type, "choices", [tiny_backbone])
     words = ["--backbone", tiny_backbone, "--image-size", 32, "--batch-size", 8, "--steps", 2]
+    words += ["--plot", tmp_path / "roofline.png"]
     done = CliRunner().invoke(operations.main, [*map(str, words), "--json"])
     assert done.exit_code == 0, done.output
+    assert Image.open(tmp_path / "roofline.png").width > 500
     rows = {row.pop("kind"): row for row in json.loads(done.output)}
     assert sum(row["share"] for row in rows.values()) == pytest.approx(1)
     assert rows["convolutions, gradient of the kernel"]["milliseconds"] > 0
-    assert all(
-        (row["of_peak"] is not None) == ("convolutions" in kind) for kind, row in rows.items()
-    )
+    for limit in ("of_peak", "of_memory", "intensity"):
+        assert all(
+            (row[limit] is not None) == ("convolutions" in kind) for kind, row in rows.items()
+        )
 
 
 # --- Photos -----------------------------------------------------------------------------------
