@@ -29,13 +29,21 @@ class StreamedImages:
         return self.shape[0]
 
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
-        """Returns uint8 (K, H, W, C), or (H, W, C) of one.
+        """Returns uint8 (K, H, W, C), or (H, W, C) of one; what it takes grows with K alone.
 
         Raises:
+            IndexError: there is no such image.
             InputError: an image does not decode.
         """
-        chosen = np.arange(len(self))[index]
-        return self._decode(np.atleast_1d(chosen))[0 if np.ndim(chosen) == 0 else slice(None)]
+        if isinstance(index, slice):
+            return self._decode(np.arange(*index.indices(len(self))))
+        chosen = np.asarray(index)
+        if chosen.dtype == bool:
+            chosen = np.flatnonzero(chosen)
+        if chosen.size and not -len(self) <= chosen.min() <= chosen.max() < len(self):
+            raise IndexError(f"there are {len(self):,} images")
+        decoded = self._decode(np.atleast_1d(np.where(chosen < 0, chosen + len(self), chosen)))
+        return decoded if chosen.ndim else decoded[0]
 
     @property
     def nbytes(self) -> int:
