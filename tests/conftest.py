@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items):
-    # The longest tests first, so that neither of the two processes waits for the other at the end.
+    # The longest tests first, so that none of the processes waits for another at the end.
     longest = ("test_docs.py", "test_end_to_end.py")
     items.sort(key=lambda item: item.path.name not in longest)
 
