@@ -661,12 +661,12 @@ def test_a_batch_of_streamed_images_costs_what_it_holds_not_what_there_is():
         asked.append(indices.tolist())
         return np.zeros((len(indices), 2, 2, 1), np.uint8)
 
-    images = StreamedImages(count, (2, 2, 1), decode)
+    images = StreamedImages(count, (2, 2, 1), decode, str)
     assert images[5].shape == images[-1].shape == (2, 2, 1)
     assert images[3:5].shape == images[[1, -2]].shape == (2, 2, 2, 1)
     assert images[count - 1 :].shape == (1, 2, 2, 1) and images[:0].shape == (0, 2, 2, 1)
     assert asked == [[5], [count - 1], [3, 4], [1, count - 2], [count - 1], []]
-    few = StreamedImages(3, (2, 2, 1), decode)
+    few = StreamedImages(3, (2, 2, 1), decode, str)
     assert few[np.array([True, False, True])].shape == few[::2].shape == (2, 2, 2, 1)
     assert asked[-2:] == [[0, 2], [0, 2]]
     for outside in (count, -count - 1, np.array([0, count])):

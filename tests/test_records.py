@@ -361,6 +361,21 @@ def test_what_has_no_room_is_decoded_as_it_is_needed(stored, monkeypatch):
         np.testing.assert_array_equal(split.take(order[:4]).images, whole[order[:4]])
 
 
+def test_what_is_decoded_as_it_is_needed_is_known_without_decoding(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "_has_room", lambda num_bytes: False)
+
+    def known(name, seed, size):
+        (tmp_path / name).write_bytes(tar_bytes(examples(20, seed)))
+        split = decode_splits(load_splits(str(tmp_path / name)), size).train
+        with monkeypatch.context() as closed:
+            closed.setattr(decode, "decode_files", None)  # would raise
+            return fingerprint(split)
+
+    one = known("a.tar", 0, 12)
+    assert one == known("b.tar", 0, 12)
+    assert len({one, known("c.tar", 1, 12), known("a.tar", 0, 8)}) == 3
+
+
 def test_a_streamed_run_is_the_same_as_one_in_memory(
     tiny_backbone, tiny_inputs, tmp_path, monkeypatch
 ):

@@ -26,8 +26,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
+import PIL
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from transfer.data.fingerprints import fingerprint
 from transfer.data.geometry import (
     AUTO,
     SQUASH,
@@ -382,7 +384,10 @@ def _stream(split: Split, geometry: Geometry) -> np.ndarray:
                 )
         return decoded.images
 
-    return cast(np.ndarray, StreamedImages(split.num_images, geometry.shape, decode))
+    def identify() -> str:
+        return f"{fingerprint(split)} {geometry} Pillow {PIL.__version__}"
+
+    return cast(np.ndarray, StreamedImages(split.num_images, geometry.shape, decode, identify))
 
 
 def _names(split: Split) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from transfer.data.records import Encoded, Record
 from transfer.data.splits import Split
+from transfer.data.streamed import StreamedImages
 from transfer.errors import InputError
 from transfer.storage.untrusted import open_regular
 
@@ -33,7 +34,8 @@ def fingerprint(split: Split, like: str = "") -> str:
     Of arrays it covers shape, pixels and labels: 64 hexadecimal digits. Of image files it covers,
     for each, the label and every byte of the content; `CONTENT` stands before the digits. To hash
     a photo costs a fiftieth of decoding it, which comes after and finds the file in memory. A file
-    that cannot be read counts as such.
+    that cannot be read counts as such. Of images that are decoded anew whenever they are asked for
+    it covers those files, and how they are decoded.
 
     Args:
         split: image files, not decoded, or an array.
@@ -48,6 +50,9 @@ def fingerprint(split: Split, like: str = "") -> str:
             digest.update(content + int(label).to_bytes(8, "little"))
         return CONTENT + digest.hexdigest()
     digest.update(f"{split.images.shape}\n".encode())
+    if isinstance(split.images, StreamedImages):
+        digest.update(f"{split.images.identify()}\n".encode())
+        return digest.hexdigest()
     for start in range(0, split.num_images, 4096):  # a memory-mapped array stays on the disk
         digest.update(np.ascontiguousarray(split.images[start : start + 4096], np.uint8).data)
     digest.update(np.ascontiguousarray(split.labels, "<i8").data)

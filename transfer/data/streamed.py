@@ -20,10 +20,18 @@ class StreamedImages:
         num_images: int,
         shape: tuple[int, int, int],
         decode: Callable[[np.ndarray], np.ndarray],
+        identify: Callable[[], str],
     ) -> None:
-        """Takes the shape of an image, and what decodes those of some indices, int (K,)."""
+        """Keeps what makes them.
+
+        Args:
+            num_images: N.
+            shape: of an image.
+            decode: indices, int (K,), to the images, uint8 (K, H, W, C).
+            identify: returns the same text for the same pixels, without decoding them.
+        """
         self.shape = (num_images, *shape)
-        self._decode = decode
+        self._decode, self.identify = decode, identify
 
     def __len__(self) -> int:
         return self.shape[0]
