@@ -7,6 +7,7 @@ from transfer.data.geometry import FITS, Geometry
 from transfer.models.backbones import BACKBONES
 from transfer.models.weights import Weights
 from transfer.training.defaults import (
+    MANY,
     SMALL,
     choose_finetune_learning_rate,
     settle,
@@ -19,7 +20,7 @@ BUNDLED, FASHION = (Weights(name, "") for name in ("bundled", "fashion"))
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_learning_rate_rule(name):
-    config = Config(backbone=name)
+    config = Config(backbone=name, schedule="plateau")
     assert choose_finetune_learning_rate(config, IMAGENET) == 1e-4
     assert choose_finetune_learning_rate(config, FILE) == 1e-4
     scratch = choose_finetune_learning_rate(config, NONE)
@@ -44,6 +45,22 @@ def test_few_images_get_more_steps_where_nothing_else_was_asked():
     assert suit_size(Config(), SMALL, 3, ()) == Config()
     asked = suit_size(Config(), 480, 1, {"batch_size", "finetune_epochs"})
     assert asked == Config(head_epochs=few.head_epochs)
+
+
+def test_many_images_get_a_schedule_that_ends_low_and_the_rate_that_it_bears():
+    many = suit_size(Config(), MANY, 1, ())
+    assert (many.schedule, many.optimizer) == ("cosine", "adamw") and many.warm_up_fraction > 0
+    assert suit_size(Config(), MANY - 1, 1, ()) == Config()
+    for other in (Config(finetune_epochs=0), Config(weights="none")):
+        assert suit_size(other, MANY, 1, ()) == other
+    assert suit_size(Config(), MANY, 1, {"schedule"}).schedule == "plateau"
+    assert suit_size(Config(backbone="lenet5"), MANY, 1, ()) == Config(backbone="lenet5")
+    rates = {
+        name: settle(dataclasses.replace(many, backbone=name), IMAGENET).finetune_learning_rate
+        for name in ("mobilenetv2", "vgg16")
+    }
+    assert rates == {"mobilenetv2": 3e-4, "vgg16": 1e-4}
+    assert settle(Config(), IMAGENET).finetune_learning_rate == 1e-4
 
 
 def test_few_photos_are_cropped_and_gray_images_are_not():

@@ -274,13 +274,15 @@ class TrainingSettings:
     schedule: str = _setting(
         "plateau",
         str,
-        "How the learning rate falls: when the validation loss stalls, or along a cosine.",
+        "How the learning rate falls: when the validation loss stalls, or along a cosine, as for "
+        "many images.",
         choices=("plateau", "cosine"),
     )
     warm_up_fraction: float = _setting(
         0.0,
         float,
-        "Share of the steps of a cosine in which the learning rate rises from 0.",
+        "Share of the steps of a cosine in which the learning rate rises from 0; 0.1 for many "
+        "images.",
         minimum=0,
         maximum=1,
         open_maximum=True,
@@ -289,7 +291,10 @@ class TrainingSettings:
         128, int, "Images in a training step; 32 for few images.", minimum=1, maximum=65_536
     )
     optimizer: str = _setting(
-        "adam", str, "The optimizer of both phases.", choices=("adam", "adamw", "rmsprop", "sgd")
+        "adam",
+        str,
+        "The optimizer of both phases; adamw for many images.",
+        choices=("adam", "adamw", "rmsprop", "sgd"),
     )
     weight_decay: float = _setting(
         0.004,

@@ -1,4 +1,4 @@
-"""What "auto" means in a training run, and what suits few images.
+"""What "auto" means in a training run, and what suits few images, and many.
 
 Small pure functions of the settings, the weights and the number of images, as the rule of BiT
 (https://github.com/google-research/big_transfer, bit_hyperrule.py) is.
@@ -14,13 +14,17 @@ from transfer.errors import InputError
 from transfer.models.backbones import get_backbone
 from transfer.models.head import LAST, MULTI, choose_hidden_units
 from transfer.models.pretrained import BUNDLED, FASHION
-from transfer.models.weights import PHOTOS, Weights
+from transfer.models.weights import NONE, PHOTOS, Weights
+from transfer.training.optimizers import PLATEAU
 
 # Low for weights that know photographs, so that what they know is not lost at once. Fractals are
 # further from a user's images: after two epochs on 10,000 images of Fashion-MNIST at 64 pixels
 # 3e-4 gave 88.5 % on the validation images, 1e-4 the same, 1e-3 86.7 %.
 FINETUNE_LEARNING_RATES = {BUNDLED: 3e-4, FASHION: 3e-4}
 OTHER_FINETUNE_LEARNING_RATE = 1e-4
+# A cosine ends low and so begins higher: docs/training.md has what was measured. No higher than
+# from scratch, where VGG16, which has no BatchNorm, bears 1e-4.
+COSINE_FINETUNE_LEARNING_RATE = 3e-4
 
 
 # Of few images an epoch of 128 at a time is a handful of steps, and five of them teach little:
@@ -28,6 +32,17 @@ OTHER_FINETUNE_LEARNING_RATE = 1e-4
 SMALL = 2_000  # training images; fewer than so many are few
 _FOR_FEW_IMAGES: dict[str, Any] = {"batch_size": 32, "head_epochs": 20, "finetune_epochs": 10}
 _FOR_FEW_PHOTOS: dict[str, Any] = _FOR_FEW_IMAGES | {"smallest_crop_fraction": 0.35}
+
+# Five epochs of so many are long enough for a schedule of their own, and too few for a plateau.
+MANY = 20_000  # training images
+_FOR_MANY_IMAGES: dict[str, Any] = {
+    "optimizer": "adamw",
+    "schedule": "cosine",
+    "warm_up_fraction": 0.1,
+    "rotation_degrees": 5.0,
+    "zoom_fraction": 0.05,
+    "translation_fraction": 0.05,
+}
 
 
 def suit_size(config: Config, num_images: int, channels: int, given: Container[str]) -> Config:
@@ -39,9 +54,13 @@ def suit_size(config: Config, num_images: int, channels: int, given: Container[s
         channels: of the images, 1 or 3.
         given: names of the settings that the user gave, which stay.
     """
-    if num_images >= SMALL or get_backbone(config.backbone).channels == 1:  # a recipe of its own
-        return config
-    suited = _FOR_FEW_PHOTOS if channels == 3 and config.finetune_epochs else _FOR_FEW_IMAGES
+    suited: dict[str, Any] = {}
+    if get_backbone(config.backbone).channels == 1:
+        pass  # it has a recipe of its own
+    elif num_images < SMALL:
+        suited = _FOR_FEW_PHOTOS if channels == 3 and config.finetune_epochs else _FOR_FEW_IMAGES
+    elif num_images >= MANY and config.finetune_epochs and config.weights != NONE:
+        suited = _FOR_MANY_IMAGES
     return dataclasses.replace(
         config, **{name: value for name, value in suited.items() if name not in given}
     )
@@ -102,10 +121,13 @@ def check_folds(config: Config) -> None:
 def choose_finetune_learning_rate(config: Config, weights: Weights) -> float:
     """Returns the learning rate that "auto" means.
 
-    For pretrained weights by their kind, for random weights the backbone's own rate; ten times
-    that for SGD, whose steps are not normalised as Adam's are.
+    For pretrained weights by their kind and the schedule, for random weights the backbone's own
+    rate; ten times that for SGD, whose steps are not normalised as Adam's are.
     """
     rate = get_backbone(config.backbone).scratch_learning_rate
     if weights.pretrained:
-        rate = FINETUNE_LEARNING_RATES.get(weights.name, OTHER_FINETUNE_LEARNING_RATE)
+        other = OTHER_FINETUNE_LEARNING_RATE
+        if config.schedule != PLATEAU:
+            other = min(rate, COSINE_FINETUNE_LEARNING_RATE)
+        rate = FINETUNE_LEARNING_RATES.get(weights.name, other)
     return rate * 10 if config.optimizer == "sgd" else rate
