@@ -31,8 +31,10 @@ RECIPE = {
     "batch-size": 128,
     "optimizer": "adam",
     "schedule": "plateau",
+    "warm-up-fraction": 0,
     "rotation-degrees": 10,
     "zoom-fraction": 0.1,
+    "translation-fraction": 0,
 }
 LEARNING_RATES = {"photos": 1e-4, BUNDLED: 3e-4}  # of fine-tuning; from random weights its own
 

@@ -34,7 +34,7 @@ _FOR_FEW_IMAGES: dict[str, Any] = {"batch_size": 32, "head_epochs": 20, "finetun
 _FOR_FEW_PHOTOS: dict[str, Any] = _FOR_FEW_IMAGES | {"smallest_crop_fraction": 0.35}
 
 # Five epochs of so many are long enough for a schedule of their own, and too few for a plateau.
-MANY = 20_000  # training images
+MANY = 30_000  # training images
 _FOR_MANY_IMAGES: dict[str, Any] = {
     "optimizer": "adamw",
     "schedule": "cosine",
