@@ -431,7 +431,7 @@ def test_gradients_take_longer_on_a_slow_link_and_with_many_processes():
     assert on_paper.gradient_seconds(1, 1.0) == 0
     assert on_paper.gradient_seconds(2, 1.0) > on_paper.gradient_seconds(2, 10.0)
     assert on_paper.gradient_seconds(64, 1.0) > on_paper.gradient_seconds(2, 1.0)
-    told = CliRunner().invoke(on_paper.main, ["--disk", "1", "--memory", "24.7"]).output
+    told = CliRunner().invoke(on_paper.main, ["--disk", "1", "--memory", "25.5"]).output
     assert told.count("| 1,000,000,000 | 64 |") == 1 and "at 100,000,000 images" in told
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from transfer.config import Config, groups, settings
+from transfer.config import LARGEST_WHOLE_NUMBER, Config, groups, settings
 from transfer.errors import InputError
 
 NUMBERS = {name: setting for name, setting in settings().items() if setting.kind in (int, float)}
@@ -50,7 +50,8 @@ def accepted(setting):
     if setting.kind is str:
         return st.text()
     if setting.kind is int:
-        values = st.integers(*(whole(bound) for bound in (setting.minimum, setting.maximum)))
+        most = min(setting.maximum, LARGEST_WHOLE_NUMBER)
+        values = st.integers(*(whole(bound) for bound in (setting.minimum, most)))
     else:
         values = st.floats(
             setting.minimum,
@@ -208,6 +209,12 @@ def test_settings_are_given_by_name_alone():
 def test_every_setting_stands_in_one_group_in_their_order():
     assert [name for names in groups().values() for name in names] == list(settings())
     assert len(settings()) == len(set(settings()))
+
+
+def test_a_whole_number_that_json_would_not_keep_is_refused_with_the_largest():
+    assert Config(limit=LARGEST_WHOLE_NUMBER).limit == LARGEST_WHOLE_NUMBER
+    with pytest.raises(InputError, match="limit should be .*, at most 9007199254740992"):
+        Config(limit=LARGEST_WHOLE_NUMBER + 1)
 
 
 def test_a_run_has_at_least_one_epoch():

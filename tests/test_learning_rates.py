@@ -59,7 +59,7 @@ def test_each_phase_is_tried_and_no_run_is_made(tiny_inputs, tiny_backbone, tmp_
     for test in tests:
         np.testing.assert_allclose(np.diff(np.log(test.rates)), np.log(1e6) / 99, rtol=1e-6)
         assert np.isfinite(test.losses).all()
-    assert [test.now for test in tests] == [1e-3, 1e-4]
+    assert [test.now for test in tests] == [1e-3, 3e-4]
     for before, after in zip(*seen, strict=True):  # the head's own test did not spoil it
         np.testing.assert_array_equal(before, after)
     assert sorted(path.name for path in folder.iterdir()) == [

@@ -59,7 +59,9 @@ class Setting:
             return
         if self.choices or not self._accepts(value):
             told = shortened(value) if not isinstance(value, str) else repr(shortened(value))
-            raise InputError(f"{name} should be {self.describe()}. Received: {name}={told}.")
+            is_large = isinstance(value, int) and value > LARGEST_WHOLE_NUMBER
+            most = f", at most {LARGEST_WHOLE_NUMBER}" if is_large else ""
+            raise InputError(f"{name} should be {self.describe()}{most}. Received: {name}={told}.")
 
     def _accepts(self, value: Any) -> bool:
         if self.kind in (bool, str):
