@@ -7,8 +7,8 @@ from transfer.data.geometry import FITS, Geometry
 from transfer.models.backbones import BACKBONES
 from transfer.models.weights import Weights
 from transfer.training.defaults import (
+    FEW,
     MANY,
-    SMALL,
     choose_finetune_learning_rate,
     settle,
     suit_size,
@@ -42,7 +42,7 @@ def test_weights_of_the_package_get_a_head_at_several_depths():
 def test_few_images_get_more_steps_where_nothing_else_was_asked():
     few = suit_size(Config(), 480, 1, ())
     assert 480 / few.batch_size * few.finetune_epochs > 3 * 480 / Config().batch_size * 5
-    assert suit_size(Config(), SMALL, 3, ()) == Config()
+    assert suit_size(Config(), FEW, 3, ()) == Config()
     asked = suit_size(Config(), 480, 1, {"batch_size", "finetune_epochs"})
     assert asked == Config(head_epochs=few.head_epochs)
 

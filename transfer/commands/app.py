@@ -41,8 +41,6 @@ def main(models: tuple[str, ...], host: str, port: int | None, quiet: bool, verb
     with scratch_folder() as folder:
         app = build_app(make_page(classifiers, folder))
         console.say(f"Serving on {launch(app, host, port, block=False)} until Ctrl-C.")
-        if (
-            not verbose
-        ):  # Gradio prints what it makes of a malformed request: no need of the way there
+        if not verbose:  # of malformed requests Gradio prints every line that led there
             sys.tracebacklimit = 0
         app.block_thread()

@@ -29,12 +29,12 @@ COSINE_FINETUNE_LEARNING_RATE = 3e-4
 
 # Of few images an epoch of 128 at a time is a handful of steps, and five of them teach little:
 # docs/training.md has what was measured.
-SMALL = 2_000  # training images; fewer than so many are few
+FEW = 2_000  # training images, fewer than these
 _FOR_FEW_IMAGES: dict[str, Any] = {"batch_size": 32, "head_epochs": 20, "finetune_epochs": 10}
 _FOR_FEW_PHOTOS: dict[str, Any] = _FOR_FEW_IMAGES | {"smallest_crop_fraction": 0.35}
 
 # Five epochs of so many are long enough for a schedule of their own, and too few for a plateau.
-MANY = 30_000  # training images
+MANY = 30_000  # training images, or more
 _FOR_MANY_IMAGES: dict[str, Any] = {
     "optimizer": "adamw",
     "schedule": "cosine",
@@ -54,16 +54,19 @@ def suit_size(config: Config, num_images: int, channels: int, given: Container[s
         channels: of the images, 1 or 3.
         given: names of the settings that the user gave, which stay.
     """
-    suited: dict[str, Any] = {}
-    if get_backbone(config.backbone).channels == 1:
-        pass  # it has a recipe of its own
-    elif num_images < SMALL:
-        suited = _FOR_FEW_PHOTOS if channels == 3 and config.finetune_epochs else _FOR_FEW_IMAGES
-    elif num_images >= MANY and config.finetune_epochs and config.weights != NONE:
-        suited = _FOR_MANY_IMAGES
+    suited = _choose_for_size(config, num_images, channels)
     return dataclasses.replace(
         config, **{name: value for name, value in suited.items() if name not in given}
     )
+
+
+def _choose_for_size(config: Config, num_images: int, channels: int) -> dict[str, Any]:
+    if get_backbone(config.backbone).channels == 1:  # it has a recipe of its own
+        return {}
+    if num_images < FEW:
+        return _FOR_FEW_PHOTOS if channels == 3 and config.finetune_epochs else _FOR_FEW_IMAGES
+    is_finetuned = config.finetune_epochs and config.weights != NONE
+    return _FOR_MANY_IMAGES if num_images >= MANY and is_finetuned else {}
 
 
 def settle(config: Config, weights: Weights, geometry: Geometry | None = None) -> Config:

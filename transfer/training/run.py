@@ -70,7 +70,7 @@ from transfer.training import distribution
 from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
 from transfer.training.checkpoint import Checkpoint, HeadPhaseWeights, newest_checkpoint
 from transfer.training.data import Data, load_data
-from transfer.training.defaults import SMALL, check_folds, settle, suit_size
+from transfer.training.defaults import FEW, check_folds, settle, suit_size
 from transfer.training.folds import cross_validate
 from transfer.training.forecast import Forecast
 from transfer.training.interruption import one_line_for_every_end, too_large
@@ -338,7 +338,7 @@ def _suit_size(config: Config, data: Data, given: Container[str] | None) -> Conf
         f"--{name.replace('_', '-')} {after[name]}" for name in after if after[name] != before[name]
     ]
     if changed:
-        count = "Few" if train.num_images < SMALL else "Many"
+        count = "Few" if train.num_images < FEW else "Many"
         console.say(
             f"{count} images, for which it is {', '.join(changed)} unless you say otherwise"
         )
