@@ -33,6 +33,7 @@ BASE: dict[str, object] = {
 PLAIN = {"rotation-degrees": 0, "zoom-fraction": 0, "translation-fraction": 0}
 TECHNIQUES: dict[str, dict[str, object]] = {
     "as it is": {},
+    "float32 alone": {"precision": "float32"},
     "the plateau": {"schedule": "plateau", "warm-up-fraction": 0},
     "no warm-up": {"warm-up-fraction": 0},
     "half the rate": {"finetune-learning-rate": 1.5e-4},
@@ -46,6 +47,8 @@ TECHNIQUES: dict[str, dict[str, object]] = {
     "label smoothing": {"label-smoothing": 0.1},
     "averaged weights": {"ema-momentum": 0.998},
     "erased rectangles": {"erase-probability": 0.25},
+    "the upper 70 % alone": {"unfreeze": 0.7},
+    "the upper half alone": {"unfreeze": 0.5},
     "small images first": {"small-epochs": 3, "small-image-size": 48, "finetune-epochs": 1},
 }
 HEADER = ("technique", "head alone", "fine-tuned", "loss", "fine-tuning")

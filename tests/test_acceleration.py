@@ -225,6 +225,65 @@ def test_trained_twins_agree(plain, images, policy):
         assert np.abs(ours - theirs).max() <= tolerance * max(1, np.abs(theirs).max())
 
 
+# --- Convolutions and their gradients -----------------------------------------------------------
+
+
+def make_padded_model(kernel_size=1, **options):
+    """Zeros before a depthwise convolution, and a 1x1 convolution behind it."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="zeros")(inputs)
+    x = keras.layers.DepthwiseConv2D(3, 2, use_bias=False, name="depthwise")(x)
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    x = keras.layers.Conv2D(6, kernel_size, name="pointwise", **options)(x)
+    return randomise(keras.Model(inputs, keras.layers.ReLU()(x)))
+
+
+def gradients_of(model, images):
+    """Those of inputs and kernels, BatchNorm frozen."""
+    for layer in batch_norm_layers(model):
+        layer.trainable = False
+    values = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        loss = tf.reduce_mean(model(values, training=False) ** 2)
+    variables = [weight.value for weight in model.trainable_variables]
+    return to_floats(tape.gradient(loss, [values, *variables]))
+
+
+def differ_by(ours, theirs):
+    """The largest difference of each gradient, as a share of the largest of its numbers."""
+    return [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(ours, theirs, strict=True)]
+
+
+@pytest.mark.parametrize("prepare", [with_frozen_batch_norm, with_trained_batch_norm])
+def test_gradients_of_1x1_convolutions_are_products_of_a_number_format(prepare, images):
+    model = make_padded_model()
+    exact, fast = prepare(model), prepare(model, gradient_dtype="bfloat16")
+    assert [weight.path for weight in fast.weights] == [weight.path for weight in model.weights]
+    np.testing.assert_array_equal(fast(images), exact(images))  # its forward pass is float32
+    theirs = gradients_of(model, images)
+    assert max(differ_by(gradients_of(exact, images), theirs)) < 1e-5
+    assert 1e-4 < max(differ_by(gradients_of(fast, images), theirs)) < 0.02
+
+
+@pytest.mark.parametrize(
+    "options", [{"strides": 2}, {"groups": 3}, {"dtype": "mixed_bfloat16"}, {"kernel_size": 2}]
+)
+def test_gradients_of_other_convolutions_stay_tensorflows_own(options, images):
+    model = make_padded_model(**options)
+    plain, fast = (with_frozen_batch_norm(model, dtype) for dtype in ("float32", "bfloat16"))
+    for ours, theirs in zip(*(gradients_of(one, images) for one in (plain, fast)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("prepare", [with_frozen_batch_norm, with_trained_batch_norm])
+def test_a_convolution_pads_as_the_layer_before_it_would(prepare, images):
+    model = make_padded_model()
+    fast = prepare(model)
+    assert type(fast.get_layer("zeros")) is keras.layers.Identity
+    np.testing.assert_allclose(fast(images), model(images), rtol=1e-4, atol=1e-4)
+
+
 # --- BatchNorm that is frozen -----------------------------------------------------------------
 
 

@@ -22,10 +22,10 @@ def machine(monkeypatch):
     ("backbone", "accelerator", "flags", "training", "inference"),
     [
         ("mobilenetv2", True, [], "mixed_bfloat16", "mixed_bfloat16"),
-        ("mobilenetv2", False, [AMX, AVX512], "float32", "mixed_bfloat16"),
-        ("mobilenetv2", False, [AVX512], "float32", "mixed_bfloat16"),
+        ("mobilenetv2", False, [AMX, AVX512], "bfloat16_gradients", "mixed_bfloat16"),
+        ("mobilenetv2", False, [AVX512], "bfloat16_gradients", "mixed_bfloat16"),
         ("mobilenetv2", False, [], "float32", "float32"),
-        ("mobilenetv3small", False, [AMX, AVX512], "float32", "float32"),
+        ("mobilenetv3small", False, [AMX, AVX512], "bfloat16_gradients", "float32"),
         ("vgg16", False, [AMX, AVX512], "mixed_bfloat16", "mixed_bfloat16"),
         ("vgg16", False, [AVX512], "mixed_bfloat16", "mixed_bfloat16"),
         ("resnet9", False, [AVX512], "mixed_bfloat16", "mixed_bfloat16"),

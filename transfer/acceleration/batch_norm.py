@@ -2,14 +2,19 @@
 
 Where it trains: Keras computes its step from separate operations, each a pass over memory;
 TensorFlow has one operation for it. Where it is frozen: its scale goes into the kernel before it,
-so that no pass is left but the addition of its offset (`python -m benchmarks` measures the gain).
+so that no pass is left but the addition of its offset. In both cases convolutions add the zeros
+that a layer before them would, a copy of their input less to make and to keep for the gradients
+(`python -m benchmarks` measures the gain).
 """
+
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
+from transfer.acceleration.convolutions import Conv2D
 from transfer.models.batch_norm import MOMENTUM
-from transfer.models.folding import foldable_pairs
+from transfer.models.folding import foldable_pairs, replaceable_paddings
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -51,19 +56,24 @@ def _biased_share(inputs: tf.Tensor) -> tf.Tensor:
     return (count - 1.0) / count
 
 
-def fuse_batch_norm(model: keras.Model, momentum: float = MOMENTUM) -> keras.Model:
+def fuse_batch_norm(
+    model: keras.Model, momentum: float = MOMENTUM, gradient_dtype: str = "float32"
+) -> keras.Model:
     """Returns a copy of a model, weights included, whose BatchNorm layers train fused.
 
     Args:
         model: a functional model; its layers keep their names and the order of their weights.
         momentum: of the moving statistics.
+        gradient_dtype: what the gradients of 1x1 convolutions are computed from, as `Conv2D` has
+            it.
     """
+    clone_other = _make_clone(model, gradient_dtype)
 
     def clone(layer: keras.Layer) -> keras.Layer:
-        config = layer.get_config()
         if isinstance(layer, keras.layers.BatchNormalization):
-            return FusedBatchNormalization.from_config(config | {"momentum": momentum})
-        return type(layer).from_config(config)
+            config = layer.get_config() | {"momentum": momentum}
+            return FusedBatchNormalization.from_config(config)
+        return clone_other(layer, _FAST.get(type(layer), type(layer)))
 
     fused = keras.models.clone_model(model, clone_function=clone)
     fused.set_weights(model.get_weights())
@@ -87,7 +97,7 @@ class OffsetBatchNormalization(keras.layers.BatchNormalization):
         return tf.nn.bias_add(inputs, tf.cast(offset, inputs.dtype))
 
 
-class ScaledConv2D(keras.layers.Conv2D):
+class ScaledConv2D(Conv2D):
     """A convolution that computes with its kernel times a factor for each channel it puts out."""
 
     factor = staticmethod(lambda: tf.ones(()))  # that of the BatchNorm behind it, once known
@@ -116,13 +126,14 @@ class ScaledDepthwiseConv2D(keras.layers.DepthwiseConv2D):
         return outputs + self.bias if self.use_bias else outputs
 
 
+_FAST = {keras.layers.Conv2D: Conv2D}
 _SCALED = {
     keras.layers.Conv2D: ScaledConv2D,
     keras.layers.DepthwiseConv2D: ScaledDepthwiseConv2D,
 }
 
 
-def freeze_batch_norm(model: keras.Model) -> keras.Model:
+def freeze_batch_norm(model: keras.Model, gradient_dtype: str = "float32") -> keras.Model:
     """Returns a copy of a model, weights included, for training with BatchNorm as in inference.
 
     It computes what the model computes with `training=False`, and so do its gradients; a
@@ -130,6 +141,7 @@ def freeze_batch_norm(model: keras.Model) -> keras.Model:
 
     Args:
         model: a functional model; its layers keep their names and the order of their weights.
+        gradient_dtype: as of `fuse_batch_norm`.
     """
     before = {
         norm.name: layer.name
@@ -139,17 +151,36 @@ def freeze_batch_norm(model: keras.Model) -> keras.Model:
         and getattr(layer, "depth_multiplier", 1) == 1
     }
     convolutions = set(before.values())
+    clone_as = _make_clone(model, gradient_dtype)
 
     def clone(layer: keras.Layer) -> keras.Layer:
-        kind = type(layer)
+        kind = _FAST.get(type(layer), type(layer))
         if layer.name in before:
             kind = OffsetBatchNormalization
         elif layer.name in convolutions:
-            kind = _SCALED[kind]
-        return kind.from_config(layer.get_config())
+            kind = _SCALED[type(layer)]
+        return clone_as(layer, kind)
 
     frozen = keras.models.clone_model(model, clone_function=clone)
     frozen.set_weights(model.get_weights())
     for norm_name, name in before.items():
         frozen.get_layer(name).factor = frozen.get_layer(norm_name).factor
     return frozen
+
+
+def _make_clone(
+    model: keras.Model, gradient_dtype: str
+) -> Callable[[keras.Layer, type[keras.Layer]], keras.Layer]:
+    # Returns what makes a layer of a kind, without weights, that stands for one of the model.
+    paddings = replaceable_paddings(model)
+
+    def clone(layer: keras.Layer, kind: type[keras.Layer]) -> keras.Layer:
+        if layer.name in paddings.values():
+            return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy.name)
+        same = {"padding": "same"} if layer.name in paddings else {}
+        made = kind.from_config(layer.get_config() | same)
+        if isinstance(made, Conv2D):
+            made.gradient_dtype = gradient_dtype
+        return made
+
+    return clone

@@ -35,27 +35,31 @@ def compiles_steps() -> bool:
     return not is_fast() or has_accelerator()
 
 
-def with_trained_batch_norm(model: keras.Model, momentum: float = MOMENTUM) -> keras.Model:
+def with_trained_batch_norm(
+    model: keras.Model, momentum: float = MOMENTUM, gradient_dtype: str = "float32"
+) -> keras.Model:
     """Returns a model whose BatchNorm trains, its statistics following with this momentum.
 
     Args:
         model: a functional model; its layers keep their names and the order of their weights.
         momentum: of the moving statistics.
+        gradient_dtype: what the gradients of 1x1 convolutions are computed from where there is a
+            fast way, "float32" or "bfloat16".
     """
     if not is_fast():
         return _for_jax(with_momentum(model, momentum))
     from transfer.acceleration.batch_norm import fuse_batch_norm
 
-    return fuse_batch_norm(model, momentum)
+    return fuse_batch_norm(model, momentum, gradient_dtype)
 
 
-def with_frozen_batch_norm(model: keras.Model) -> keras.Model:
-    """Returns a model for training with BatchNorm as in inference; argument as above."""
+def with_frozen_batch_norm(model: keras.Model, gradient_dtype: str = "float32") -> keras.Model:
+    """Returns a model for training with BatchNorm as in inference; arguments as above."""
     if not is_fast():
         return _for_jax(model)
     from transfer.acceleration.batch_norm import freeze_batch_norm
 
-    return freeze_batch_norm(model)
+    return freeze_batch_norm(model, gradient_dtype)
 
 
 def _for_jax(model: keras.Model) -> keras.Model:

@@ -12,6 +12,7 @@ import keras
 from transfer.config import Config
 from transfer.models.backbones import outputs_by_depth, scale, split_blocks
 from transfer.models.head import MULTI, build_head
+from transfer.models.precision import BFLOAT16
 
 MOST_FEATURES = 2048  # of one depth: its channels, times the positions they are pooled to
 
@@ -157,14 +158,14 @@ def least_training_bytes(config: Config, backbone: keras.Model, policy: str) -> 
     Args:
         config: uses `backbone`, `unfreeze` and `batch_size`.
         backbone: as it will be trained.
-        policy: the Keras dtype policy of the training.
+        policy: the number format of the training, one of `POLICIES`.
     """
     blocks = split_blocks(config.backbone, backbone)
     kept = [
         layer for block in blocks[-_count_unfrozen(blocks, config.unfreeze) :] for layer in block
     ]
     numbers = sum(math.prod(layer.output.shape[1:]) for layer in kept)
-    bytes_each = 4 if policy == "float32" else 2
+    bytes_each = 2 if policy == BFLOAT16 else 4
     return config.batch_size * numbers * bytes_each * 3 // 4
 
 

@@ -37,7 +37,7 @@ def fold_batch_norm(model: keras.Model, policy: str | None = None) -> keras.Mode
     """
     folded = {norm.name: layer for norm, layer in foldable_pairs(model)}
     with_bias = {layer.name for layer in folded.values()}
-    paddings = _replaceable_paddings(model)  # of convolutions, by name
+    paddings = replaceable_paddings(model)  # of convolutions, by name
     removed = {*folded, *paddings.values()}
 
     def clone(layer: keras.Layer) -> keras.Layer:
@@ -99,8 +99,12 @@ def foldable_pairs(model: keras.Model) -> list[tuple[keras.Layer, keras.Layer]]:
     return pairs
 
 
-def _replaceable_paddings(model: keras.Model) -> dict[str, str]:
-    # Names of the convolutions that can pad as a layer before them does, each with that layer's.
+def replaceable_paddings(model: keras.Model) -> dict[str, str]:
+    """Returns the names of the convolutions whose padding="same" is a layer of zeros before them.
+
+    Returns:
+        By name of the convolution that of the layer of zeros, which it alone reads.
+    """
     convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     return {
         reader.name: layer.name

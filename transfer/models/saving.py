@@ -21,7 +21,7 @@ def save_classifier(classifier: keras.Model, config: Config, policy: str, path: 
     Args:
         classifier: as `build_classifier` makes it, with fused BatchNorm or without.
         config: the settings it was built with.
-        policy: the Keras dtype policy it was built with.
+        policy: one of `POLICIES`, which it was built with.
         path: where to; appears only when it is whole.
     """
     plain = _build_plain(config, classifier.output_shape[-1], policy)
@@ -44,7 +44,7 @@ def restore_classifier(config: Config, num_classes: int, policy: str, path: Path
     Args:
         config: the settings it was trained with.
         num_classes: width of its output.
-        policy: the Keras dtype policy it was trained with.
+        policy: one of `POLICIES`, which it was trained with.
         path: the saved `.keras` file.
 
     Raises:

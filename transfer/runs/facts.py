@@ -93,7 +93,7 @@ class Facts:
         settled: the same, "auto" settled.
         data: the images.
         weights: what the backbone started from.
-        precision: Keras's dtype policy of the training.
+        precision: number format of the training, one of `POLICIES`.
         versions: of Python and of the libraries it was begun with.
         command: as it was typed, "" where it was none.
         started: time, ISO 8601.

@@ -37,7 +37,7 @@ def cross_validate(
         features: of the training images and of the validation images.
         splits: the images.
         run: its settings say how many folds, and how a head is trained.
-        policy: Keras's dtype policy.
+        policy: one of `POLICIES`.
 
     Returns:
         What each fold came to on the part it held out, by its number from "1".

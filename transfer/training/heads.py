@@ -37,7 +37,7 @@ class HeadStart:
     features: HeadFeatures
     weights: Weights
     weights_sha256: str
-    policy: str  # Keras's dtype policy
+    policy: str  # one of `POLICIES`
     random_state: tuple  # of Python's generator when a head is built
 
 

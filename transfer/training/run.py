@@ -44,7 +44,12 @@ from transfer.models.classifier import (
 )
 from transfer.models.counts import ClassifierCounts, count_network
 from transfer.models.fingerprints import fingerprint_variables
-from transfer.models.precision import choose_inference_precision, choose_precision, dtype_policy
+from transfer.models.precision import (
+    choose_inference_precision,
+    choose_precision,
+    dtype_policy,
+    gradient_dtype,
+)
 from transfer.models.saving import save_classifier
 from transfer.models.weights import Weights, check_weights, load_backbone
 from transfer.recipes import get_recipe
@@ -288,7 +293,7 @@ class Start:
     data: Data
     backbone: keras.Model
     weights: Weights
-    policy: str  # Keras's dtype policy
+    policy: str  # its number format, one of `POLICIES`
 
 
 def prepare(
@@ -399,7 +404,7 @@ def build(settled: Config, backbone: keras.Model, splits: Splits, policy: str) -
         settled: the settings, "auto" settled.
         backbone: with its weights.
         splits: the images.
-        policy: Keras's dtype policy.
+        policy: one of `POLICIES`.
     """
     backbone = prepare_backbone(settled, backbone, splits, policy)
     num_classes, trains = len(splits.class_names), settled.train_batch_norm
@@ -434,14 +439,13 @@ def prepare_backbone(
         settled: the settings, "auto" settled.
         backbone: with its weights; its BatchNorm may get the statistics of the images.
         splits: the images.
-        policy: Keras's dtype policy.
+        policy: one of `POLICIES`.
     """
     if settled.recalibrate_batch_norm:
         make_recalibration(backbone)(_recalibration_batches(settled, splits.train))
+    prepare = with_trained_batch_norm if settled.train_batch_norm else with_frozen_batch_norm
     with dtype_policy(policy):
-        if settled.train_batch_norm:
-            return with_trained_batch_norm(backbone)
-        return with_frozen_batch_norm(backbone)
+        return prepare(backbone, gradient_dtype=gradient_dtype(policy))
 
 
 def _recalibration_batches(settled: Config, train: Split) -> tf.data.Dataset:
