@@ -31,14 +31,15 @@ from transfer.models.backbones import BACKBONES
 from transfer.plots import style
 from transfer.storage.atomic import write_atomically
 
-# Kinds of operations by the name that TensorFlow has for them, the first that fits.
+# Kinds of operations by the name that TensorFlow has for them, the first that fits. The last part
+# of a step's name stands before it: gradients of 1x1 convolutions are products of matrices.
 KINDS = {
     "depthwise convolutions, forward": r"Depthwise(?!.*Backprop)",
     "depthwise convolutions, gradient of the input": r"Depthwise.*BackpropInput",
     "depthwise convolutions, gradient of the kernel": r"Depthwise.*BackpropFilter",
     "convolutions, forward": r"Conv2D(?!.*Backprop)",
-    "convolutions, gradient of the input": r"Conv2DBackpropInput",
-    "convolutions, gradient of the kernel": r"Conv2DBackpropFilter",
+    "convolutions, gradient of the input": r"Conv2DBackpropInput|gradient_of_input.*MatMul",
+    "convolutions, gradient of the kernel": r"Conv2DBackpropFilter|gradient_of_kernel.*MatMul",
     "dense layers": r"MatMul",
     "offsets and their gradients": r"BiasAdd",
     "activations and their gradients": r"Relu|Sigmoid|Swish|Gelu|Erf",
@@ -79,7 +80,7 @@ class Work(NamedTuple):
 
 
 def kind_of(operation: str) -> str:
-    """Returns the kind of an operation's name, such as "Conv2D"."""
+    """Returns the kind of an operation, such as "Conv2D" or "gradient_of_input:MatMul"."""
     return next((kind for kind, name in KINDS.items() if re.search(name, operation)), OTHERS)
 
 
@@ -109,7 +110,8 @@ def _sum_up(content: bytes, steps: int) -> Counter[str]:
             for event in line.events if line.name.startswith("tf_Compute") else ():
                 name, separator, operation = names[event.metadata_id].rpartition(":")
                 if separator and not name.endswith(":"):  # A::b is no operation
-                    spent[kind_of(operation)] += event.duration_ps / 1e9 / steps
+                    last = name.rpartition("/")[-1] if operation.endswith("MatMul") else ""
+                    spent[kind_of(f"{last}:{operation}")] += event.duration_ps / 1e9 / steps
     return spent
 
 

@@ -13,12 +13,15 @@ from benchmarks.interleaved import KERAS, TORCH, Measurement, Settings, take_tur
 from benchmarks.machine import measure_matrix_peak
 from benchmarks.torch_process import torch_training
 from transfer.acceleration.batch_norm import freeze_batch_norm, fuse_batch_norm
+from transfer.acceleration.doors import make_adam
 from transfer.config import Config
 from transfer.models.backbones import build_backbone
 from transfer.models.classifier import build_classifier, unfreeze_backbone
 from transfer.models.folding import fold_classifier
+from transfer.models.precision import choose_precision, dtype_policy, gradient_dtype
 
 NUM_CLASSES = 10
+_LEARNING_RATE = 1e-3  # Keras's own
 UNFREEZE = (0.1, 0.3, 0.5, "all")
 
 FINETUNE = "training: here, fine-tuning (BatchNorm frozen)"
@@ -131,7 +134,7 @@ def build_untrained(settings: Settings) -> keras.Model:
 
 
 def build_finetuning(settings: Settings) -> keras.Model:
-    """Returns the classifier that `train.py` fine-tunes, with the optimizer of its contenders."""
+    """Returns the classifier that `train.py` fine-tunes, with its Adam and number format."""
     return _finetuning_classifier(settings, unfreeze="all")
 
 
@@ -144,10 +147,9 @@ def _contenders(
         network = build_backbone(settings.backbone, settings.image_size)
         return _training(_trainable(settings, network, train_batch_norm), batch, steps)
 
-    fused = fuse_batch_norm(build_backbone(settings.backbone, settings.image_size))
     contenders = {
         FINETUNE: _training(build_finetuning(settings), batch, steps),
-        SCRATCH: _training(_trainable(settings, fused, train_batch_norm=True), batch, steps),
+        SCRATCH: _training(_scratch_classifier(settings), batch, steps),
     }
     if KERAS in settings.against:
         contenders[KERAS_TRAINED] = stock(train_batch_norm=True)
@@ -176,19 +178,32 @@ def _trainable(
     network: keras.Model,
     train_batch_norm: bool,
     unfreeze: float | str = "all",
+    optimizer: str | keras.optimizers.Optimizer = "adam",
 ) -> keras.Model:
     model = _classifier(settings, network, train_batch_norm=train_batch_norm)
     unfreeze_backbone(settings.backbone, network, unfreeze, train_batch_norm=train_batch_norm)
-    # Keras's own Adam for all, not the faster one of `train.py`: it is the step that is compared.
     # On a CPU Keras by itself does without XLA.
-    model.compile("adam", "categorical_crossentropy")
+    model.compile(optimizer, "categorical_crossentropy")
     model.optimizer.build(model.trainable_variables)
     return model
 
 
 def _finetuning_classifier(settings: Settings, unfreeze: float | str) -> keras.Model:
-    network = freeze_batch_norm(build_backbone(settings.backbone, settings.image_size))
-    return _trainable(settings, network, train_batch_norm=False, unfreeze=unfreeze)
+    network = _as_trained(settings, freeze_batch_norm)
+    return _trainable(settings, network, False, unfreeze, make_adam(_LEARNING_RATE))
+
+
+def _scratch_classifier(settings: Settings) -> keras.Model:
+    network = _as_trained(settings, fuse_batch_norm)
+    return _trainable(settings, network, True, optimizer=make_adam(_LEARNING_RATE))
+
+
+def _as_trained(settings: Settings, prepare: Callable[..., keras.Model]) -> keras.Model:
+    # In the number format that `train.py` takes on this machine.
+    policy, _ = choose_precision(settings.backbone)
+    with dtype_policy(policy):
+        network = build_backbone(settings.backbone, settings.image_size)
+        return prepare(network, gradient_dtype=gradient_dtype(policy))
 
 
 def _training(

@@ -167,6 +167,8 @@ def test_a_run_is_compared_with_the_last_one_like_it_on_the_same_machine(tmp_pat
         ("ResourceApplyAdam", "optimizer and other arithmetic"),
         ("Softmax", "others"),
         ("_FusedMatMul", "dense layers"),
+        ("gradient_of_input:MatMul", "convolutions, gradient of the input"),
+        ("gradient_of_kernel_1:_MklMatMul", "convolutions, gradient of the kernel"),
     ],
 )
 def test_operations_have_a_kind(operation, kind):
