@@ -25,6 +25,7 @@ _LEARNING_RATE = 1e-3  # Keras's own
 UNFREEZE = (0.1, 0.3, 0.5, "all")
 
 FINETUNE = "training: here, fine-tuning (BatchNorm frozen)"
+FINETUNE_FLOAT32 = "training: here, fine-tuning, all of it in float32"
 SCRATCH = "training: here, from scratch (BatchNorm fused)"
 KERAS_TRAINED = "training: Keras, BatchNorm trained"
 KERAS_FROZEN = "training: Keras, BatchNorm frozen"
@@ -54,6 +55,7 @@ def measure_steps(settings: Settings) -> Measurement:
         f"batch {settings.batch_size}",
         rates,
         (
+            (FINETUNE, FINETUNE_FLOAT32),
             (FINETUNE, KERAS_TRAINED),
             (FINETUNE, KERAS_FROZEN),
             (FINETUNE, TORCH_DEFAULT),
@@ -78,7 +80,7 @@ def measure_unfreeze(settings: Settings) -> Measurement:
     batch = make_batch(settings)
     contenders = {
         f"--unfreeze {share}": _training(
-            _finetuning_classifier(settings, unfreeze=share), batch, settings.steps
+            build_finetuning(settings, unfreeze=share), batch, settings.steps
         )
         for share in UNFREEZE
     }
@@ -133,9 +135,12 @@ def build_untrained(settings: Settings) -> keras.Model:
     return _classifier(settings, network, train_batch_norm=False)
 
 
-def build_finetuning(settings: Settings) -> keras.Model:
+def build_finetuning(
+    settings: Settings, precision: str = "auto", unfreeze: float | str = "all"
+) -> keras.Model:
     """Returns the classifier that `train.py` fine-tunes, with its Adam and number format."""
-    return _finetuning_classifier(settings, unfreeze="all")
+    network = _as_trained(settings, freeze_batch_norm, precision)
+    return _trainable(settings, network, False, unfreeze, make_adam(_LEARNING_RATE))
 
 
 def _contenders(
@@ -149,6 +154,7 @@ def _contenders(
 
     contenders = {
         FINETUNE: _training(build_finetuning(settings), batch, steps),
+        FINETUNE_FLOAT32: _training(build_finetuning(settings, "float32"), batch, steps),
         SCRATCH: _training(_scratch_classifier(settings), batch, steps),
     }
     if KERAS in settings.against:
@@ -188,19 +194,16 @@ def _trainable(
     return model
 
 
-def _finetuning_classifier(settings: Settings, unfreeze: float | str) -> keras.Model:
-    network = _as_trained(settings, freeze_batch_norm)
-    return _trainable(settings, network, False, unfreeze, make_adam(_LEARNING_RATE))
-
-
 def _scratch_classifier(settings: Settings) -> keras.Model:
     network = _as_trained(settings, fuse_batch_norm)
     return _trainable(settings, network, True, optimizer=make_adam(_LEARNING_RATE))
 
 
-def _as_trained(settings: Settings, prepare: Callable[..., keras.Model]) -> keras.Model:
+def _as_trained(
+    settings: Settings, prepare: Callable[..., keras.Model], precision: str = "auto"
+) -> keras.Model:
     # In the number format that `train.py` takes on this machine.
-    policy, _ = choose_precision(settings.backbone)
+    policy, _ = choose_precision(settings.backbone, precision)
     with dtype_policy(policy):
         network = build_backbone(settings.backbone, settings.image_size)
         return prepare(network, gradient_dtype=gradient_dtype(policy))

@@ -10,13 +10,18 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+# With fewer filters than that, and than channels, what the products save is less than what it
+# takes to bring inputs to bfloat16 and their gradient back: for 144 channels and 24 filters they
+# took 1.3 times as long as in float32, for 384 and 64 channels 0.8 times (two Zen 4 cores).
+_WIDE = 64
+
 
 class Conv2D(keras.layers.Conv2D):
     """The same layer with the same weights; gradients of 1x1 convolutions as matrix products.
 
     Attributes:
-        gradient_dtype: what both products are computed from, "float32" or "bfloat16"; what comes
-            of them is float32, as the forward pass is.
+        gradient_dtype: what both products are computed from where that pays, "float32" or
+            "bfloat16"; what comes of them is float32, as the forward pass is.
     """
 
     gradient_dtype = "float32"
@@ -25,7 +30,8 @@ class Conv2D(keras.layers.Conv2D):
         """Returns the convolution (B, h, w, filters) of inputs (B, H, W, channels)."""
         if not self._is_pointwise() or inputs.dtype != tf.float32:
             return super().convolution_op(inputs, kernel)
-        return _convolve(inputs, kernel, self.gradient_dtype)
+        pays = self.filters >= min(inputs.shape[-1], _WIDE)
+        return _convolve(inputs, kernel, self.gradient_dtype if pays else "float32")
 
     def _is_pointwise(self) -> bool:
         ones = {*self.kernel_size, *self.strides, *self.dilation_rate, self.groups}

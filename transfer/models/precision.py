@@ -8,12 +8,11 @@ bfloat16, n = 1 (`python train.py --backbone vgg16 --image-size 64 --limit 1500 
 and 32 s.
 
 Networks that train in float32 there have the gradients of 1x1 convolutions computed in bfloat16:
-two products of matrices, half of all that a step computes. The forward pass, the other gradients
+two products of matrices, a third of all that a step computes. The forward pass, the other gradients
 and what is added up stay float32. On the same machine, in one run, a step of MobileNetV2 (96
-pixels, batch 128) was 1.12 times as fast as with these products in float32, and 1.05 to 1.08 times
-one of EfficientNet-Lite0, EfficientNetV2B0, MobileNetV3Large and DenseNet121; for
-MobileNetV3Small it made no difference that can be told. docs/results.md has what it does to the
-accuracy.
+pixels) was 1.10 times as fast as with these products in float32, one of EfficientNet-Lite0 and of
+DenseNet121 (64 pixels) 1.07 times (`python -m benchmarks --only steps`). docs/training.md has what
+it does to the accuracy.
 
 Inference with BatchNorm folded: AVX512-BF16 is enough. On two cores of an AMD EPYC with it, in one
 run, bfloat16 was 1.6 times as fast as float32 for MobileNetV2 (96 pixels), 1.8 for VGG16, 1.3 for
