@@ -51,6 +51,9 @@ def test_a_search_ends_with_settings_that_train_takes_and_goes_on_when_asked_for
     assert next_command == f"Next: python train.py --config {project}/best.json"
     best = Config.from_json(folder / project / "best.json")
     assert best.finetune_epochs == 1 and best.backbone == "tiny"
+    # What is not given suits the number of images, as `train` has it.
+    assert "Few images, for which it is --head-epochs 20 unless you say otherwise" in first.stdout
+    assert best.head_epochs == 20
     assert {path.name for path in (folder / project).iterdir()} >= {"trials.csv", "search.png"}
 
     more = tune(folder, *SHORT, "--tuner", "random", "--trials", 2)

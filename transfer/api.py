@@ -163,11 +163,13 @@ def tune(
         from transfer.tuning import results, search
         from transfer.tuning import space as spaces
 
+        kept = None if config else frozenset(settings)
         config, arrays = _settle_data(data, config, settings)
         best = search.search(
             search.SearchOptions(
                 config,
                 given=frozenset(settings),
+                kept=kept,
                 backbones=(config.backbone,),
                 tuner=tuner,
                 trials=trials,

@@ -96,6 +96,7 @@ def main(
     chosen = search.SearchOptions(
         config,
         given=options.given_options(ctx, settings),
+        kept=frozenset(options.given_settings(ctx, settings)),
         backbones=backbones,
         tuner=tuner,
         trials=trials,

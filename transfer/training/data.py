@@ -1,7 +1,7 @@
-"""The images of a training run: loaded, fingerprinted, decoded, and said."""
+"""The images of a training run: loaded, fingerprinted, decoded, said, and what suits them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from transfer.data.geometry import Geometry
 from transfer.data.splits import Loaded, Splits
 from transfer.datasets.sources import load_splits
 from transfer.runs import files
+from transfer.training.defaults import FEW, suit_size
 
 UNBALANCED = 10  # times as many images; benchmarks/imbalance.py
 
@@ -115,3 +116,27 @@ def advise_on_balance(labels: np.ndarray, class_names: Sequence[str]) -> str:
         f"{counts[most]:,} ({class_names[most]}) training images. With --class-weights rare "
         "ones count as much as others; look at macro F1 beside the accuracy."
     )
+
+
+def suit_to_images(config: Config, data: Data, given: Container[str] | None) -> Config:
+    """Returns the settings that suit so many images, and says which of them it changed.
+
+    Args:
+        config: the settings.
+        data: the images.
+        given: names of the settings that the user gave, which stay; None for all.
+    """
+    if given is None:
+        return config
+    train = data.splits.train
+    suited = suit_size(config, train.num_images, train.images.shape[-1], given)
+    before, after = config.to_dict(), suited.to_dict()
+    changed = [
+        f"--{name.replace('_', '-')} {after[name]}" for name in after if after[name] != before[name]
+    ]
+    if changed:
+        count = "Few" if train.num_images < FEW else "Many"
+        console.say(
+            f"{count} images, for which it is {', '.join(changed)} unless you say otherwise"
+        )
+    return suited

@@ -74,8 +74,8 @@ from transfer.storage.atomic import remove_leftovers
 from transfer.training import distribution
 from transfer.training.callbacks import FINETUNE, HEAD, HistoryRecorder
 from transfer.training.checkpoint import Checkpoint, HeadPhaseWeights, newest_checkpoint
-from transfer.training.data import Data, load_data
-from transfer.training.defaults import FEW, check_folds, settle, suit_size
+from transfer.training.data import Data, load_data, suit_to_images
+from transfer.training.defaults import check_folds, settle
 from transfer.training.folds import cross_validate
 from transfer.training.forecast import Forecast
 from transfer.training.interruption import one_line_for_every_end, too_large
@@ -314,7 +314,7 @@ def prepare(
     check_folds(config)
     check_weights(config.weights)
     data = data or load_data(config, offline)
-    config = _suit_size(config, data, given)
+    config = suit_to_images(config, data, given)
     distribution.check_batch_size(config)
     policy, reason = choose_precision(config.backbone, config.precision)
     backbone, weights = _load_backbone(config, config.weights, policy, offline)
@@ -331,23 +331,6 @@ def _load_backbone(
     keras.utils.set_random_seed(config.seed)
     with dtype_policy(policy):
         return load_backbone(config.backbone, config.image_size, weights, offline=offline)
-
-
-def _suit_size(config: Config, data: Data, given: Container[str] | None) -> Config:
-    train = data.splits.train
-    if given is None:
-        return config
-    suited = suit_size(config, train.num_images, train.images.shape[-1], given)
-    before, after = config.to_dict(), suited.to_dict()
-    changed = [
-        f"--{name.replace('_', '-')} {after[name]}" for name in after if after[name] != before[name]
-    ]
-    if changed:
-        count = "Few" if train.num_images < FEW else "Many"
-        console.say(
-            f"{count} images, for which it is {', '.join(changed)} unless you say otherwise"
-        )
-    return suited
 
 
 def _say_settings(settled: Config, weights: Weights, policy: str, reason: str) -> None:

@@ -44,7 +44,7 @@ from transfer.plots.style import png
 from transfer.recipes import get_recipe
 from transfer.storage.atomic import read_json, remove_leftovers, write_atomically, write_json
 from transfer.storage.locks import lock_at_once
-from transfer.training.data import Data, load_data
+from transfer.training.data import Data, load_data, suit_to_images
 from transfer.training.defaults import settle
 from transfer.training.features import CACHE
 from transfer.training.heads import HeadStart, prepare_heads
@@ -68,6 +68,7 @@ class SearchOptions:
     Attributes:
         config: the settings of the first trial, and of all where they are not searched.
         given: names of the settings that the user gave as options, which are not searched.
+        kept: names of those that stay whatever the number of images; None for all.
         backbones: to choose among; the first is that of `config`.
         tuner: one of `oracles.TUNERS`.
         trials: the search ends with so many, the user's own settings among them.
@@ -81,6 +82,7 @@ class SearchOptions:
 
     config: Config
     given: frozenset[str]
+    kept: frozenset[str] | None
     backbones: tuple[str, ...]
     tuner: str
     trials: int
@@ -218,6 +220,8 @@ def _prepare(options: SearchOptions, processes: Processes) -> tuple[Data, Plan]:
     check_image_size(config.backbone, config.image_size)
     check_weights(config.weights)
     data = load_data(config, options.offline, with_test=False, arrays=options.arrays)
+    kept = None if options.kept is None else options.kept | said.keys()
+    config = suit_to_images(config, data, kept)
     backbones = said.get("backbone")
     names = backbones.values if isinstance(backbones, spaces.Choices) else (config.backbone,)
     _say_recipes(names, config)
