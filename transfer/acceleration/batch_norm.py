@@ -67,13 +67,13 @@ def fuse_batch_norm(
         gradient_dtype: what the gradients of 1x1 convolutions are computed from, as `Conv2D` has
             it.
     """
-    clone_other = _make_clone(model, gradient_dtype)
+    clone_as = _make_clone(model, gradient_dtype)
 
     def clone(layer: keras.Layer) -> keras.Layer:
         if isinstance(layer, keras.layers.BatchNormalization):
             config = layer.get_config() | {"momentum": momentum}
             return FusedBatchNormalization.from_config(config)
-        return clone_other(layer, _FAST.get(type(layer), type(layer)))
+        return clone_as(layer, _fast_kind(layer))
 
     fused = keras.models.clone_model(model, clone_function=clone)
     fused.set_weights(model.get_weights())
@@ -126,7 +126,6 @@ class ScaledDepthwiseConv2D(keras.layers.DepthwiseConv2D):
         return outputs + self.bias if self.use_bias else outputs
 
 
-_FAST = {keras.layers.Conv2D: Conv2D}
 _SCALED = {
     keras.layers.Conv2D: ScaledConv2D,
     keras.layers.DepthwiseConv2D: ScaledDepthwiseConv2D,
@@ -154,7 +153,7 @@ def freeze_batch_norm(model: keras.Model, gradient_dtype: str = "float32") -> ke
     clone_as = _make_clone(model, gradient_dtype)
 
     def clone(layer: keras.Layer) -> keras.Layer:
-        kind = _FAST.get(type(layer), type(layer))
+        kind = _fast_kind(layer)
         if layer.name in before:
             kind = OffsetBatchNormalization
         elif layer.name in convolutions:
@@ -166,6 +165,10 @@ def freeze_batch_norm(model: keras.Model, gradient_dtype: str = "float32") -> ke
     for norm_name, name in before.items():
         frozen.get_layer(name).factor = frozen.get_layer(norm_name).factor
     return frozen
+
+
+def _fast_kind(layer: keras.Layer) -> type[keras.Layer]:
+    return Conv2D if type(layer) is keras.layers.Conv2D else type(layer)
 
 
 def _make_clone(
