@@ -19,10 +19,12 @@ from transfer.backend import load_keras
 from transfer.commands import options
 from transfer.commands.exit_codes import run
 from transfer.models.backbones import BACKBONES
-from transfer.storage.atomic import write_json
+from transfer.storage.atomic import write_atomically, write_json
 
 PHOTO_PARTS = ("few-shot", "photo-fit")  # need photos that come with scikit-image
-PARTS = ("steps", "unfreeze", "pipeline", "fit", "prediction", "engines", "recipe", *PHOTO_PARTS)
+TIME_TO_ACCURACY = "time-to-accuracy"
+PARTS = ("steps", "unfreeze", "pipeline", "fit", "prediction", "engines", "recipe")
+PARTS += (TIME_TO_ACCURACY, *PHOTO_PARTS)
 QUICK = {"image_size": 32, "batch_size": 16, "repeats": 2, "num_images": 400}
 SEED = 0  # of all noise and all shuffling; the recipe counts up from it
 
@@ -83,6 +85,12 @@ def _split_names(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     show_default="none",
     help="Compare with the last such run on this machine that this file has, and add this one.",
 )
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    show_default="none",
+    help="Draw time-to-accuracy, a PNG.",
+)
 @click.pass_context
 def main(
     ctx: click.Context,
@@ -93,6 +101,7 @@ def main(
     as_json: bool,
     output: Path | None,
     history: Path | None,
+    plot: Path | None,
     **sizes: int,
 ) -> None:
     """Measure training, inference, input pipeline and the whole recipe on this machine."""
@@ -125,12 +134,22 @@ def main(
             continue
         print_measurement(measurement)
         results["measurements"][part] = measurement.to_json()
+        if plot and part == TIME_TO_ACCURACY:
+            _draw(plot, measurement)
         if output:
             write_json(output, results)  # after each part: the next takes minutes
     if history:
         _compare(history, results, {"backbone": backbone, "quick": quick, **sizes})
     if as_json:
         click.echo(json.dumps(results, indent=2))
+
+
+def _draw(path: Path, measurement: Measurement) -> None:
+    from benchmarks.time_to_accuracy import plot_time_to_accuracy
+    from transfer.plots.style import png
+
+    figure = plot_time_to_accuracy(measurement.title, measurement.facts["curves"])
+    write_atomically(path, png(figure))
 
 
 def _compare(path: Path, results: dict, settings: dict) -> None:
@@ -174,6 +193,10 @@ def _measure(part: str, settings: Settings) -> Measurement | None:
         return measure_engines(settings)
     if part in PHOTO_PARTS:
         return _measure_photos(part, settings)
+    if part == TIME_TO_ACCURACY:
+        from benchmarks.time_to_accuracy import measure_time_to_accuracy
+
+        return measure_time_to_accuracy(settings)
     from benchmarks.recipes import measure_recipe
 
     return measure_recipe(settings)

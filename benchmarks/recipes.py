@@ -33,10 +33,11 @@ def measure_recipe(settings: Settings) -> Measurement | None:
     repeats = min(settings.repeats, MOST_REPEATS)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        weights = _write_weights(settings, folder)
+        kind = BUNDLED if settings.backbone in pretrained.available(BUNDLED) else "auto"
+        weights = write_weights(settings, kind, folder)
         if weights is None:
             return None
-        num_test = _write_images(settings.num_images, folder / "images.npz")
+        num_test = write_images(settings.num_images, folder / "images.npz")
         seconds: dict[str, list[float]] = {}
         accuracies: dict[str, list[float]] = {}
         for seed in range(repeats):
@@ -71,17 +72,20 @@ def measure_recipe(settings: Settings) -> Measurement | None:
     )
 
 
-def _write_weights(settings: Settings, folder: Path) -> Path | None:
-    # What both start from, as a file.
-    kind = BUNDLED if settings.backbone in pretrained.available(BUNDLED) else "auto"
+def write_weights(settings: Settings, kind: str, folder: Path) -> Path | None:
+    """Returns a file in the folder with what `--weights` means; None for random weights."""
     network, weights = load_backbone(settings.backbone, settings.image_size, kind, offline=True)
     path = folder / f"{weights.name}.weights.h5"
     network.save_weights(path)
     return path if weights.pretrained else None
 
 
-def _write_images(num_images: int, path: Path) -> int:
-    # As many training images as asked for, of each class alike, and all test images.
+def write_images(num_images: int, path: Path) -> int:
+    """Writes as many training images as asked for, of each class alike, and all test images.
+
+    Returns:
+        The number of test images.
+    """
     some, everything = load_splits(limit=num_images), load_undivided()
     test = everything.test
     np.savez(

@@ -21,6 +21,7 @@ from transfer.commands.exit_codes import run
 HEAD_LEARNING_RATE, FINETUNE_LEARNING_RATE = 1e-3, 1e-5
 ROTATION, ZOOM = 10 / 360, 0.1  # as train.py by default; Keras counts in full turns
 TRAINED = "trained"  # a line that says that what is timed is done
+EPOCH = "epoch "  # begins a line that tells of an epoch, as JSON
 
 
 @click.command()
@@ -66,10 +67,16 @@ def main(
     model = build_stock_model(backbone, network, len(splits.class_names))
     network.trainable = False
     compile_stock(model, HEAD_LEARNING_RATE)
-    head = model.fit(train, epochs=head_epochs, validation_data=validation, verbose=0)
+    tell = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: click.echo(
+            EPOCH + json.dumps({"val_accuracy": logs["val_accuracy"]})
+        )
+    )
+    options = {"validation_data": validation, "callbacks": [tell], "verbose": 0}
+    head = model.fit(train, epochs=head_epochs, **options)
     network.trainable = True
     compile_stock(model, finetune_learning_rate)
-    finetune = model.fit(train, epochs=finetune_epochs, validation_data=validation, verbose=0)
+    finetune = model.fit(train, epochs=finetune_epochs, **options)
     click.echo(TRAINED)
     _, accuracy = model.evaluate(test, verbose=0)
     history = head.history["val_accuracy"] + finetune.history["val_accuracy"]

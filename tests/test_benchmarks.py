@@ -32,6 +32,7 @@ from benchmarks import (
     start,
     start_process,
     steps,
+    time_to_accuracy,
 )
 from benchmarks.distribution_plot import plot_speed
 from benchmarks.interleaved import KERAS, Measurement, Settings, take_turns
@@ -370,6 +371,7 @@ def small_commands(monkeypatch):
 
     monkeypatch.setattr(recipes, "run_command", run_small)
     monkeypatch.setattr(scale, "run_command", run_small)
+    monkeypatch.setattr(time_to_accuracy, "run_command", run_small)
     return asked
 
 
@@ -391,6 +393,33 @@ def test_the_recipe_gives_both_the_same_task(small_commands):
 def test_without_pretrained_weights_there_is_no_recipe(small_commands, tiny_backbone):
     assert recipes.measure_recipe(make_settings(tiny_backbone)) is None
     assert small_commands == []
+
+
+def test_time_to_accuracy_is_told_of_both_and_drawn(small_commands, monkeypatch, tmp_path):
+    monkeypatch.setattr(time_to_accuracy, "STEPS", (0.001, 1.1))
+    plot, report = tmp_path / "plot.png", tmp_path / "report.json"
+    words = ["--quick", "--only", "time-to-accuracy", "--plot", plot, "--output", report]
+    done = CliRunner().invoke(command.main, [*map(str, words), "--against", "keras"])
+    assert done.exit_code == 0, done.output
+    (train, ours), (stock, theirs) = small_commands
+    assert (train, stock) == ("train", "benchmarks/stock_keras")
+    assert ours[ours.index("--data") + 1] == theirs[theirs.index("--data") + 1]
+    assert "--head-epochs" not in ours  # what a user gets who gives none
+    found = json.loads(report.read_text())["measurements"]["time-to-accuracy"]
+    curves = found["curves"]
+    assert set(curves) == {recipes.HERE, recipes.STOCK}
+    for curve in curves.values():
+        minutes = [minutes for minutes, _ in curve]
+        assert minutes == sorted(minutes) and len(curve) >= 3
+        assert all(0 <= accuracy <= 1 for _, accuracy in curve)
+    assert "minutes to 0 %" in done.output and "110 %" not in done.output
+    assert Image.open(plot).width > 500
+
+
+def test_minutes_are_those_of_the_first_epoch_that_is_good_enough():
+    curve = [(1.0, 0.5), (2.0, 0.9), (3.0, 0.8)]
+    assert time_to_accuracy.minutes_to(0.8, curve) == 2.0
+    assert time_to_accuracy.minutes_to(0.95, curve) is None
 
 
 def test_every_part_of_scale_is_measured_and_plotted(small_commands, stripes_npz, tmp_path):
