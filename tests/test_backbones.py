@@ -77,6 +77,17 @@ def test_blocks_cover_every_layer_with_weights_once_in_order(name, built):
         assert max(len(block) for block in blocks) < len(layers) / 2
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, row in BACKBONES.items() if row.bfloat16_gradients]
+)
+def test_networks_whose_1x1_convolutions_gain_by_bfloat16_are_mostly_those(name, built):
+    model, _ = built[name]
+    kernels = [layer.kernel for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    pointwise = [kernel for kernel in kernels if kernel.shape[:2] == (1, 1)]
+    assert len(pointwise) > len(kernels) / 3
+    assert not get_backbone(name).bfloat16_training  # which has them in it already
+
+
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_backbone_has_several_depths(name, built):
     backbone = built[name][0]

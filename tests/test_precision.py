@@ -1,5 +1,6 @@
 """Number formats: the rule of "auto" on every kind of machine, and a choice that is exact."""
 
+import keras
 import pytest
 
 import transfer.machine
@@ -25,7 +26,7 @@ def machine(monkeypatch):
         ("mobilenetv2", False, [AMX, AVX512], "bfloat16_gradients", "mixed_bfloat16"),
         ("mobilenetv2", False, [AVX512], "bfloat16_gradients", "mixed_bfloat16"),
         ("mobilenetv2", False, [], "float32", "float32"),
-        ("mobilenetv3small", False, [AMX, AVX512], "bfloat16_gradients", "float32"),
+        ("mobilenetv3small", False, [AMX, AVX512], "float32", "float32"),
         ("vgg16", False, [AMX, AVX512], "mixed_bfloat16", "mixed_bfloat16"),
         ("vgg16", False, [AVX512], "mixed_bfloat16", "mixed_bfloat16"),
         ("resnet9", False, [AVX512], "mixed_bfloat16", "mixed_bfloat16"),
@@ -37,6 +38,12 @@ def test_auto_follows_the_rule(backbone, accelerator, flags, training, inference
     for choose, expected in ((choose_precision, training), (choose_inference_precision, inference)):
         policy, reason = choose(backbone)
         assert policy == expected and reason
+
+
+def test_gradients_in_bfloat16_are_tensorflows_alone(machine, monkeypatch):
+    machine([AVX512])
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert choose_precision("mobilenetv2")[0] == "float32"
 
 
 @pytest.mark.parametrize("choose", [choose_precision, choose_inference_precision])

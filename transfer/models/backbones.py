@@ -40,6 +40,8 @@ class Backbone:
     weights_checksum: str | None  # MD5 or SHA-256 as in Keras's source; None where it has none
     channels: int = 3  # that it sees: 1 for gray, 3 for RGB
     smallest_size: int = 32  # of the images, in pixels
+    # Whether it trains faster on such a CPU with gradients of 1x1 convolutions in bfloat16 alone.
+    bfloat16_gradients: bool = False
 
 
 def _small_network(
@@ -73,6 +75,7 @@ BACKBONES: dict[str, Backbone] = {
         weights_url=_URL + "mobilenet_v2/"
         "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{size}_no_top.h5",
         weights_checksum=None,
+        bfloat16_gradients=True,
     ),
     "vgg16": Backbone(
         builder="VGG16",
@@ -106,6 +109,7 @@ BACKBONES: dict[str, Backbone] = {
         scratch_learning_rate=2e-3,
         weights_url=_URL + "mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
         weights_checksum="07fb09a5933dd0c8eaafa16978110389",
+        bfloat16_gradients=True,
     ),
     "efficientnetv2b0": Backbone(
         builder="EfficientNetV2B0",
@@ -117,6 +121,7 @@ BACKBONES: dict[str, Backbone] = {
         scratch_learning_rate=1e-3,
         weights_url=_URL + "efficientnet_v2/efficientnetv2-b0_notop.h5",
         weights_checksum="893217f2bb855e2983157299931e43ff",
+        bfloat16_gradients=True,
     ),
     "resnet50v2": Backbone(
         builder="ResNet50V2",
@@ -139,6 +144,7 @@ BACKBONES: dict[str, Backbone] = {
         scratch_learning_rate=1e-3,
         weights_url=_URL + "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
         weights_checksum="30ee3e1110167f948a6b9946edeeb738",
+        bfloat16_gradients=True,
     ),
     "convnexttiny": Backbone(
         builder="ConvNeXtTiny",
@@ -161,6 +167,7 @@ BACKBONES: dict[str, Backbone] = {
         scratch_learning_rate=1e-3,
         weights_url=None,
         weights_checksum=None,
+        bfloat16_gradients=True,
     ),
     "mlp": _small_network("build_mlp", r"^dense\d", 1e-3),
     "cnn32": _small_network("build_cnn32", r"^(conv|dense)\d", 1e-3),
