@@ -241,6 +241,7 @@ def test_every_option_named_is_one_of_a_command():
         "--kills",
         "--stops",
         "--history",
+        "--plot",
     }  # of tools
     for name in group.COMMANDS:
         for parameter in group.load_command(name).params:
