@@ -412,7 +412,7 @@ def test_time_to_accuracy_is_told_of_both_and_drawn(small_commands, monkeypatch,
         minutes = [minutes for minutes, _ in curve]
         assert minutes == sorted(minutes) and len(curve) >= 3
         assert all(0 <= accuracy <= 1 for _, accuracy in curve)
-    assert "minutes to 0 %" in done.output and "110 %" not in done.output
+    assert "min to 0 %" in done.output and "110 %" not in done.output
     assert Image.open(plot).width > 500
 
 
