@@ -84,10 +84,11 @@ def plot_time_to_accuracy(title: str, curves: Mapping[str, Sequence]) -> Figure:
         axes.step(
             minutes, percents, where="post", marker="o", ms=4, color=_COLOURS[name], label=name
         )
-    axes.set(title=title, xlabel="minutes since the start", ylabel="% of validation images right")
+    axes.set_title(title, fontsize="small", wrap=True)
+    axes.set(xlabel="minutes since the start", ylabel="% of validation images right")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     return figure
 
 
