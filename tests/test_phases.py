@@ -343,7 +343,7 @@ def test_a_batch_that_cannot_fit_into_memory_is_told_before_anything_is_made(
     config, monkeypatch, tmp_path
 ):
     # 32 images; convolution and BatchNorm in four blocks of 16, 8, 4 and 2 pixels, 8 channels.
-    least = 32 * 2 * 8 * (16**2 + 8**2 + 4**2 + 2**2) * 4 * 3 // 4
+    least = 32 * 2 * 8 * (16**2 + 8**2 + 4**2 + 2**2) * 4 // 2
     monkeypatch.setattr(run, "usable_memory", lambda: least - 1)
     with pytest.raises(InputError, match="batches of 32 images .* take --batch-size 16 or less"):
         train(config, run_dir=tmp_path / "run")
