@@ -598,7 +598,7 @@ def test_readable_images_come_with_their_places(folder):
 def test_large_result_lies_in_a_file_without_a_name(folder, monkeypatch, tmp_path_factory):
     temporary = tmp_path_factory.mktemp("temporary")
     monkeypatch.setattr(decode.tempfile, "tempdir", str(temporary))
-    monkeypatch.setattr(decode, "usable_memory", lambda: 4 * 12 * 12 * 3 * 2 - 1)
+    monkeypatch.setattr(decode, "usable_memory", lambda: 4 * 12 * 12 * 3 * 3 - 1)
     image = random_image()
     split = decode_alone(make_files(folder, image, image, b"bad"), 96, skip_bad_images=True)
     assert isinstance(split.images, np.memmap) and split.images.shape == (2, 12, 12, 3)
@@ -606,6 +606,17 @@ def test_large_result_lies_in_a_file_without_a_name(folder, monkeypatch, tmp_pat
     assert list(temporary.iterdir()) == []
     monkeypatch.setattr(decode, "usable_memory", lambda: 4 * 12 * 12 * 3 * 2)
     assert type(decode_alone(make_files(folder, image, image), 96).images) is np.ndarray
+
+
+def test_parts_lie_in_files_where_together_they_are_too_large(folder, monkeypatch):
+    one = [random_image()]
+    splits = make_splits(folder, train=one, validation=one, test=one)
+    monkeypatch.setattr(decode, "usable_memory", lambda: 4 * 12 * 12 * 3 * 3 - 1)
+    decoded = decode_splits(splits, 96)
+    assert all(isinstance(split.images, np.memmap) for split in decoded.parts().values())
+    monkeypatch.setattr(decode, "usable_memory", lambda: 4 * 12 * 12 * 3 * 3)
+    decoded = decode_splits(splits, 96)
+    assert {type(split.images) for split in decoded.parts().values()} == {np.ndarray}
 
 
 def test_no_room_on_the_disk_is_told(folder, monkeypatch):

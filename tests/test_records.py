@@ -344,10 +344,15 @@ def test_files_are_closed_again(tmp_path, monkeypatch):
 # --- Larger than memory and disk ------------------------------------------------------------
 
 
+def leave_no_room(monkeypatch):
+    monkeypatch.setattr(decode, "usable_memory", lambda: 0)
+    monkeypatch.setattr(decode, "_has_room", lambda num_bytes: False)
+
+
 def test_what_has_no_room_is_decoded_as_it_is_needed(stored, monkeypatch):
     folder, _, _ = stored
     expected = decode_splits(load_splits(str(folder)), 12)
-    monkeypatch.setattr(decode, "_has_room", lambda num_bytes: False)
+    leave_no_room(monkeypatch)
     streamed = decode_splits(load_splits(str(folder)), 12)
     assert isinstance(streamed.train.images, StreamedImages)
     assert "decoded anew in every pass" in streamed.origin
@@ -362,7 +367,7 @@ def test_what_has_no_room_is_decoded_as_it_is_needed(stored, monkeypatch):
 
 
 def test_what_is_decoded_as_it_is_needed_is_known_without_decoding(tmp_path, monkeypatch):
-    monkeypatch.setattr(decode, "_has_room", lambda num_bytes: False)
+    leave_no_room(monkeypatch)
 
     def known(name, seed, size):
         (tmp_path / name).write_bytes(tar_bytes(examples(20, seed)))
@@ -394,7 +399,7 @@ def test_a_streamed_run_is_the_same_as_one_in_memory(
         flip=True,
     )
     whole = train(config, run_dir=tmp_path / "whole")
-    monkeypatch.setattr(decode, "_has_room", lambda num_bytes: False)
+    leave_no_room(monkeypatch)
     monkeypatch.setattr(features, "MEMORY_SHARE", 0)  # read from the disk
     monkeypatch.setattr(features, "_FORMAT", 99)  # computed again
     with monkeypatch.context() as stopping:

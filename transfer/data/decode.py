@@ -129,7 +129,10 @@ def decode_splits(
     parts = splits.parts()
     shapes = {name: _measure(split, found) for name, split in parts.items()}
     geometry = geometry or choose_geometry(_known(*shapes.values()), image_size, fit)
-    decoded = {name: _decode(parts[name], shapes[name], geometry, found) for name in parts}
+    in_memory = _fits_memory(sum(split.num_images for split in parts.values()), geometry)
+    decoded = {
+        name: _decode(parts[name], shapes[name], geometry, found, in_memory) for name in parts
+    }
     total = sum(split.num_images for split in parts.values())
     _report(found, bad, total, splits.train.root, skip_bad_images)
     for name, split in decoded.items():
@@ -168,10 +171,10 @@ def decode_split(
     """Decodes the image files of a split into one array, each file once.
 
     Each image is brought to the geometry, with antialiasing. Transparency is put on white,
-    16 bits are scaled to 8, EXIF's orientation is applied, GIF gives its first frame. An
-    array larger than a quarter of the physical memory lies in a temporary file that goes
-    with the process; where there is no room for that either, images are decoded whenever they
-    are asked for, see `StreamedImages`.
+    16 bits are scaled to 8, EXIF's orientation is applied, GIF gives its first frame. What is
+    larger than a quarter of the physical memory, of a data set all its splits together, lies in
+    temporary files that go with the process; where there is no room for that either, images are
+    decoded whenever they are asked for, see `StreamedImages`.
 
     Args:
         split: image files, or an array: that is returned as it is where it has the geometry,
@@ -188,7 +191,8 @@ def decode_split(
             empty, or there is no room for the pixels.
     """
     found: list[str] = []
-    decoded = _decode(split, _measure(split, found), geometry, found)
+    in_memory = _fits_memory(split.num_images, geometry)
+    decoded = _decode(split, _measure(split, found), geometry, found, in_memory)
     _report(found, bad, split.num_images, split.root, skip_bad_images)
     _check_classes(split, decoded)
     return decoded
@@ -236,7 +240,8 @@ def decode_readable(split: Split, image_size: int) -> Readable:
     numbered = dataclasses.replace(split, labels=np.arange(split.num_images))
     shapes = _measure(numbered, bad)
     geometry = choose_geometry(_known(shapes), image_size, AUTO)
-    decoded = _decode(numbered, shapes, geometry, bad)
+    in_memory = _fits_memory(split.num_images, geometry)
+    decoded = _decode(numbered, shapes, geometry, bad, in_memory)
     if not decoded.num_images:
         _report(bad, None, split.num_images, split.root, skip=False)
     of_each = shapes if split.are_files else shapes * split.num_images
@@ -324,7 +329,8 @@ def shrink_images(images: np.ndarray, image_size: int) -> np.ndarray:
         image_size: images with a longer side come out as (image_size, image_size).
     """
     split = Split(images, np.zeros(len(images), np.int64))
-    return _fit_array(split, choose_geometry(_known(_measure(split, [])), image_size)).images
+    geometry = choose_geometry(_known(_measure(split, [])), image_size)
+    return _fit_array(split, geometry, _fits_memory(split.num_images, geometry)).images
 
 
 def _known(*of_parts: Iterable[Shape | None]) -> Iterator[Shape]:
@@ -351,16 +357,22 @@ def _measure(split: Split, bad: list[str]) -> list[Shape | None]:
     return [Shape((width, height), channels == 1)]
 
 
-def _decode(split: Split, shapes: list[Shape | None], geometry: Geometry, bad: list[str]) -> Split:
+def _decode(
+    split: Split,
+    shapes: list[Shape | None],
+    geometry: Geometry,
+    bad: list[str],
+    in_memory: bool,
+) -> Split:
     if not split.are_files:
-        return _fit_array(split, geometry)
+        return _fit_array(split, geometry, in_memory)
     good = [index for index, shape in enumerate(shapes) if shape is not None]
     if not good:
         return split.take(np.array([], dtype=int))
     split = split.take(np.array(good))
-    if not _has_room(split.num_images * math.prod(geometry.shape)):
+    if not in_memory and not _has_room(split.num_images * math.prod(geometry.shape)):
         return dataclasses.replace(split, images=_stream(split, geometry))
-    pixels = _allocate((len(good), *geometry.shape))
+    pixels = _allocate((len(good), *geometry.shape), in_memory)
 
     def decode_into(index: int, path: str) -> bool:
         pixels[index] = _read_pixels(path, geometry)
@@ -645,10 +657,10 @@ def _orientation(image: ImageFile.ImageFile) -> int:
         return UPRIGHT
 
 
-def _fit_array(split: Split, geometry: Geometry) -> Split:
+def _fit_array(split: Split, geometry: Geometry, in_memory: bool) -> Split:
     if split.images.shape[1:] == geometry.shape:
         return split
-    pixels = _allocate((split.num_images, *geometry.shape))
+    pixels = _allocate((split.num_images, *geometry.shape), in_memory)
 
     def fit(index: int) -> None:
         pixels[index] = fit_pixels(split.images[index], geometry)
@@ -657,10 +669,14 @@ def _fit_array(split: Split, geometry: Geometry) -> Split:
     return dataclasses.replace(split, images=pixels)
 
 
-def _allocate(shape: tuple[int, ...]) -> np.ndarray:
-    num_bytes = math.prod(shape)
-    if num_bytes <= usable_memory() // 4:
+def _fits_memory(num_images: int, geometry: Geometry) -> bool:
+    return num_images * math.prod(geometry.shape) <= usable_memory() // 4
+
+
+def _allocate(shape: tuple[int, ...], in_memory: bool) -> np.ndarray:
+    if in_memory:
         return np.empty(shape, np.uint8)
+    num_bytes = math.prod(shape)
     if not _has_room(num_bytes):  # a hole in the file would kill the process that writes to it
         raise InputError(
             f"the decoded images should have {num_bytes / 1e9:.1f} GB on the disk. Received: "
@@ -672,8 +688,8 @@ def _allocate(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _has_room(num_bytes: int) -> bool:
-    # For decoded images: in memory, or on the disk.
-    return num_bytes <= usable_memory() // 4 or num_bytes <= _free()
+    # For decoded images that are too many for the memory, on the disk.
+    return num_bytes <= _free()
 
 
 def _free() -> int:
