@@ -1,4 +1,4 @@
-"""Measures this toolkit on the user's machine, beside stock Keras and PyTorch.
+"""Measures this toolkit on the user's machine, beside stock Keras, PyTorch and fastai.
 
     python -m benchmarks [--quick] [--against keras,torch] [--only steps] [--output FILE.json]
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.interleaved import KERAS, TORCH, Measurement, Settings, print_measurement
+from benchmarks.interleaved import AGAINST, FASTAI, TORCH, Measurement, Settings, print_measurement
 from transfer import console
 from transfer.backend import load_keras
 from transfer.commands import options
@@ -32,8 +32,8 @@ SEED = 0  # of all noise and all shuffling; the recipe counts up from it
 def _split_names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in value.split(",") if name.strip())
     for name in names:
-        if name not in (KERAS, TORCH):
-            raise click.BadParameter(f"should be of {KERAS},{TORCH}. Received: {name!r}.")
+        if name not in AGAINST:
+            raise click.BadParameter(f"should be of {','.join(AGAINST)}. Received: {name!r}.")
     return names
 
 
@@ -60,9 +60,9 @@ def _split_names(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.option(
     "--against",
     callback=_split_names,
-    default=f"{KERAS},{TORCH}",
+    default=",".join(AGAINST),
     show_default=True,
-    help="Whom to measure against; torch is left out where it is not installed.",
+    help="Whom to measure against; who is not installed is left out.",
 )
 @click.option(
     "--only",
@@ -163,14 +163,17 @@ def _compare(path: Path, results: dict, settings: dict) -> None:
 
 def _present(against: tuple[str, ...], backbone: str) -> frozenset[str]:
     # Whom we can be measured against here.
-    missing = ""
-    if TORCH in against and backbone != "mobilenetv2":
-        missing = "its network here is MobileNetV2"
-    elif TORCH in against and importlib.util.find_spec("torch") is None:
-        missing = "it is not installed (pip install torch)"
-    if missing:
-        console.show(f"PyTorch is left out: {missing}.")
-    return frozenset(name for name in against if name != TORCH or not missing)
+    present = set(against)
+    for name, title in ((TORCH, "PyTorch"), (FASTAI, "fastai")):
+        missing = ""
+        if backbone != "mobilenetv2":
+            missing = "its network here is MobileNetV2"
+        elif importlib.util.find_spec(name) is None:
+            missing = f"it is not installed (pip install {name})"
+        if name in against and missing:
+            console.show(f"{title} is left out: {missing}.")
+            present.remove(name)
+    return frozenset(present)
 
 
 def _measure(part: str, settings: Settings) -> Measurement | None:

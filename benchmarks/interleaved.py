@@ -13,7 +13,7 @@ from rich.table import Table
 from transfer import console
 
 RATE, SECONDS, PERCENT = "images/s", "s", "% right"
-KERAS, TORCH = "keras", "torch"  # whom we may be measured against
+KERAS, TORCH, FASTAI = AGAINST = "keras", "torch", "fastai"  # whom we may be measured against
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Settings:
     batch_size: int
     repeats: int
     num_images: int  # training and validation images of the recipe, and training of the pipeline
-    against: frozenset[str]  # of KERAS and TORCH
+    against: frozenset[str]  # of AGAINST
     steps: int  # timed together as one turn
     head_epochs: int  # of the recipe
     finetune_epochs: int

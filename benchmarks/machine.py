@@ -15,7 +15,7 @@ def describe_machine() -> dict:
     from transfer.machine import cpu_flags, usable_memory
     from transfer.models.precision import AMX, AVX512
 
-    packages = ("tensorflow", "keras", "numpy", "torch")
+    packages = ("tensorflow", "keras", "numpy", "torch", "fastai")
     return {
         "processor": _processor(),
         "bfloat16_units": sorted(cpu_flags() & {AMX, AVX512}),

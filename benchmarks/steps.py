@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.interleaved import KERAS, TORCH, Measurement, Settings, take_turns
+from benchmarks.interleaved import FASTAI, KERAS, TORCH, Measurement, Settings, take_turns
 from benchmarks.machine import measure_matrix_peak
-from benchmarks.torch_process import torch_training
+from benchmarks.torch_process import FASTAI_STEP, TORCH_STEP, torch_training
 from transfer.acceleration.batch_norm import freeze_batch_norm, fuse_batch_norm
 from transfer.acceleration.doors import make_adam
 from transfer.config import Config
@@ -31,6 +31,7 @@ KERAS_TRAINED = "training: Keras, BatchNorm trained"
 KERAS_FROZEN = "training: Keras, BatchNorm frozen"
 TORCH_DEFAULT = "training: PyTorch, default memory format"
 TORCH_LAST = "training: PyTorch, channels last"
+FASTAI_LEARNER = "training: fastai's Learner"
 FOLDED = "inference: here, BatchNorm folded"
 FOLDED_BFLOAT16 = "inference: here, BatchNorm folded, bfloat16"
 KERAS_INFERENCE = "inference: Keras"
@@ -60,6 +61,7 @@ def measure_steps(settings: Settings) -> Measurement:
             (FINETUNE, KERAS_FROZEN),
             (FINETUNE, TORCH_DEFAULT),
             (FINETUNE, TORCH_LAST),
+            (FINETUNE, FASTAI_LEARNER),
             (SCRATCH, KERAS_TRAINED),
             (FOLDED, KERAS_INFERENCE),
             (FOLDED_BFLOAT16, KERAS_INFERENCE),
@@ -160,12 +162,17 @@ def _contenders(
     if KERAS in settings.against:
         contenders[KERAS_TRAINED] = stock(train_batch_norm=True)
         contenders[KERAS_FROZEN] = stock(train_batch_norm=False)
+    arrays = [array.numpy() for array in batch]
+
+    def torch(source: str, **options: bool) -> Callable[[], int]:
+        step = processes.enter_context(torch_training(source, *arrays, **options))
+        return _repeated(step, steps, settings.batch_size)
+
     if TORCH in settings.against:
-        arrays = [array.numpy() for array in batch]
-        for name, channels_last in ((TORCH_DEFAULT, False), (TORCH_LAST, True)):
-            step = torch_training(*arrays, channels_last=channels_last)
-            step = processes.enter_context(step)
-            contenders[name] = _repeated(step, steps, settings.batch_size)
+        contenders[TORCH_DEFAULT] = torch(TORCH_STEP, channels_last=False)
+        contenders[TORCH_LAST] = torch(TORCH_STEP, channels_last=True)
+    if FASTAI in settings.against:
+        contenders[FASTAI_LEARNER] = torch(FASTAI_STEP)
     contenders[FOLDED] = _inference(fold_classifier(build_untrained(settings)), batch, steps)
     half = fold_classifier(build_untrained(settings), "mixed_bfloat16")
     contenders[FOLDED_BFLOAT16] = _inference(half, batch, steps)

@@ -37,7 +37,7 @@ from benchmarks import (
 from benchmarks.distribution_plot import plot_speed
 from benchmarks.interleaved import KERAS, Measurement, Settings, take_turns
 from benchmarks.processes import Finished, Line
-from benchmarks.torch_process import torch_training
+from benchmarks.torch_process import FASTAI_STEP, TORCH_STEP, torch_training
 from tests import commands
 from transfer.config import Config
 from transfer.datasets.sources import load_splits
@@ -284,9 +284,9 @@ def test_sizes_given_win_over_quick_ones(monkeypatch):
     assert full.against == frozenset()
 
 
-def test_torch_takes_part_where_it_is_installed(monkeypatch):
+def test_torch_and_fastai_take_part_where_they_are_installed(monkeypatch):
     monkeypatch.setattr(command, "_measure", lambda part, settings: print(sorted(settings.against)))
-    for spec, told in ((object(), "['keras', 'torch']"), (None, "it is not installed")):
+    for spec, told in ((object(), "['fastai', 'keras', 'torch']"), (None, "pip install fastai")):
         monkeypatch.setattr(command.importlib.util, "find_spec", lambda name, spec=spec: spec)
         assert told in CliRunner().invoke(command.main, ["--only", "fit"]).output
     wrong = CliRunner().invoke(command.main, ["--against", "keras,jax"])
@@ -303,10 +303,18 @@ def test_pytorchs_network_is_mobilenetv2_and_steps():
     head = 1280 * 10 + 10
     ours = build_backbone("mobilenetv2", 32).trainable_weights
     assert int(done.stdout) == sum(np.prod(weight.shape) for weight in ours) + head
-    with torch_training(
-        np.zeros((4, 32, 32, 3), np.float32), np.eye(10, dtype=np.float32)[:4], channels_last=True
-    ) as step:
+    with torch_training(TORCH_STEP, *torch_batch(), channels_last=True) as step:
         step(), step()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fastai") is None, reason="fastai is not installed")
+def test_fastais_learner_steps():
+    with torch_training(FASTAI_STEP, *torch_batch()) as step:
+        step(), step()
+
+
+def torch_batch():
+    return np.zeros((4, 32, 32, 3), np.float32), np.eye(10, dtype=np.float32)[:4]
 
 
 # --- Commands in processes of their own --------------------------------------------------------
