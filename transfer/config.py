@@ -328,6 +328,15 @@ class TrainingSettings:
         "Weigh classes inversely to their number of images, also in the validation loss.",
         is_in_loss=True,
     )
+    teacher: str = _setting(
+        "none",
+        str,
+        "none, or a finished run of the same classes whose answers are learnt beside the labels "
+        "while fine-tuning; of several, with commas between them, the mean.",
+        is_searched=False,
+        is_path=True,
+        phase=FINETUNE_PHASE,
+    )
     unfreeze: float | str = _setting(
         "all",
         float,
