@@ -1,4 +1,4 @@
-"""Classes of unequal size: what class weights bring to the rare ones.
+"""Classes of unequal size: what class weights, or a loss of its own, bring to the rare ones.
 
     python -m benchmarks.imbalance [--seeds 3] [--ratio 100]
 
@@ -7,8 +7,12 @@ one fewer, down to 500 by the ratio. The head alone is trained; recall is the me
 of 2,000 test images, which are of equal size.
 """
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import click
 import numpy as np
@@ -19,7 +23,8 @@ from transfer.formatting import format_spread
 
 LARGEST = 500
 TEST_IMAGES = 2000
-WAYS = {"plain": {}, "--class-weights": {"class_weights": True}}
+ADJUSTED = "logit-adjusted loss"
+WAYS = {"plain": {}, "--class-weights": {"class_weights": True}, ADJUSTED: {}}
 
 
 def long_tail(labels: np.ndarray, ratio: float, seed: int) -> np.ndarray:
@@ -32,6 +37,28 @@ def long_tail(labels: np.ndarray, ratio: float, seed: int) -> np.ndarray:
         for label, size in zip(classes, sizes, strict=True)
     ]
     return np.concatenate(each)
+
+
+@contextlib.contextmanager
+def adjust_loss(labels: np.ndarray) -> Iterator[None]:
+    """Has training learn with the logit-adjusted loss, tau 1, of training and validation images.
+
+    Menon et al. 2020, https://arxiv.org/abs/2007.07314: each probability times the share of its
+    class among the labels.
+    """
+    from keras import ops
+
+    from transfer.training.counting import CountedCrossentropy
+
+    shares = np.bincount(labels).astype(np.float32) / len(labels)
+    plain = CountedCrossentropy.call
+
+    def adjusted(loss: CountedCrossentropy, y_true: Any, y_pred: Any) -> Any:
+        weighed = y_pred * shares
+        return plain(loss, y_true, weighed / ops.sum(weighed, axis=-1, keepdims=True))
+
+    with mock.patch.object(CountedCrossentropy, "call", adjusted):
+        yield
 
 
 @click.command()
@@ -53,7 +80,8 @@ def main(seeds: int, ratios: tuple[float, ...], weights: str, image_size: int) -
             for seed in range(seeds):
                 train = loaded.train.take(long_tail(loaded.train.labels, ratio, seed))
                 parts = ((train.images, train.labels), (test.images, test.labels))
-                with tempfile.TemporaryDirectory() as folder:
+                adjusts = adjust_loss(train.labels) if way == ADJUSTED else contextlib.nullcontext()
+                with tempfile.TemporaryDirectory() as folder, adjusts:
                     done = transfer.train(
                         parts, run_dir=Path(folder) / "run", seed=seed, **settings, **options
                     )
