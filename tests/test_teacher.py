@@ -27,7 +27,7 @@ def config(tiny_inputs):
 @pytest.fixture(scope="module")
 def teacher(config, tmp_path_factory):
     """A run that sees images of another size."""
-    sees_more = dataclasses.replace(config, image_size=48, seed=config.seed)
+    sees_more = dataclasses.replace(config, image_size=48)
     return train(sees_more, run_dir=tmp_path_factory.mktemp("teacher") / "teacher").run_dir
 
 
@@ -55,8 +55,7 @@ def test_what_is_learnt_is_halfway_between_label_and_answer(config, teacher):
 def test_a_student_learns_what_its_teacher_says(config, teacher, tmp_path):
     alone = train(config, run_dir=tmp_path / "alone")
     student = train(taught(config, teacher), run_dir=tmp_path / "student")
-    again = train(taught(config, teacher), run_dir=tmp_path / "again")
-    assert again.summary.sha256 == student.summary.sha256 != alone.summary.sha256
+    assert student.summary.sha256 != alone.summary.sha256
     heads = [result.history[0]["loss"] for result in (alone, student)]
     assert heads[0] == heads[1]  # the head phase is not taught
 
@@ -80,11 +79,10 @@ def test_a_taught_run_goes_on_only_with_its_own_teacher(config, teacher, tmp_pat
         stopping.setattr(training, "fit_finetune", stop)
         with pytest.raises(InputError, match="stopped here"):
             train(student, run_dir=tmp_path / "stopped")
-    other = train(dataclasses.replace(config, image_size=48, seed=1), run_dir=tmp_path / "other")
     shutil.move(own, tmp_path / "kept")
     with pytest.raises(InputError, match="teacher"):
         resume(tmp_path / "stopped")
-    shutil.copytree(other.run_dir, own)
+    shutil.copytree(whole.run_dir, own)
     with pytest.raises(InputError, match="has other weights than when the run began"):
         resume(tmp_path / "stopped")
     shutil.rmtree(own)
