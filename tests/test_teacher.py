@@ -99,9 +99,9 @@ def test_a_teacher_of_other_classes_is_refused(config, teacher, tmp_path):
         train(dataclasses.replace(taught(config, teacher), data=str(path)))
 
 
-def test_a_teacher_without_a_phase_to_teach_in_is_refused(config, teacher):
-    with pytest.raises(InputError, match="--finetune-epochs 0; leave out one"):
-        train(dataclasses.replace(taught(config, teacher), finetune_epochs=0))
+def test_a_teacher_without_a_phase_to_teach_in_is_refused(config):
+    with pytest.raises(InputError, match="finetune_epochs 0: it teaches in the fine-tune phase"):
+        dataclasses.replace(config, teacher="runs/first", finetune_epochs=0)
 
 
 def test_a_teacher_that_is_no_finished_run_is_refused(config, tmp_path):

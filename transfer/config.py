@@ -540,6 +540,11 @@ class Config(RunSettings, AugmentationSettings, TrainingSettings, ModelSettings,
                 f"small_epochs is {self.small_epochs} and finetune_epochs 0: the last epoch should "
                 "be one of --image-size. Give --finetune-epochs."
             )
+        if self.teacher != "none" and not self.finetune_epochs:
+            raise InputError(
+                f"teacher is {shortened(self.teacher)} and finetune_epochs 0: it teaches in the "
+                "fine-tune phase. Give --finetune-epochs, or leave out --teacher."
+            )
 
     def _take_backbone(self) -> dict[str, Any]:
         # The name decides what the other defaults are.

@@ -43,19 +43,14 @@ def load_teacher(config: Config, data: Data) -> Teacher | None:
     """Returns the teacher that the settings name, None where they name none.
 
     Args:
-        config: uses `teacher`, `finetune_epochs` and `image_size`.
+        config: uses `teacher` and `image_size`.
         data: what the student learns from.
 
     Raises:
-        InputError: a run is not finished, knows other classes, or there is nothing to teach.
+        InputError: a run is not finished or knows other classes, or the backend has no teachers.
     """
     if config.teacher == NONE:
         return None
-    if not config.finetune_epochs:
-        raise InputError(
-            "--teacher teaches in the fine-tune phase. Received: --finetune-epochs 0; leave out "
-            "one of them."
-        )
     if keras.backend.backend() != "tensorflow":
         raise InputError(
             "--teacher needs TensorFlow as the backend of Keras. Received: "
