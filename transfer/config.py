@@ -328,15 +328,6 @@ class TrainingSettings:
         "Weigh classes inversely to their number of images, also in the validation loss.",
         is_in_loss=True,
     )
-    teacher: str = _setting(
-        "none",
-        str,
-        "none, or a finished run of the same classes whose answers are learnt beside the labels "
-        "while fine-tuning; of several, with commas between them, the mean.",
-        is_searched=False,
-        is_path=True,
-        phase=FINETUNE_PHASE,
-    )
     unfreeze: float | str = _setting(
         "all",
         float,
@@ -539,11 +530,6 @@ class Config(RunSettings, AugmentationSettings, TrainingSettings, ModelSettings,
             raise InputError(
                 f"small_epochs is {self.small_epochs} and finetune_epochs 0: the last epoch should "
                 "be one of --image-size. Give --finetune-epochs."
-            )
-        if self.teacher != "none" and not self.finetune_epochs:
-            raise InputError(
-                f"teacher is {shortened(self.teacher)} and finetune_epochs 0: it teaches in the "
-                "fine-tune phase. Give --finetune-epochs, or leave out --teacher."
             )
 
     def _take_backbone(self) -> dict[str, Any]:

@@ -35,7 +35,6 @@ def make_training_dataset(
     num_classes: int,
     epochs: range | None = None,
     share: Share = ALL,
-    teach: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.data.Dataset:
     """Makes the shuffled, augmented batches of epochs, one after another.
 
@@ -48,11 +47,9 @@ def make_training_dataset(
         num_classes: width of the one-hot labels.
         epochs: their numbers, without gaps; None for those of the fine-tune phase from 0 on.
         share: what this process takes of each batch; no other image of it is read.
-        teach: from images and labels to what is learnt in place of the labels, see `Teacher`.
 
     Returns:
-        A dataset of (float32 (B, S, S, 3) in [0, 255], float32 (B, num_classes)), one-hot but for
-        what is mixed or taught.
+        A dataset of (float32 (B, S, S, 3) in [0, 255], float32 (B, num_classes) one-hot).
     """
 
     @_as_it_stands
@@ -69,11 +66,8 @@ def make_training_dataset(
         indices, draws = share.take((indices, draws), size)
         images, labels = gather(indices)
         shown = augment(images, indices, draws, config, epoch)
-        if mixes(config):
-            shown, labels = mix(shown, labels, draws.mixes)
-        if teach:
-            labels = teach(shown, labels)
-        return share.repeat((shown, labels), size)
+        batch = mix(shown, labels, draws.mixes) if mixes(config) else (shown, labels)
+        return share.repeat(batch, size)
 
     numbers = range(config.finetune_epochs) if epochs is None else epochs
     made = tf.data.Dataset.range(numbers.start, numbers.stop).flat_map(one_epoch)

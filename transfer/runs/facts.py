@@ -101,7 +101,6 @@ class Facts:
         network: how large the backbone is, None of runs of 0.1.0.
         head: how large the head is, likewise.
         trained: parameters that a phase trains, by its name.
-        teacher_sha256: fingerprints of the weights of its teachers, "" without one.
     """
 
     settings: Config
@@ -116,7 +115,6 @@ class Facts:
     network: NetworkCounts | None = None
     head: NetworkCounts | None = None
     trained: Mapping[str, int] = field(default_factory=dict)
-    teacher_sha256: str = ""
 
     @property
     def counts(self) -> ClassifierCounts | None:
@@ -252,7 +250,6 @@ def describe_run(
     repeats: RepeatsFacts | None = None,
     counts: ClassifierCounts | None = None,
     libraries: Mapping[str, str] | None = None,
-    teacher_sha256: str = "",
 ) -> Facts:
     """Returns what config.json holds of a run that begins now.
 
@@ -267,7 +264,6 @@ def describe_run(
         repeats: what binds it to other runs.
         counts: how large the classifier is.
         libraries: as for `versions`.
-        teacher_sha256: fingerprints of the weights of its teachers.
     """
     return Facts(
         config,
@@ -279,10 +275,7 @@ def describe_run(
         command,
         datetime.now(UTC).isoformat(timespec="seconds"),
         repeats,
-        network=counts.backbone if counts else None,
-        head=counts.head if counts else None,
-        trained=counts.trained if counts else {},
-        teacher_sha256=teacher_sha256,
+        *((counts.backbone, counts.head, counts.trained) if counts else ()),
     )
 
 
@@ -316,7 +309,7 @@ def read_facts(run_dir: Path) -> Facts:
     return parse_facts(read_json(path), path)
 
 
-_OPTIONAL = ("repeats", "network", "head", "trained", "teacher_sha256")
+_OPTIONAL = ("repeats", "network", "head", "trained")
 
 
 def parse_facts(values: Mapping[str, Any], path: Path) -> Facts:
@@ -349,7 +342,6 @@ def parse_facts(values: Mapping[str, Any], path: Path) -> Facts:
         network=_parse_counts(read.part("network")) if values.get("network") else None,
         head=_parse_counts(read.part("head")) if values.get("head") else None,
         trained=read.counts_by_name("trained") if values.get("trained") else {},
-        teacher_sha256=read.text("teacher_sha256") if values.get("teacher_sha256") else "",
     )
 
 

@@ -56,7 +56,6 @@ from transfer.training.forecast import Forecast, Foretell
 from transfer.training.interruption import StopAfterStep
 from transfer.training.optimizers import make_optimizer, make_schedule, scale_steps
 from transfer.training.scores import best_loss
-from transfer.training.teacher import Teach, Teacher
 
 HEAD_VALIDATION_BATCH = 1024  # features; Keras's own 32 would take a third of a head epoch
 
@@ -73,7 +72,6 @@ class Run:
     started: float  # `time.perf_counter()`, earlier by what the run took before it was resumed
     checkpoint: Checkpoint | None = None  # to go on from
     forecast: Forecast | None = None  # none of a part of something larger
-    teacher: Teacher | None = None
 
     def first_epoch(self, phase: str) -> int:
         """Returns the number of the first epoch to train, from 0."""
@@ -238,10 +236,10 @@ def _fit_unfrozen(
     begun = config.small_epochs if phase == FINETUNE else 0  # epochs of the schedule before
     (own, own_validation), _ = _share(splits, config, config.batch_size)
 
-    def batches_from(epoch: int, share: Share, teach: Teach | None = None) -> tf.data.Dataset:
+    def batches_from(epoch: int, share: Share) -> tf.data.Dataset:
         # One at least: on JAX `fit` looks at a batch also where no epoch is left to train.
         epochs = range(begun + epoch, begun + max(epoch + 1, run.epochs(phase)))
-        return make_training_dataset(splits.train, config, num_classes, epochs, share, teach)
+        return make_training_dataset(splits.train, config, num_classes, epochs, share)
 
     validation = make_evaluation_dataset(
         splits.validation, config.image_size, config.batch_size, num_classes, share=own_validation
@@ -250,7 +248,7 @@ def _fit_unfrozen(
     _fit(
         classifier,
         phase,
-        batches_from(run.first_epoch(phase), own, run.teacher.teach if run.teacher else None),
+        batches_from(run.first_epoch(phase), own),
         validation,
         splits.train,
         run,

@@ -81,7 +81,6 @@ from transfer.training.forecast import Forecast
 from transfer.training.interruption import one_line_for_every_end, too_large
 from transfer.training.phases import Run, fit_finetune, fit_head, fit_small, load_head_features
 from transfer.training.result import Describe, Result, finish, tidy_up
-from transfer.training.teacher import Teacher, load_teacher
 
 ShowNetwork = Callable[[ClassifierCounts], None]  # shows it to a person
 
@@ -149,13 +148,11 @@ def train(
             repeats=repeats,
             counts=counts,
             libraries=pass_libraries(),
-            teacher_sha256=start.teacher.sha256 if start.teacher else "",
         ).write(run_dir)
         _say_network(settled, counts, show_network)
         console.say(f"Run folder: {run_dir}")
         forecast = _make_forecast(settled, data.splits)
-        recorder = HistoryRecorder(run_dir)
-        run = Run(settled, recorder, started, forecast=forecast, teacher=start.teacher)
+        run = Run(settled, HistoryRecorder(run_dir), started, forecast=forecast)
         return _train_phases(
             classifier, data.splits, policy, run, describe=describe, keep_model=keep_model
         )
@@ -214,7 +211,6 @@ def resume(
         console.say(f"Going on {_describe_checkpoint(checkpoint)}")
         data = _load_data_again(run_dir, facts, offline)
         _check_same_data(run_dir, facts, data)
-        teacher = _load_teacher_again(run_dir, facts, data)
         backbone = _load_backbone_again(run_dir, facts, checkpoint, offline)
         _check_memory(facts.settled, backbone, facts.precision)
         classifier = build(facts.settled, backbone, data.splits, facts.precision)
@@ -224,7 +220,7 @@ def resume(
             recorder.rows = checkpoint.state.history
             started -= checkpoint.state.seconds
         forecast = _make_forecast(facts.settled, data.splits)
-        run = Run(facts.settled, recorder, started, checkpoint, forecast, teacher)
+        run = Run(facts.settled, recorder, started, checkpoint, forecast)
         return _train_phases(classifier, data.splits, facts.precision, run, describe=describe)
 
 
@@ -298,7 +294,6 @@ class Start:
     backbone: keras.Model
     weights: Weights
     policy: str  # its number format, one of `POLICIES`
-    teacher: Teacher | None
 
 
 def prepare(
@@ -322,13 +317,12 @@ def prepare(
     config = suit_to_images(config, data, given)
     distribution.check_batch_size(config)
     policy, reason = choose_precision(config.backbone, config.precision)
-    teacher = load_teacher(config, data)  # before the seed is set, for the backbone and its head
     backbone, weights = _load_backbone(config, config.weights, policy, offline)
     settled = settle(config, weights, data.splits.geometry)
     _say_settings(settled, weights, policy, reason)
     _say_colours(settled, data.splits)
     _check_memory(settled, backbone, policy)
-    return Start(config, settled, data, backbone, weights, policy, teacher)
+    return Start(config, settled, data, backbone, weights, policy)
 
 
 def _load_backbone(
@@ -497,16 +491,6 @@ def _check_same_data(run_dir: Path, facts: Facts, data: Data) -> None:
             f"{facts.data.provenance}. Received: {data.splits.provenance}. Put them back, "
             "or begin a new run."
         )
-
-
-def _load_teacher_again(run_dir: Path, facts: Facts, data: Data) -> Teacher | None:
-    teacher = load_teacher(facts.settled, data)
-    if teacher and teacher.sha256 != facts.teacher_sha256:
-        raise InputError(
-            f"the teacher of {run_dir}, {facts.settled.teacher}, has other weights than when the "
-            "run began. Put it back, or begin a new run."
-        )
-    return teacher
 
 
 def _load_backbone_again(
