@@ -154,6 +154,7 @@ def predict_on_two(both: Namespaces, folder: Path) -> bool:
     words = [str(word) for word in _job(folder, "alone")]
     predict(words[1:] + ["--shard", "1/1"], standalone_mode=False)
     start_ray(both, folder)
+    (folder / "machines").write_text(str(len(ADDRESSES)))
     output = folder / "ray.txt"
     command = [sys.executable, "-m", "tools.shards_job", *_job(folder, "ray"), "--ray", RAY]
     if start(both.command(0, command), folder, output).wait():
