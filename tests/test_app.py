@@ -228,7 +228,8 @@ def test_in_a_browser(served, framed_run, photos, tmp_path):
         view.wait_for_selector("#verdict >> text=unknown", timeout=60_000)
         view.set_input_files(upload, str(tmp_path / "broken.png"))
         view.wait_for_selector("#verdict >> text=not readable", timeout=60_000)
-        assert known.predicted not in view.inner_text("#bars")  # nothing of the photo before it
+        gone = "text => !document.querySelector('#bars').innerText.includes(text)"
+        view.wait_for_function(gone, arg=known.predicted, timeout=60_000)  # the photo before it
         browser.close()
     elsewhere = {url for url in asked if not url.startswith((served, "data:", "blob:"))}
     assert not elsewhere
