@@ -3,18 +3,23 @@
     python -m benchmarks.techniques [--technique mixup] [--limit 10000] [--folder runs/techniques]
 
 All start from the same weights and take the same number of epochs. Runs that have finished are not
-made again, and one that was stopped is resumed.
+made again, and one that was stopped is resumed; of a technique that is no option
+(`benchmarks/left_out.py`) it is begun again.
 """
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 
+import transfer
 from benchmarks import resumable
 from transfer import console
 from transfer.commands.exit_codes import run
 from transfer.formatting import format_percent, format_seconds, format_spread
 from transfer.report.document import Table
+from transfer.runs import files
 from transfer.runs.facts import PhaseSummary, read_summary
 
 BASE: dict[str, object] = {
@@ -51,6 +56,7 @@ TECHNIQUES: dict[str, dict[str, object]] = {
     "the upper half alone": {"unfreeze": 0.5},
     "small images first": {"small-epochs": 3, "small-image-size": 48, "finetune-epochs": 1},
 }
+NO_OPTION = ("RandAugment", "smoothing that falls", "SAM", "mean of the last two epochs")
 HEADER = ("technique", "head alone", "fine-tuned", "loss", "fine-tuning")
 
 
@@ -58,7 +64,7 @@ HEADER = ("technique", "head alone", "fine-tuned", "loss", "fine-tuning")
 @click.option(
     "--technique",
     "techniques",
-    type=click.Choice(list(TECHNIQUES)),
+    type=click.Choice([*TECHNIQUES, *NO_OPTION]),
     multiple=True,
     show_default="all",
     help="May be given more than once.",
@@ -72,16 +78,34 @@ def main(techniques: tuple[str, ...], limit: int | None, seeds: int, folder: Pat
     """Measure what techniques of fine-tuning are worth on Fashion-MNIST's validation images."""
     console.speak()
     rows = []
-    for name in techniques or TECHNIQUES:
-        settings = BASE | TECHNIQUES[name] | ({"limit": limit} if limit else {})
+    for name in techniques or (*TECHNIQUES, *NO_OPTION):
+        settings = BASE | TECHNIQUES.get(name, {}) | ({"limit": limit} if limit else {})
         found = []
         for seed in range(seeds):
             run_dir = folder / f"{name.replace(' ', '-').lower()}-{limit or 'all'}-{seed}"
-            resumable.train_once(run_dir, settings | {"seed": seed})
+            if name in NO_OPTION:
+                _train_with(name, run_dir, settings | {"seed": seed})
+            else:
+                resumable.train_once(run_dir, settings | {"seed": seed})
             found.append(read_summary(run_dir).phases)
         rows.append(_row(name, found))
         console.say(" | ".join(rows[-1]))
     Table(HEADER, (False, True, True, True, True), rows).show()
+
+
+def _train_with(name: str, run_dir: Path, settings: dict[str, Any]) -> None:
+    # In this process, in which the technique is put into what trains.
+    from benchmarks import left_out  # imports TensorFlow, which a process that waits does not need
+
+    if (run_dir / files.SUMMARY).is_file():
+        return
+    shutil.rmtree(run_dir, ignore_errors=True)
+    with left_out.CONTEXTS[name]():
+        transfer.train(
+            run_dir=run_dir,
+            verbose=True,
+            **{option.replace("-", "_"): value for option, value in settings.items()},
+        )
 
 
 def _row(name: str, found: list[dict[str, PhaseSummary]]) -> tuple[str, ...]:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import networks, resumable, techniques
+from benchmarks import left_out, networks, resumable, techniques
 from tests.conftest import make_stripes
 from transfer import api
 from transfer.commands.main import load_command
 from transfer.config import Config, settings
+from transfer.data.share import ALL
+from transfer.data.splits import Split
 from transfer.errors import InputError
 from transfer.evaluation import explain
 from transfer.models.backbones import BACKBONES, build_backbone
@@ -25,6 +27,7 @@ from transfer.models.weights import load_backbone
 from transfer.recipes import RECIPES
 from transfer.runs import files
 from transfer.runs.facts import PhaseSummary, Summary
+from transfer.training import phases
 from transfer.training.run import train
 
 SMALL = [name for name, row in BACKBONES.items() if row.channels == 1]
@@ -149,6 +152,64 @@ def test_every_technique_that_is_measured_is_a_setting():
         Config(
             **{name.replace("-", "_"): value for name, value in (techniques.BASE | changes).items()}
         )
+
+
+def test_techniques_that_are_no_option_change_what_is_learnt_from():
+    assert set(left_out.CONTEXTS) == set(techniques.NO_OPTION)
+    images, labels = make_stripes(40)
+    config = Config(backbone="mlp", batch_size=20, finetune_epochs=2)
+
+    def batches():
+        made = phases.make_training_dataset(Split(images, labels), config, 2, range(2), ALL)
+        return [np.array(each) for each in zip(*made.as_numpy_iterator(), strict=True)]
+
+    plain = batches()
+    with left_out.rand_augment():
+        changed, told = batches()
+    assert changed.shape == plain[0].shape and (changed != plain[0]).any()
+    assert 0 <= changed.min() and changed.max() <= 255
+    np.testing.assert_array_equal(told, plain[1])
+    with left_out.falling_smoothing():
+        same, told = batches()
+    np.testing.assert_array_equal(same, plain[0])
+    smoothed = told.min(axis=(1, 2))  # in two classes half of the share
+    np.testing.assert_allclose(smoothed, np.array([0.1, 0.075, 0.05, 0.025]) / 2, rtol=1e-5)
+
+
+def linear_classifier():
+    inputs = keras.Input((2,))
+    outputs = keras.layers.Dense(2, "softmax", kernel_initializer="zeros", name="backbone")(inputs)
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "categorical_crossentropy")
+    return model
+
+
+def test_sam_takes_the_gradient_where_the_loss_is_highest():
+    x, y = np.float32([[1, 0]]), np.float32([[1, 0]])
+    model = linear_classifier()
+    with left_out.sharpness_aware():
+        model.fit(x, y, epochs=1, verbose=0)
+    plain = -0.5  # of the first kernel and bias; the others have it with the other sign
+    step = left_out.RADIUS * plain / np.sqrt(4 * plain**2)
+    highest = 1 / (1 + np.exp(-4 * step)) - 1  # the gradient there: four weights differ by it
+    np.testing.assert_allclose(model.get_weights()[0][0, 0], -0.01 * highest, rtol=1e-4)
+
+
+def test_the_mean_of_the_last_epochs_is_what_is_judged(tmp_path):
+    x, y = np.float32(np.random.default_rng(0).normal(size=(8, 2))), np.eye(2)[np.arange(8) % 2]
+    seen = []
+    keep = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(model.get_weights())
+    )
+    model = linear_classifier()
+    with left_out.mean_of_last_epochs():
+        callbacks = list(phases.keras_callbacks(phases.FINETUNE, Config(), tmp_path))
+    options = {"epochs": 3, "validation_data": (x, y), "verbose": 0, "shuffle": False}
+    model.fit(x, y, callbacks=[callbacks[-1], keep], **options)
+    plain = linear_classifier()
+    plain.fit(x, y, **options)
+    for last, before, end in zip(seen[-1], seen[-2], plain.get_weights(), strict=True):
+        np.testing.assert_allclose(last, (before + end) / 2, rtol=1e-5)
 
 
 def test_every_network_of_the_benchmark_is_a_row_and_every_small_row_is_in_it():
