@@ -19,7 +19,7 @@ from tests import commands
 from tests.conftest import save_photos, tiny_row
 from transfer.datasets import places
 from transfer.datasets.sources import load_splits
-from transfer.deploy import nearest, verify
+from transfer.deploy import export, nearest, verify
 from transfer.evaluation import answering
 from transfer.models import pretrained
 from transfer.models.backbones import BACKBONES
@@ -162,6 +162,7 @@ def take_few_images():
     """Takes the sample, and few of its images for what is known of them."""
     places.SYSTEM_FOLDER = Path("nowhere")
     answering.MOST_IMAGES = nearest.MOST_IMAGES = 500
+    export.CALIBRATION_IMAGES = 40
 
 
 def take_few_images_and_close_network():

@@ -11,6 +11,7 @@ import sys
 import tomllib
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -156,6 +157,27 @@ def test_the_script_beside_it_needs_nothing_of_this_package(exports, framed_run,
         assert float(confidence) == pytest.approx(answer.confidence, abs=2e-3)
         assert said.startswith("unknown") != answer.answered
     assert len(script.read_text().splitlines()) < 70
+
+
+def test_quantizations_of_a_format_begin_with_one_conversion(framed_run, tmp_path, monkeypatch):
+    for module in missing_modules("litert", "float16"):
+        pytest.skip(f"{module} is not installed")
+    monkeypatch.setattr("transfer.deploy.verify._SECONDS", 0.01)
+    exporter, asked = Exporter(FinishedRun(framed_run)), []
+    plain = keras.Model.export
+
+    def told(model, path, format, **options):
+        asked.append(format)
+        return plain(model, path, format=format, **options)
+
+    monkeypatch.setattr(keras.Model, "export", told)
+    sizes = [
+        exporter.export(ExportOptions(quantize=quantize, limit=8), tmp_path / quantize)
+        .path.stat()
+        .st_size
+        for quantize in ("float16", "none")
+    ]
+    assert asked == ["litert"] and sizes[0] < sizes[1]
 
 
 def test_a_network_with_means_of_its_own_takes_photos_alone(framed_run, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from transfer.deploy.choices import AUTO, FLOAT16, INT8, LITERT, NONE
 from transfer.deploy.classifiers import describe_model
 from transfer.deploy.exported import as_rgb
 from transfer.deploy.facts import ModelFacts
-from transfer.deploy.formats import FORMATS, add_facts, missing_modules, write_export
+from transfer.deploy.formats import FORMATS, add_facts, convert, missing_modules, write_export
 from transfer.deploy.standalone import standalone_script
 from transfer.deploy.verify import Verification, load_own, outputs_of, to_json, verify
 from transfer.errors import InputError
@@ -99,6 +99,7 @@ class Exporter:
         self._answering: Answering = settle_answering(run)
         self._graph: keras.Model = build_graph(run, self._answering)
         self._facts = describe_model(run, self._answering)
+        self._convert = functools.cache(convert)  # once a format
         self._expected = functools.cache(functools.partial(predict_first, run))
 
     def export(self, options: ExportOptions, output: Path | None = None) -> Export:
@@ -132,7 +133,8 @@ class Exporter:
 
     def _write(self, options: ExportOptions, temporary: Path, folder: Path) -> Verification:
         form, quantize = options.form, options.quantize
-        path = write_export(self._graph, form, quantize, self._calibration_images(), temporary)
+        images = self._calibration_images()
+        path = write_export(self._graph, form, quantize, images, temporary, self._convert)
         facts = self._facts
         if quantize == INT8:
             facts = self._calibrated_again(path)

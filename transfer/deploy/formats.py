@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from transfer.deploy.choices import FLOAT16, INT8, LITERT, NONE, ONNX, OPENVINO,
 from transfer.deploy.engines import FACTS
 from transfer.deploy.facts import ModelFacts
 from transfer.errors import InputError
+from transfer.storage.atomic import scratch_folder
 
 if TYPE_CHECKING:
     import keras
+    import openvino
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,51 @@ class Format:
         file: name of the model in the folder of an export.
         modules: that it needs beside Keras and TensorFlow, and those for quantization.
         quantizations: that it knows.
-        write: writes a graph, quantized, into a folder: (graph, path, quantization, calibration
-            images uint8 (N, H, W, 3)).
+        finish: quantizes what Keras has written: (graph, path, quantization, calibration images
+            uint8 (N, H, W, 3)).
         add_facts: puts JSON into what was written.
     """
 
     file: str
     modules: tuple[str, ...]
     quantizations: tuple[str, ...]
-    write: Callable[["keras.Model", Path, str, np.ndarray], None]
+    finish: Callable[["keras.Model", Path, str, np.ndarray], None]
     add_facts: Callable[[Path, str], None]
 
 
+Convert = Callable[["keras.Model", str], dict[str, bytes]]
+
+
+def convert(graph: "keras.Model", form: str) -> dict[str, bytes]:
+    """Returns what Keras makes of a graph, the same for every quantization.
+
+    Args:
+        graph: as `build_graph` makes it.
+        form: a row of `FORMATS`.
+
+    Returns:
+        The content of each file, by its path in the folder of the export.
+
+    Raises:
+        InputError: the format does not know this network.
+    """
+    with scratch_folder() as folder, quietly():
+        graph.export(str(folder / FORMATS[form].file), format=_KERAS_NAMES[form], verbose=False)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        if not files:  # tf2onnx logs what it cannot do, and goes on
+            raise InputError(
+                f"{form} could not be written: its converter does not know this network."
+            )
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def write_export(
-    graph: "keras.Model", form: str, quantize: str, calibration: np.ndarray, folder: Path
+    graph: "keras.Model",
+    form: str,
+    quantize: str,
+    calibration: np.ndarray,
+    folder: Path,
+    convert: Convert = convert,
 ) -> Path:
     """Writes a graph in a format.
 
@@ -54,22 +88,23 @@ def write_export(
         quantize: one of its quantizations.
         calibration: uint8 (N, H, W, 3), training images that tell the ranges of int8.
         folder: where to.
+        convert: as the function above, of which the answers may be kept for other quantizations.
 
     Returns:
         The path of the file.
 
     Raises:
-        InputError: it needs a package that is not installed.
+        InputError: it needs a package that is not installed, or does not know this network.
     """
     row = FORMATS[form]
     for module in missing_modules(form, quantize):
         raise InputError(f'{form} needs {module}; run `pip install "transfer[export]"`.')
-    path = folder / row.file
+    for name, content in convert(graph, form).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     with quietly():
-        row.write(graph, path, quantize, calibration)
-    if not path.exists():  # tf2onnx logs what it cannot do, and goes on
-        raise InputError(f"{form} could not be written: its converter does not know this network.")
-    return path
+        row.finish(graph, folder / row.file, quantize, calibration)
+    return folder / row.file
 
 
 def missing_modules(form: str, quantize: str) -> list[str]:
@@ -110,8 +145,13 @@ def quietly() -> Iterator[None]:
                 os.close(kept)
 
 
-def _write_litert(graph: "keras.Model", path: Path, quantize: str, calibration: np.ndarray) -> None:
-    graph.export(str(path), format="litert", verbose=False)
+def _as_it_is(graph: "keras.Model", path: Path, quantize: str, calibration: np.ndarray) -> None:
+    """Leaves a model as Keras has written it."""
+
+
+def _quantize_litert(
+    graph: "keras.Model", path: Path, quantize: str, calibration: np.ndarray
+) -> None:
     if quantize == NONE:
         return
     from ai_edge_quantizer import quantizer
@@ -210,10 +250,6 @@ def _add_zip(path: Path, text: str) -> None:
         archive.writestr("labels.txt", "\n".join(names) + "\n")
 
 
-def _write_onnx(graph: "keras.Model", path: Path, quantize: str, calibration: np.ndarray) -> None:
-    graph.export(str(path), format="onnx", verbose=False)
-
-
 def _add_onnx(path: Path, text: str) -> None:
     import onnx
 
@@ -222,39 +258,38 @@ def _add_onnx(path: Path, text: str) -> None:
     onnx.save(model, str(path))
 
 
-def _write_openvino(
+def _finish_openvino(
     graph: "keras.Model", path: Path, quantize: str, calibration: np.ndarray
 ) -> None:
+    with _rewritten_openvino(path, to_float16=quantize == FLOAT16) as change:
+        change.model = _answers_alone(change.model)
+
+
+def _answers_alone(model: "openvino.Model") -> "openvino.Model":
     import openvino
 
-    raw = path.with_name("raw.xml")
-    graph.export(str(raw), format="openvino", verbose=False)
-    model = openvino_core().read_model(raw)
     # Keras leaves sizes within the graph among its outputs.
     answers = [one for one in model.outputs if one.get_partial_shape().rank.get_length() == 2]
-    model = openvino.Model(answers, model.get_parameters(), "exported")
-    openvino.save_model(model, str(path), compress_to_fp16=quantize == FLOAT16)
-    del model
-    for file in (raw, raw.with_suffix(".bin")):
-        file.unlink()
+    return openvino.Model(answers, model.get_parameters(), "exported")
 
 
 def _add_openvino(path: Path, text: str) -> None:
+    with _rewritten_openvino(path) as change:
+        change.model.set_rt_info(text, ["transfer", "facts"])
+
+
+@contextlib.contextmanager
+def _rewritten_openvino(path: Path, to_float16: bool = False) -> Iterator[SimpleNamespace]:
+    # While a model is there its weights lie in its file, which can be replaced, not written.
     import openvino
 
     whole = path.with_name("whole.xml")
-    model = openvino_core().read_model(path)
-    model.set_rt_info(text, ["transfer", "facts"])
-    openvino.save_model(model, str(whole), compress_to_fp16=False)
-    del model
+    change = SimpleNamespace(model=openvino_core().read_model(path))
+    yield change
+    openvino.save_model(change.model, str(whole), compress_to_fp16=to_float16)
+    del change.model
     for suffix in (".xml", ".bin"):
         os.replace(whole.with_suffix(suffix), path.with_suffix(suffix))
-
-
-def _write_saved_model(
-    graph: "keras.Model", path: Path, quantize: str, calibration: np.ndarray
-) -> None:
-    graph.export(str(path), format="tf_saved_model", verbose=False)
 
 
 def _add_asset(path: Path, text: str) -> None:
@@ -265,9 +300,10 @@ def _add_asset(path: Path, text: str) -> None:
 
 FORMATS: dict[str, Format] = {
     LITERT: Format(
-        "model.tflite", ("ai_edge_litert",), (NONE, FLOAT16, INT8), _write_litert, _add_zip
+        "model.tflite", ("ai_edge_litert",), (NONE, FLOAT16, INT8), _quantize_litert, _add_zip
     ),
-    ONNX: Format("model.onnx", ("onnx", "onnxruntime", "tf2onnx"), (NONE,), _write_onnx, _add_onnx),
-    OPENVINO: Format("model.xml", ("openvino",), (NONE, FLOAT16), _write_openvino, _add_openvino),
-    SAVED_MODEL: Format("saved_model", (), (NONE,), _write_saved_model, _add_asset),
+    ONNX: Format("model.onnx", ("onnx", "onnxruntime", "tf2onnx"), (NONE,), _as_it_is, _add_onnx),
+    OPENVINO: Format("model.xml", ("openvino",), (NONE, FLOAT16), _finish_openvino, _add_openvino),
+    SAVED_MODEL: Format("saved_model", (), (NONE,), _as_it_is, _add_asset),
 }
+_KERAS_NAMES = {form: form for form in FORMATS} | {SAVED_MODEL: "tf_saved_model"}
