@@ -51,6 +51,8 @@ except SystemExit:
 sys.stdin.read()  # until the other is there to go on with
 main(["--resume", two], standalone_mode=False)
 import transfer
+from transfer.plots import style
+style.PICTURE_DPI = 40  # as quick as can be
 run = transfer.load(two)
 assert run.report().is_file() and run.evaluate().accuracy > 0.4
 """
