@@ -48,7 +48,8 @@ KINDS = [
 IDS = [f"{form}-{quantize}" for form, quantize, _ in KINDS]
 
 
-@pytest.fixture(scope="session")
+# Of the module, not the session: the backbone "tiny" is in no other test's table.
+@pytest.fixture(scope="module")
 def exporter(framed_run):
     from tests.conftest import tiny_row
     from transfer.models.backbones import BACKBONES
@@ -60,7 +61,7 @@ def exporter(framed_run):
         yield Exporter(FinishedRun(framed_run))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def exports(exporter, tmp_path_factory):
     """Returns what makes an export once."""
     folder, made = tmp_path_factory.mktemp("exports"), {}
