@@ -31,6 +31,7 @@ class Format:
     """One row of `FORMATS`.
 
     Attributes:
+        keras_format: what `keras.Model.export` calls it.
         file: name of the model in the folder of an export.
         modules: that it needs beside Keras and TensorFlow, and those for quantization.
         quantizations: that it knows.
@@ -39,6 +40,7 @@ class Format:
         add_facts: puts JSON into what was written.
     """
 
+    keras_format: str
     file: str
     modules: tuple[str, ...]
     quantizations: tuple[str, ...]
@@ -63,7 +65,8 @@ def convert(graph: "keras.Model", form: str) -> dict[str, bytes]:
         InputError: the format does not know this network.
     """
     with scratch_folder() as folder, quietly():
-        graph.export(str(folder / FORMATS[form].file), format=_KERAS_NAMES[form], verbose=False)
+        row = FORMATS[form]
+        graph.export(str(folder / row.file), format=row.keras_format, verbose=False)
         files = [path for path in folder.rglob("*") if path.is_file()]
         if not files:  # tf2onnx logs what it cannot do, and goes on
             raise InputError(
@@ -300,10 +303,18 @@ def _add_asset(path: Path, text: str) -> None:
 
 FORMATS: dict[str, Format] = {
     LITERT: Format(
-        "model.tflite", ("ai_edge_litert",), (NONE, FLOAT16, INT8), _quantize_litert, _add_zip
+        "litert",
+        "model.tflite",
+        ("ai_edge_litert",),
+        (NONE, FLOAT16, INT8),
+        _quantize_litert,
+        _add_zip,
     ),
-    ONNX: Format("model.onnx", ("onnx", "onnxruntime", "tf2onnx"), (NONE,), _as_it_is, _add_onnx),
-    OPENVINO: Format("model.xml", ("openvino",), (NONE, FLOAT16), _finish_openvino, _add_openvino),
-    SAVED_MODEL: Format("saved_model", (), (NONE,), _as_it_is, _add_asset),
+    ONNX: Format(
+        "onnx", "model.onnx", ("onnx", "onnxruntime", "tf2onnx"), (NONE,), _as_it_is, _add_onnx
+    ),
+    OPENVINO: Format(
+        "openvino", "model.xml", ("openvino",), (NONE, FLOAT16), _finish_openvino, _add_openvino
+    ),
+    SAVED_MODEL: Format("tf_saved_model", "saved_model", (), (NONE,), _as_it_is, _add_asset),
 }
-_KERAS_NAMES = {form: form for form in FORMATS} | {SAVED_MODEL: "tf_saved_model"}
