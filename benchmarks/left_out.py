@@ -5,8 +5,9 @@ worth beside those that are options.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -17,12 +18,14 @@ import tensorflow as tf
 from transfer.config import Config
 from transfer.data.pipeline import make_training_dataset, steps_per_epoch
 from transfer.data.splits import Split
+from transfer.runs import files
 from transfer.training import phases
 
 STRENGTH = 0.1  # of RandAugment: Keras's own 0.5 turns images upside down
 RADIUS = 0.05  # of SAM: the paper's
 SMOOTHING = 0.1  # of the labels, in the first step
 AVERAGED = 2  # epochs, the last ones
+TAUGHT = 0.5  # share of each label that is what the teachers say
 
 
 def rand_augment() -> AbstractContextManager[None]:
@@ -42,6 +45,20 @@ def falling_smoothing() -> AbstractContextManager[None]:
         return images, labels * (1 - share) + share / labels.shape[-1]
 
     return _batches(smooth)
+
+
+def distillation(teachers: Sequence[Path]) -> AbstractContextManager[None]:
+    """Labels that are half of them what finished runs say, on average, of the image as it is seen.
+
+    Hinton et al. 2015, https://arxiv.org/abs/1503.02531, at temperature 1.
+    """
+    models = [keras.models.load_model(each / files.MODEL) for each in teachers]
+
+    def teach(left: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        told = sum(model(images, training=False) for model in models) / len(models)
+        return images, (1 - TAUGHT) * labels + TAUGHT * told
+
+    return _batches(teach)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from transfer.models.precision import choose_precision, dtype_policy, gradient_d
 
 NUM_CLASSES = 10
 _LEARNING_RATE = 1e-3  # Keras's own
-UNFREEZE = (0.1, 0.3, 0.5, "all")
+UNFREEZE = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, "all")
 
 FINETUNE = "training: here, fine-tuning (BatchNorm frozen)"
 FINETUNE_FLOAT32 = "training: here, fine-tuning, all of it in float32"

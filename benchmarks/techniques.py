@@ -8,6 +8,7 @@ made again, and one that was stopped is resumed; of a technique that is no optio
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,15 @@ TECHNIQUES: dict[str, dict[str, object]] = {
     "the upper half alone": {"unfreeze": 0.5},
     "small images first": {"small-epochs": 3, "small-image-size": 48, "finetune-epochs": 1},
 }
-NO_OPTION = ("RandAugment", "smoothing that falls", "SAM", "mean of the last two epochs")
+DISTILLATION = "distillation"
+TEACHERS = ("as it is", "half the rate", "twice the rate")  # runs of the same seed, made before
+NO_OPTION = (
+    "RandAugment",
+    "smoothing that falls",
+    "SAM",
+    "mean of the last two epochs",
+    DISTILLATION,
+)
 HEADER = ("technique", "head alone", "fine-tuned", "loss", "fine-tuning")
 
 
@@ -82,9 +91,10 @@ def main(techniques: tuple[str, ...], limit: int | None, seeds: int, folder: Pat
         settings = BASE | TECHNIQUES.get(name, {}) | ({"limit": limit} if limit else {})
         found = []
         for seed in range(seeds):
-            run_dir = folder / f"{name.replace(' ', '-').lower()}-{limit or 'all'}-{seed}"
+            run_dir = _run_dir(folder, name, limit, seed)
             if name in NO_OPTION:
-                _train_with(name, run_dir, settings | {"seed": seed})
+                teachers = [_run_dir(folder, each, limit, seed) for each in TEACHERS]
+                _train_with(name, run_dir, settings | {"seed": seed}, teachers)
             else:
                 resumable.train_once(run_dir, settings | {"seed": seed})
             found.append(read_summary(run_dir).phases)
@@ -93,14 +103,22 @@ def main(techniques: tuple[str, ...], limit: int | None, seeds: int, folder: Pat
     Table(HEADER, (False, True, True, True, True), rows).show()
 
 
-def _train_with(name: str, run_dir: Path, settings: dict[str, Any]) -> None:
+def _run_dir(folder: Path, name: str, limit: int | None, seed: int) -> Path:
+    return folder / f"{name.replace(' ', '-').lower()}-{limit or 'all'}-{seed}"
+
+
+def _train_with(
+    name: str, run_dir: Path, settings: dict[str, Any], teachers: Sequence[Path]
+) -> None:
     # In this process, in which the technique is put into what trains.
     from benchmarks import left_out  # imports TensorFlow, which a process that waits does not need
 
     if (run_dir / files.SUMMARY).is_file():
         return
+    if name == DISTILLATION and not all((each / files.SUMMARY).is_file() for each in teachers):
+        raise click.UsageError(f"--technique {name} learns from runs of {', '.join(TEACHERS)}.")
     shutil.rmtree(run_dir, ignore_errors=True)
-    with left_out.CONTEXTS[name]():
+    with left_out.distillation(teachers) if name == DISTILLATION else left_out.CONTEXTS[name]():
         transfer.train(
             run_dir=run_dir,
             verbose=True,

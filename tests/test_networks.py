@@ -154,8 +154,8 @@ def test_every_technique_that_is_measured_is_a_setting():
         )
 
 
-def test_techniques_that_are_no_option_change_what_is_learnt_from():
-    assert set(left_out.CONTEXTS) == set(techniques.NO_OPTION)
+def test_techniques_that_are_no_option_change_what_is_learnt_from(tmp_path):
+    assert {*left_out.CONTEXTS, techniques.DISTILLATION} == set(techniques.NO_OPTION)
     images, labels = make_stripes(40)
     config = Config(backbone="mlp", batch_size=20, finetune_epochs=2)
 
@@ -174,6 +174,17 @@ def test_techniques_that_are_no_option_change_what_is_learnt_from():
     np.testing.assert_array_equal(same, plain[0])
     smoothed = told.min(axis=(1, 2))  # in two classes half of the share
     np.testing.assert_allclose(smoothed, np.array([0.1, 0.075, 0.05, 0.025]) / 2, rtol=1e-5)
+    teachers = [tmp_path / name for name in ("one", "other")]
+    for teacher, (zeros, ones) in zip(teachers, ((8.0, 0.0), (0.0, 0.0)), strict=True):
+        always = keras.initializers.Constant([zeros, ones])
+        says = keras.layers.Dense(2, "softmax", kernel_initializer="zeros", bias_initializer=always)
+        teacher.mkdir()
+        inputs = keras.Input(changed.shape[2:])
+        keras.Model(inputs, says(keras.layers.Flatten()(inputs))).save(teacher / "model.keras")
+    with left_out.distillation(teachers):
+        same, told = batches()
+    np.testing.assert_array_equal(same, plain[0])
+    np.testing.assert_allclose(told, plain[1] / 2 + np.array([0.75, 0.25]) / 2, atol=1e-3)
 
 
 def linear_classifier():

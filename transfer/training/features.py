@@ -241,4 +241,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
         return None
     if kept.shape != shape or kept.dtype != np.float16:
         return None
-    return kept if path.stat().st_size > MEMORY_SHARE * usable_memory() else np.array(kept)
+    if path.stat().st_size > MEMORY_SHARE * usable_memory():
+        return kept
+    # Read, not copied from the mapping, whose pages would be in memory a second time meanwhile.
+    return np.load(path, allow_pickle=False)
