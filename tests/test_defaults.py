@@ -50,6 +50,7 @@ def test_few_images_get_more_steps_where_nothing_else_was_asked():
 def test_many_images_get_a_schedule_that_ends_low_and_the_rate_that_it_bears():
     many = suit_size(Config(), MANY, 1, ())
     assert (many.schedule, many.optimizer) == ("cosine", "adamw") and many.warm_up_fraction > 0
+    assert many.unfreeze < 1 and settle(many, NONE).unfreeze == "all"
     assert suit_size(Config(), MANY - 1, 1, ()) == Config()
     for other in (Config(finetune_epochs=0), Config(weights="none")):
         assert suit_size(other, MANY, 1, ()) == other

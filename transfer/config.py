@@ -221,7 +221,7 @@ class TrainingSettings:
     finetune_epochs: int = _setting(
         5,
         int,
-        "Epochs of the fine-tune phase (unfrozen backbone); 10 for few images.",
+        "Epochs of the fine-tune phase (unfrozen backbone); 10 for few images, 6 for many.",
         minimum=0,
         maximum=10_000,
         matters_most=True,
@@ -331,7 +331,8 @@ class TrainingSettings:
     unfreeze: float | str = _setting(
         "all",
         float,
-        "all, or the share of the backbone's blocks to fine-tune, counted from the top.",
+        "all, or the share of the backbone's blocks to fine-tune, counted from the top; 0.7 for "
+        "many images.",
         minimum=0,
         maximum=1,
         open_minimum=True,

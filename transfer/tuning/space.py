@@ -130,7 +130,7 @@ def default_space(config: Config, finetune_rates: Iterable[float], *, from_scrat
         "l2": Choices((0.0, 1e-5, 1e-4, 1e-3)),
         "label_smoothing": Choices((0.0, 0.05, 0.1)),
         "hidden_units": Choices(hidden_units),
-        "unfreeze": Choices((0.25, 0.5, 0.75, "all")),
+        "unfreeze": Choices((0.25, 0.5, 0.7, "all")),
         "rotation_degrees": Choices((0.0, 5.0, 10.0, 15.0)),
         "zoom_fraction": Choices((0.0, 0.05, 0.1, 0.2)),
         "translation_fraction": Choices((0.0, 0.05, 0.1)),
