@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from transfer.acceleration.doors import with_frozen_batch_norm, with_trained_batch_norm
 from transfer.config import Config
 from transfer.models.backbones import BACKBONES, build_backbone
 from transfer.models.classifier import build_classifier, feature_extractor
@@ -50,6 +51,14 @@ def test_the_folded_backbone_computes_the_same(name):
     assert remaining < count_batch_norm(backbone) / 2 or name == "densenet121"
     if name.startswith(("mobilenet", "efficientnet")):
         assert remaining == 0
+
+
+@pytest.mark.parametrize("prepare", [with_frozen_batch_norm, with_trained_batch_norm])
+def test_what_trains_in_another_way_is_folded_into_layers_of_keras_alone(prepare):
+    prepared = prepare(build_backbone("mobilenetv2", 32))
+    assert any(not type(layer).__module__.startswith("keras.") for layer in prepared.layers)
+    for layer in fold_batch_norm(prepared).layers:
+        assert type(layer).__module__.startswith("keras."), layer
 
 
 def chain(*layers, shape=(8, 8, 3)):

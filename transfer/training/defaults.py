@@ -33,9 +33,9 @@ FEW = 2_000  # training images, fewer than these
 _FOR_FEW_IMAGES: dict[str, Any] = {"batch_size": 32, "head_epochs": 20, "finetune_epochs": 10}
 _FOR_FEW_PHOTOS: dict[str, Any] = _FOR_FEW_IMAGES | {"smallest_crop_fraction": 0.35}
 
-# A few epochs of so many are long enough for a schedule of their own, and too few for a plateau. The
-# lowest blocks, which see the images at their largest, take a third of a step and their training
-# gains nothing that can be told. Smoothed labels keep six epochs from learning by heart.
+# A few epochs of so many are long enough for a schedule of their own, and too few for a plateau.
+# The lowest blocks, which see the images at their largest, take a third of a step, and to train
+# them gains nothing that can be told. Smoothed labels keep six epochs from learning by heart.
 MANY = 30_000  # training images, or more
 _FOR_MANY_IMAGES: dict[str, Any] = {
     "finetune_epochs": 6,

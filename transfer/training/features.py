@@ -32,7 +32,7 @@ from transfer.training import distribution
 CACHE = FolderCache("features", ".npy", most_bytes=4 * 2**30)
 MEMORY_SHARE = 1 / 8  # of the memory there is; larger features stay on the disk
 
-_FORMAT = 4  # part of a file's name; raise it when the same images would give other features
+_FORMAT = 5  # part of a file's name; raise it when the same images would give other features
 
 
 def load_features(
