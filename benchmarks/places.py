@@ -35,6 +35,8 @@ RECIPE = {
     "rotation-degrees": 10,
     "zoom-fraction": 0.1,
     "translation-fraction": 0,
+    "unfreeze": "all",
+    "label-smoothing": 0,
 }
 LEARNING_RATES = {"photos": 1e-4, BUNDLED: 3e-4}  # of fine-tuning; from random weights its own
 

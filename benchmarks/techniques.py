@@ -23,6 +23,7 @@ from transfer.report.document import Table
 from transfer.runs import files
 from transfer.runs.facts import PhaseSummary, read_summary
 
+# All of it said, whatever the defaults are by now.
 BASE: dict[str, object] = {
     "backbone": "mobilenetv2",
     "weights": "photos",
@@ -35,6 +36,8 @@ BASE: dict[str, object] = {
     "rotation-degrees": 5,
     "zoom-fraction": 0.05,
     "translation-fraction": 0.05,
+    "unfreeze": "all",
+    "label-smoothing": 0,
 }
 PLAIN = {"rotation-degrees": 0, "zoom-fraction": 0, "translation-fraction": 0}
 TECHNIQUES: dict[str, dict[str, object]] = {
