@@ -221,7 +221,7 @@ class TrainingSettings:
     finetune_epochs: int = _setting(
         5,
         int,
-        "Epochs of the fine-tune phase (unfrozen backbone); 10 for few images, 6 for many.",
+        "Epochs of the fine-tune phase (unfrozen backbone); 10 for few images.",
         minimum=0,
         maximum=10_000,
         matters_most=True,
