@@ -238,11 +238,12 @@ def _train_phases(
     if run.config.head_epochs and phase == HEAD:
         last = classifier.get_layer("head")
         features = load_head_features(classifier, splits, run)
+        forget_networks()  # whose passes are over, before the head takes memory
+        gc.collect()
         if run.config.folds:
             folds = cross_validate(classifier, features, splits, run, policy)
         fit_head(last, features, splits, run)
         del features
-        forget_networks()
         gc.collect()  # up to gigabytes, held by nothing but cycles
     if run.config.finetune_epochs:
         before = HeadPhaseWeights(classifier, run.recorder, run.checkpoint)
