@@ -11,6 +11,7 @@ from transfer.training.defaults import (
     MANY,
     choose_finetune_learning_rate,
     settle,
+    shows_mirror_images_to_head,
     suit_size,
 )
 
@@ -62,6 +63,13 @@ def test_many_images_get_a_schedule_that_ends_low_and_the_rate_that_it_bears():
     }
     assert rates == {"mobilenetv2": 3e-4, "vgg16": 1e-4}
     assert settle(Config(), IMAGENET).finetune_learning_rate == 1e-4
+
+
+def test_the_head_sees_mirror_images_where_nothing_else_does_or_they_cost_little():
+    assert not shows_mirror_images_to_head(Config(), MANY)
+    assert shows_mirror_images_to_head(Config(finetune_epochs=0), MANY)
+    assert shows_mirror_images_to_head(Config(), FEW - 1)
+    assert not shows_mirror_images_to_head(Config(finetune_epochs=0, flip=False), FEW - 1)
 
 
 def test_few_photos_are_cropped_and_gray_images_are_not():

@@ -24,7 +24,7 @@ from transfer.runs import files
 from transfer.runs.facts import read_facts, read_summary
 from transfer.runs.finished import FinishedRun
 from transfer.runs.history import read_history
-from transfer.training import data, features, folds, phases, run
+from transfer.training import data, defaults, features, folds, phases, run
 from transfer.training.callbacks import BatchNormRecalibration
 from transfer.training.data import load_data
 from transfer.training.result import print_summary
@@ -151,6 +151,11 @@ def test_the_head_phase_runs_the_backbone_once_an_image(config, monkeypatch, tmp
     assert sorted(seen) == [(24, False), (216, False), (216, True)]
     seen.clear()
     train(dataclasses.replace(config, flip=False), run_dir=tmp_path / "without")
+    assert sorted(seen) == [(24, False), (216, False)]
+    seen.clear()
+    monkeypatch.setattr(defaults, "FEW", 200)
+    config = dataclasses.replace(config, finetune_epochs=1)  # which sees the mirror images
+    train(config, run_dir=tmp_path / "fine-tuned")
     assert sorted(seen) == [(24, False), (216, False)]
 
 

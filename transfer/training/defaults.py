@@ -73,6 +73,20 @@ def _choose_for_size(config: Config, num_images: int, channels: int) -> dict[str
     return _FOR_MANY_IMAGES if num_images >= MANY and is_finetuned else {}
 
 
+def shows_mirror_images_to_head(config: Config, num_images: int) -> bool:
+    """Returns whether the head phase learns from the images' mirror images too.
+
+    They cost it a second pass of the frozen backbone. Fine-tuning sees them anyhow: after it 10,000
+    images of Fashion-MNIST, seeds 0 to 2, came to 92.21 % of the validation images without that
+    pass and to 92.19 % with it. Few images cost little.
+
+    Args:
+        config: uses `flip` and `finetune_epochs`.
+        num_images: number of training images.
+    """
+    return config.flip and (not config.finetune_epochs or num_images < FEW)
+
+
 def settle(config: Config, weights: Weights, geometry: Geometry | None = None) -> Config:
     """Returns the settings with every "auto" replaced that depends on weights or images.
 

@@ -50,6 +50,7 @@ from transfer.training.checkpoint import (
     list_checkpoints,
 )
 from transfer.training.counting import CountedAccuracy, CountedCrossentropy, count_repeated
+from transfer.training.defaults import shows_mirror_images_to_head
 from transfer.training.distribution import own_rows, own_share
 from transfer.training.features import frozen_extractor, load_features
 from transfer.training.forecast import Forecast, Foretell
@@ -90,7 +91,7 @@ class Run:
 class HeadFeatures:
     """What the head trains on, float16 (N, features) each, as `load_features` gives them."""
 
-    views: list[np.ndarray]  # of the training images, and with flips on of their mirror images
+    views: list[np.ndarray]  # of the training images, and perhaps of their mirror images
     validation: np.ndarray
     scaler: StandardScaler | None  # of the training images', where the head standardizes them
 
@@ -99,7 +100,9 @@ def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> Hea
     """Returns the frozen backbone's features, each computed once or kept before."""
     config = run.config
     extractor = frozen_extractor(classifier, config)
-    left = splits.train.num_images * (2 if config.flip else 1) + splits.validation.num_images
+    num_images = splits.train.num_images
+    shows_mirror_images = shows_mirror_images_to_head(config, num_images)
+    left = num_images * (2 if shows_mirror_images else 1) + splits.validation.num_images
 
     def features_of(split: Split, title: str, flipped: bool = False) -> np.ndarray:
         nonlocal left
@@ -118,7 +121,7 @@ def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> Hea
             )
 
     views = [features_of(splits.train, "the training images")]
-    if config.flip:
+    if shows_mirror_images:
         views.append(features_of(splits.train, "their mirror images", flipped=True))
     validation = features_of(splits.validation, "the validation images")
     scaler = measure_features(views[0]) if config.head_features == MULTI else None
@@ -128,7 +131,8 @@ def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> Hea
 def fit_head(head: keras.Model, features: HeadFeatures, splits: Splits, run: Run) -> None:
     """Trains the head alone on the frozen backbone's features.
 
-    With flips on, an epoch takes each image or its mirror image at random.
+    Where it has features of the mirror images, an epoch takes each image or its mirror image at
+    random.
     """
     config, num_classes = run.config, len(splits.class_names)
     compile_head(head, features, splits, config)
