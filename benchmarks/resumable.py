@@ -1,11 +1,13 @@
 """Trainings of a benchmark that takes hours: what has finished is not made again."""
 
 import itertools
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from transfer.errors import InputError
 from transfer.runs import files
 
 
@@ -32,7 +34,11 @@ def run_transfer(words: Sequence[str]) -> str:
     """Returns what a command of `transfer` prints.
 
     Raises:
-        subprocess.CalledProcessError: it ends otherwise than well; it has said why.
+        InputError: it ends otherwise than well; it has said why.
     """
     command = [sys.executable, "-m", "transfer", *words]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if finished.returncode:
+        told = shlex.join(words)
+        raise InputError(f"transfer {told} ended with exit code {finished.returncode}.")
+    return finished.stdout

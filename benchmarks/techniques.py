@@ -58,7 +58,7 @@ TECHNIQUES: dict[str, dict[str, object]] = {
     "erased rectangles": {"erase-probability": 0.25},
     "the upper 70 % alone": {"unfreeze": 0.7},
     "the upper half alone": {"unfreeze": 0.5},
-    "small images first": {"small-epochs": 3, "small-image-size": 48, "finetune-epochs": 1},
+    "small images first": {"small-epochs": 3, "small-image-size": 32, "finetune-epochs": 1},
 }
 DISTILLATION = "distillation"
 TEACHERS = ("as it is", "half the rate", "twice the rate")  # runs of the same seed, made before

@@ -285,6 +285,23 @@ def test_small_images_come_first_on_one_schedule_and_go_on_where_they_were(confi
         assert resume(tmp_path / name).summary.sha256 == whole.summary.sha256
 
 
+def test_small_images_that_do_not_fit_the_head_are_refused_with_a_size_that_does(config, tmp_path):
+    config = dataclasses.replace(
+        config,
+        head_features="multi",
+        head_epochs=1,
+        image_size=64,
+        small_epochs=1,
+        small_image_size=40,
+        finetune_epochs=1,
+    )
+    with pytest.raises(InputError, match="Give --small-image-size 32, or --head-features last."):
+        train(config, run_dir=tmp_path / "refused")
+    train(dataclasses.replace(config, small_image_size=32), run_dir=tmp_path / "taken")
+    with pytest.raises(InputError, match="Give --head-features last."):
+        train(dataclasses.replace(config, image_size=80), run_dir=tmp_path / "no such size")
+
+
 def test_the_undisturbed_run_uses_what_the_exactness_is_claimed_for(undisturbed):
     rates = [row["learning_rate"] for row in undisturbed.history]
     head, finetune = rates[:4], rates[4:]

@@ -154,6 +154,22 @@ def test_every_technique_that_is_measured_is_a_setting():
         )
 
 
+def test_small_images_of_a_technique_fit_the_head():
+    settings = techniques.BASE | techniques.TECHNIQUES["small images first"]
+    seen = set()
+    for size in (settings["image-size"], settings["small-image-size"]):
+        config = Config(backbone="mobilenetv2", image_size=size, head_features="multi")
+        backbone = build_backbone(config.backbone, size)
+        classifier = build_classifier(config, backbone, 2, train_batch_norm=False)
+        seen.add(classifier.get_layer("head").input_shape)
+    assert len(seen) == 1
+
+
+def test_a_training_that_fails_ends_a_benchmark_in_one_line():
+    with pytest.raises(InputError, match="transfer train --backbone nowhere ended with exit code"):
+        resumable.run_transfer(["train", "--backbone", "nowhere"])
+
+
 def test_techniques_that_are_no_option_change_what_is_learnt_from(tmp_path):
     assert {*left_out.CONTEXTS, techniques.DISTILLATION} == set(techniques.NO_OPTION)
     images, labels = make_stripes(40)

@@ -35,7 +35,8 @@ _FOR_FEW_PHOTOS: dict[str, Any] = _FOR_FEW_IMAGES | {"smallest_crop_fraction": 0
 
 # A few epochs of so many are long enough for a schedule of their own, and too few for a plateau.
 # The lowest blocks, which see the images at their largest, take a third of a step, and to train
-# them gains nothing that can be told. Smoothed labels keep it from learning by heart.
+# them gains nothing that can be told. Smoothed labels keep the network from learning
+# by heart.
 MANY = 30_000  # training images, or more
 _FOR_MANY_IMAGES: dict[str, Any] = {
     "unfreeze": 0.7,

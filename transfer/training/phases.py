@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
 from transfer import console
-from transfer.acceleration.doors import compiles_steps
+from transfer.acceleration.doors import compiles_steps, forget_networks
 from transfer.config import Config
 from transfer.data.pipeline import (
     make_evaluation_dataset,
@@ -124,6 +124,7 @@ def load_head_features(classifier: keras.Model, splits: Splits, run: Run) -> Hea
     if shows_mirror_images:
         views.append(features_of(splits.train, "their mirror images", flipped=True))
     validation = features_of(splits.validation, "the validation images")
+    forget_networks()  # which are done with, before the head takes memory
     scaler = measure_features(views[0]) if config.head_features == MULTI else None
     return HeadFeatures(views, validation, scaler)
 

@@ -20,7 +20,6 @@ import tensorflow as tf
 
 from transfer import console
 from transfer.acceleration.doors import (
-    forget_networks,
     pass_engine,
     pass_libraries,
     passes_as_with,
@@ -238,8 +237,6 @@ def _train_phases(
     if run.config.head_epochs and phase == HEAD:
         last = classifier.get_layer("head")
         features = load_head_features(classifier, splits, run)
-        forget_networks()  # whose passes are over, before the head takes memory
-        gc.collect()
         if run.config.folds:
             folds = cross_validate(classifier, features, splits, run, policy)
         fit_head(last, features, splits, run)
@@ -265,10 +262,12 @@ def _fit_small(
     backbone, _ = _load_backbone(config, "none", policy, offline=True)
     small = build(config, backbone, splits, policy)
     if [each.shape for each in small.weights] != [each.shape for each in classifier.weights]:
+        size = run.config.image_size
+        # Where blocks halve the image five times, multiples of 32 pixels give outputs alike.
+        other = f"--small-image-size {size * 2 // 96 * 32}, or " if size % 32 == 0 else ""
         raise InputError(
             f"the head sees other outputs of {config.backbone} at {config.image_size} pixels than "
-            f"at {run.config.image_size}. Give another --small-image-size, such as "
-            f"{run.config.image_size * 2 // 3}, or --head-features last."
+            f"at {size}. Give {other}--head-features last."
         )
     _copy_variables(classifier, small)
     fit_small(small, splits, run, before)
