@@ -297,6 +297,7 @@ def test_small_images_that_do_not_fit_the_head_are_refused_with_a_size_that_does
     )
     with pytest.raises(InputError, match="Give --small-image-size 32, or --head-features last."):
         train(config, run_dir=tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()  # said before anything is trained
     train(dataclasses.replace(config, small_image_size=32), run_dir=tmp_path / "taken")
     with pytest.raises(InputError, match="Give --head-features last."):
         train(dataclasses.replace(config, image_size=80), run_dir=tmp_path / "no such size")

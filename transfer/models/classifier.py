@@ -35,8 +35,7 @@ def build_classifier(
         probabilities. Its layers "backbone" and "head" are models of their own.
     """
     if config.head_features == MULTI:
-        outputs = outputs_by_depth(config.backbone, backbone)
-        backbone = keras.Model(backbone.input, outputs, name="backbone")
+        backbone = keras.Model(backbone.input, _outputs(config, backbone), name="backbone")
     backbone.trainable = False
     images = keras.Input((config.image_size, config.image_size, 3), name="image")
     # As the Keras guide on transfer learning: training=False is what keeps BatchNorm's
@@ -47,6 +46,22 @@ def build_classifier(
     pooled = _pool(features)  # (B, features)
     head = build_head(config, pooled.shape[-1], num_classes)
     return keras.Model(images, head(pooled), name="classifier")
+
+
+def count_features(config: Config, backbone: keras.Model) -> int:
+    """Returns how many features of an image the head of such a classifier sees.
+
+    Args:
+        config: uses `backbone` and `head_features`.
+        backbone: (B, S, S, 3) -> (B, h, w, features).
+    """
+    return _pool(_outputs(config, backbone)).shape[-1]
+
+
+def _outputs(config: Config, backbone: keras.Model) -> keras.KerasTensor | list[keras.KerasTensor]:
+    if config.head_features == MULTI:
+        return outputs_by_depth(config.backbone, backbone)
+    return backbone.output
 
 
 def _pool(outputs: keras.KerasTensor | list[keras.KerasTensor]) -> keras.KerasTensor:

@@ -33,10 +33,11 @@ from transfer.data.splits import Split, Splits
 from transfer.datasets.formats.npz import write_arrays
 from transfer.errors import InputError
 from transfer.machine import has_accelerator, usable_memory
-from transfer.models.backbones import check_image_size, get_backbone, scale
+from transfer.models.backbones import build_backbone, check_image_size, get_backbone, scale
 from transfer.models.batch_norm import RECALIBRATION_IMAGES, make_recalibration
 from transfer.models.classifier import (
     build_classifier,
+    count_features,
     count_numbers,
     count_unfrozen,
     least_training_bytes,
@@ -261,14 +262,6 @@ def _fit_small(
     config = dataclasses.replace(run.config, image_size=run.config.small_image_size)
     backbone, _ = _load_backbone(config, "none", policy, offline=True)
     small = build(config, backbone, splits, policy)
-    if [each.shape for each in small.weights] != [each.shape for each in classifier.weights]:
-        size = run.config.image_size
-        # Where blocks halve the image five times, multiples of 32 pixels give outputs alike.
-        other = f"--small-image-size {size * 2 // 96 * 32}, or " if size % 32 == 0 else ""
-        raise InputError(
-            f"the head sees other outputs of {config.backbone} at {config.image_size} pixels than "
-            f"at {size}. Give {other}--head-features last."
-        )
     _copy_variables(classifier, small)
     fit_small(small, splits, run, before)
     _copy_variables(small, classifier)
@@ -322,6 +315,7 @@ def prepare(
     _say_settings(settled, weights, policy, reason)
     _say_colours(settled, data.splits)
     _check_memory(settled, backbone, policy)
+    _check_small_images(settled, backbone)
     return Start(config, settled, data, backbone, weights, policy)
 
 
@@ -365,6 +359,21 @@ def _check_memory(settled: Config, backbone: keras.Model, policy: str) -> None:
         raise InputError(
             f"{too_large(settled)}: they need more than {needed / 1e9:.0f} GB, and there are "
             f"{there / 1e9:.0f} here; take --batch-size {settled.batch_size // 2} or less."
+        )
+
+
+def _check_small_images(settled: Config, backbone: keras.Model) -> None:
+    # Before the head phase: small images must give the head what it sees of the large ones.
+    if not settled.small_epochs:
+        return
+    size = settled.image_size
+    small = build_backbone(settled.backbone, settled.small_image_size)
+    if count_features(settled, small) != count_features(settled, backbone):
+        # Where blocks halve the image five times, multiples of 32 pixels give outputs alike.
+        other = f"--small-image-size {size * 2 // 96 * 32}, or " if size % 32 == 0 else ""
+        raise InputError(
+            f"the head sees other outputs of {settled.backbone} at {settled.small_image_size} "
+            f"pixels than at {size}. Give {other}--head-features last."
         )
 
 
