@@ -21,7 +21,6 @@ _SMALL = {
 # What the networks of one or two convolutions learn by heart with Adam at 1e-3 alone.
 _CONVOLUTIONS = _SMALL | {
     "batch_size": 128,
-    "finetune_learning_rate": 2e-3,
     "optimizer": "adamw",
     "weight_decay": 0.05,
     "label_smoothing": 0.1,

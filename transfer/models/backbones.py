@@ -170,9 +170,9 @@ BACKBONES: dict[str, Backbone] = {
         bfloat16_gradients=True,
     ),
     "mlp": _small_network("build_mlp", r"^dense\d", 1e-3),
-    "cnn32": _small_network("build_cnn32", r"^(conv|dense)\d", 1e-3),
-    "cnn64": _small_network("build_cnn64", r"^(conv|dense)\d", 1e-3),
-    "cnn32-64": _small_network("build_cnn32_64", r"^(conv|dense)\d", 1e-3),
+    "cnn32": _small_network("build_cnn32", r"^(conv|dense)\d", 2e-3),
+    "cnn64": _small_network("build_cnn64", r"^(conv|dense)\d", 2e-3),
+    "cnn32-64": _small_network("build_cnn32_64", r"^(conv|dense)\d", 2e-3),
     "lenet5": _small_network("build_lenet5", r"^(conv|dense)\d", 1e-3),
     "resnet9": _small_network("build_resnet9", r"^stage\d_(conv|block)", 2e-3, bfloat16=True),
 }
