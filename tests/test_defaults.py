@@ -16,7 +16,6 @@ from transfer.training.defaults import (
 )
 
 NONE, IMAGENET, FILE = (Weights(name, "") for name in ("none", "imagenet", "file"))
-GRAY, PHOTO = (28, 28, 1), (96, 96, 3)
 BUNDLED, FASHION = (Weights(name, "") for name in ("bundled", "fashion"))
 
 
@@ -42,41 +41,28 @@ def test_weights_of_the_package_get_a_head_at_several_depths():
 
 
 def test_few_images_get_more_steps_where_nothing_else_was_asked():
-    few = suit_size(Config(), 480, GRAY, ())
+    few = suit_size(Config(), 480, 1, ())
     assert 480 / few.batch_size * few.finetune_epochs > 3 * 480 / Config().batch_size * 5
-    assert suit_size(Config(), FEW, PHOTO, ()) == Config()
-    asked = suit_size(Config(), 480, GRAY, {"batch_size", "finetune_epochs"})
+    assert suit_size(Config(), FEW, 3, ()) == Config()
+    asked = suit_size(Config(), 480, 1, {"batch_size", "finetune_epochs"})
     assert asked == Config(head_epochs=few.head_epochs)
 
 
 def test_many_images_get_a_schedule_that_ends_low_and_the_rate_that_it_bears():
-    many = suit_size(Config(), MANY, GRAY, ())
+    many = suit_size(Config(), MANY, 1, ())
     assert (many.schedule, many.optimizer) == ("cosine", "adamw") and many.warm_up_fraction > 0
     assert many.unfreeze < 1 and settle(many, NONE).unfreeze == "all"
-    assert suit_size(Config(), MANY - 1, GRAY, ()) == Config()
+    assert suit_size(Config(), MANY - 1, 1, ()) == Config()
     for other in (Config(finetune_epochs=0), Config(weights="none")):
-        assert suit_size(other, MANY, GRAY, ()) == other
-    assert suit_size(Config(), MANY, GRAY, {"schedule"}).schedule == "plateau"
-    assert suit_size(Config(backbone="lenet5"), MANY, GRAY, ()) == Config(backbone="lenet5")
+        assert suit_size(other, MANY, 1, ()) == other
+    assert suit_size(Config(), MANY, 1, {"schedule"}).schedule == "plateau"
+    assert suit_size(Config(backbone="lenet5"), MANY, 1, ()) == Config(backbone="lenet5")
     rates = {
         name: settle(dataclasses.replace(many, backbone=name), IMAGENET).finetune_learning_rate
         for name in ("mobilenetv2", "vgg16")
     }
     assert rates == {"mobilenetv2": 3e-4, "vgg16": 1e-4}
     assert settle(Config(), IMAGENET).finetune_learning_rate == 1e-4
-
-
-def test_many_small_images_are_small_to_vgg16_where_it_is_fine_tuned():
-    vgg16 = Config(backbone="vgg16")
-    assert suit_size(vgg16, MANY, GRAY, ()).image_size == 32
-    assert suit_size(vgg16, MANY, GRAY, {"image_size"}).image_size == vgg16.image_size
-    for config, num_images, shape in (
-        (Config(), MANY, GRAY),
-        (vgg16, MANY - 1, GRAY),
-        (vgg16, MANY, PHOTO),
-        (dataclasses.replace(vgg16, finetune_epochs=0), MANY, GRAY),
-    ):
-        assert suit_size(config, num_images, shape, ()).image_size == config.image_size
 
 
 def test_the_head_sees_mirror_images_where_nothing_else_does_or_they_cost_little():
@@ -87,9 +73,9 @@ def test_the_head_sees_mirror_images_where_nothing_else_does_or_they_cost_little
 
 
 def test_few_photos_are_cropped_and_gray_images_are_not():
-    gray, photos = (suit_size(Config(), 480, shape, ()) for shape in (GRAY, PHOTO))
+    gray, photos = (suit_size(Config(), 480, channels, ()) for channels in (1, 3))
     assert photos.smallest_crop_fraction < gray.smallest_crop_fraction == 1
-    assert suit_size(Config(), 480, PHOTO, {"smallest_crop_fraction"}) == gray
+    assert suit_size(Config(), 480, 3, {"smallest_crop_fraction"}) == gray
 
 
 def test_what_is_asked_for_stays():

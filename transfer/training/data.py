@@ -129,7 +129,7 @@ def suit_to_images(config: Config, data: Data, given: Container[str] | None) -> 
     if given is None:
         return config
     train = data.splits.train
-    suited = suit_size(config, train.num_images, train.images.shape[1:], given)
+    suited = suit_size(config, train.num_images, train.images.shape[-1], given)
     before, after = config.to_dict(), suited.to_dict()
     changed = [
         f"--{name.replace('_', '-')} {after[name]}" for name in after if after[name] != before[name]

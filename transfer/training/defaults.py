@@ -49,39 +49,29 @@ _FOR_MANY_IMAGES: dict[str, Any] = {
     "translation_fraction": 0.05,
 }
 
-# At 96 pixels an epoch of 54,000 images takes VGG16 an hour on two cores. Where the images are no
-# larger than this, nothing is lost that they had.
-SMALL_SIDE = 32  # pixels
-_FOR_MANY_SMALL_IMAGES: dict[str, dict[str, Any]] = {"vgg16": {"image_size": SMALL_SIDE}}
 
-
-def suit_size(
-    config: Config, num_images: int, shape: tuple[int, ...], given: Container[str]
-) -> Config:
-    """Returns the settings with those that the user left open suited to number and size of images.
+def suit_size(config: Config, num_images: int, channels: int, given: Container[str]) -> Config:
+    """Returns the settings with those that the user left open suited to the number of images.
 
     Args:
         config: the settings.
         num_images: number of training images.
-        shape: (H, W, C) of an image.
+        channels: of the images, 1 or 3.
         given: names of the settings that the user gave, which stay.
     """
-    suited = _choose_for_size(config, num_images, shape)
+    suited = _choose_for_size(config, num_images, channels)
     return dataclasses.replace(
         config, **{name: value for name, value in suited.items() if name not in given}
     )
 
 
-def _choose_for_size(config: Config, num_images: int, shape: tuple[int, ...]) -> dict[str, Any]:
+def _choose_for_size(config: Config, num_images: int, channels: int) -> dict[str, Any]:
     if get_backbone(config.backbone).channels == 1:  # it has a recipe of its own
         return {}
-    *sides, channels = shape
     if num_images < FEW:
         return _FOR_FEW_PHOTOS if channels == 3 and config.finetune_epochs else _FOR_FEW_IMAGES
-    if num_images < MANY or not config.finetune_epochs or config.weights == NONE:
-        return {}
-    is_small = max(sides) <= SMALL_SIDE
-    return _FOR_MANY_IMAGES | (_FOR_MANY_SMALL_IMAGES.get(config.backbone, {}) if is_small else {})
+    is_finetuned = config.finetune_epochs and config.weights != NONE
+    return _FOR_MANY_IMAGES if num_images >= MANY and is_finetuned else {}
 
 
 def shows_mirror_images_to_head(config: Config, num_images: int) -> bool:
