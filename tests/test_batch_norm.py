@@ -119,3 +119,13 @@ def test_layers_are_found_at_any_depth_and_take_another_momentum(tiny_backbone):
     assert len(list(batch_norm_layers(nested))) == 4
     assert with_momentum(nested, 0.7) is nested
     assert [layer.momentum for layer in batch_norm_layers(nested)] == [0.7] * 4
+
+
+def test_a_network_without_batch_norm_looks_at_no_image():
+    def batches():
+        raise AssertionError("looked at")
+        yield
+
+    inputs = keras.Input((32, 32, 3))
+    recalibrate = make_recalibration(keras.Model(inputs, keras.layers.Dropout(0.5)(inputs)))
+    recalibrate(batches())

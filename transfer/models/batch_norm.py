@@ -47,6 +47,8 @@ def make_recalibration(model: keras.Model) -> Callable[[Iterable[Any]], None]:
         image counts the same in a small batch as in a large one. It may be called again and again.
     """
     layers = [layer for layer in batch_norm_layers(model) if layer.trainable]
+    if not layers:  # as of VGG16: nothing to look at the images for
+        return lambda batches: None
     forward = _make_forward(model, layers)
 
     def recalibrate(batches: Iterable[Any]) -> None:
@@ -98,7 +100,7 @@ def _make_forward(
     # same time; without the graph's optimizer also the same bits come out.
     signature = [tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)]
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def graph(images: tf.Tensor) -> None:
         forward(lambda batch: model(batch, training=True), images)
 
