@@ -276,6 +276,9 @@ def test_small_images_come_first_on_one_schedule_and_go_on_where_they_were(confi
         schedule="cosine",
     )
     whole = train_with_copies(config, tmp_path)
+    without = dataclasses.replace(config, small_epochs=0, finetune_epochs=1)
+    plain = train(without, run_dir=tmp_path / "without")
+    assert plain.history[0]["loss"] == whole.history[0]["loss"]  # the head begins the same
     rows = [(row["phase"], row["epoch"]) for row in whole.history[1:]]
     assert rows == [(phase, n) for phase in ("small images", "fine-tune") for n in (1, 2)]
     rates = [row["learning_rate"] for row in whole.history[1:]]

@@ -7,6 +7,7 @@ epoch; what they share stands below them.
 import dataclasses
 import functools
 import gc
+import random
 import time
 import zlib
 from collections.abc import Callable, Container, Mapping
@@ -367,7 +368,9 @@ def _check_small_images(settled: Config, backbone: keras.Model) -> None:
     if not settled.small_epochs:
         return
     size = settled.image_size
+    state = random.getstate()  # from which the head's weights are drawn, also by a resumed run
     small = build_backbone(settled.backbone, settled.small_image_size)
+    random.setstate(state)
     if count_features(settled, small) != count_features(settled, backbone):
         # Where blocks halve the image five times, multiples of 32 pixels give outputs alike.
         other = f"--small-image-size {size * 2 // 96 * 32}, or " if size % 32 == 0 else ""
